@@ -1,0 +1,163 @@
+"""Concurrency, resilience and distributed patterns as plain coroutines.
+
+Every pattern is an async function, or an object that owns its tasks, over anyio task groups and
+object streams. This front door names the headlines; the rooms hold everything::
+
+    aiopatterns.core         errors, outcomes, events, correlation, lifecycle
+    aiopatterns.resilience   what may happen to one call
+    aiopatterns.flow         data moving inside one process
+    aiopatterns.testing      the test kit: simulated loop, cancellation at every await
+
+Names load on first use: ``import aiopatterns`` imports no room and no third-party package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from aiopatterns.core.errors import (
+        AioPatternsError,
+        BackendError,
+        BackendUnavailableError,
+        BulkheadFullError,
+        CheckpointExpiredError,
+        CircuitIsolatedError,
+        CircuitOpenError,
+        ClosedError,
+        CodecError,
+        ConflictError,
+        CycleError,
+        DagError,
+        HeuristicOutcomeError,
+        JobCancelledError,
+        JobError,
+        JobFailedError,
+        JobNotFoundError,
+        NoEndpointError,
+        NoHandlersError,
+        OutcomeUnknownError,
+        OverloadedError,
+        QueueFullError,
+        QuorumError,
+        RateLimitedError,
+        Reject,
+        RejectedError,
+        RemoteError,
+        RetryLater,
+        SagaError,
+        TimeoutExceededError,
+        TwoPhaseError,
+        UnknownVersionError,
+        WorkerCrashedError,
+    )
+    from aiopatterns.core.outcome import Err, Ok, Outcome
+    from aiopatterns.core.telemetry import install_listener, listen, log_events
+    from aiopatterns.flow.channel import Channel
+    from aiopatterns.flow.dag import Dag
+    from aiopatterns.flow.gathering import scatter_gather
+    from aiopatterns.flow.mapping import amap, stream_map
+    from aiopatterns.flow.mapreduce import map_reduce
+    from aiopatterns.flow.pipeline import Pipeline
+    from aiopatterns.flow.pool import WorkerPool
+    from aiopatterns.flow.producer import produce_consume
+    from aiopatterns.resilience.ratelimit import Rate, TokenBucket
+    from aiopatterns.resilience.retry import Retry
+    from aiopatterns.resilience.stack import Stack
+    from aiopatterns.resilience.timeout import Timeout
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "AioPatternsError",
+    "BackendError",
+    "BackendUnavailableError",
+    "BulkheadFullError",
+    "Channel",
+    "CheckpointExpiredError",
+    "CircuitIsolatedError",
+    "CircuitOpenError",
+    "ClosedError",
+    "CodecError",
+    "ConflictError",
+    "CycleError",
+    "Dag",
+    "DagError",
+    "Err",
+    "HeuristicOutcomeError",
+    "JobCancelledError",
+    "JobError",
+    "JobFailedError",
+    "JobNotFoundError",
+    "NoEndpointError",
+    "NoHandlersError",
+    "Ok",
+    "Outcome",
+    "OutcomeUnknownError",
+    "OverloadedError",
+    "Pipeline",
+    "QueueFullError",
+    "QuorumError",
+    "Rate",
+    "RateLimitedError",
+    "Reject",
+    "RejectedError",
+    "RemoteError",
+    "Retry",
+    "RetryLater",
+    "SagaError",
+    "Stack",
+    "Timeout",
+    "TimeoutExceededError",
+    "TokenBucket",
+    "TwoPhaseError",
+    "UnknownVersionError",
+    "WorkerCrashedError",
+    "WorkerPool",
+    "__version__",
+    "amap",
+    "install_listener",
+    "listen",
+    "log_events",
+    "map_reduce",
+    "produce_consume",
+    "scatter_gather",
+    "stream_map",
+]
+
+# Where the headline names live that are no errors; importing the front door costs next to nothing.
+_HOMES: Final = MappingProxyType(
+    {
+        "core.outcome": ("Err", "Ok", "Outcome"),
+        "core.telemetry": ("install_listener", "listen", "log_events"),
+        "flow.channel": ("Channel",),
+        "flow.dag": ("Dag",),
+        "flow.gathering": ("scatter_gather",),
+        "flow.mapping": ("amap", "stream_map"),
+        "flow.mapreduce": ("map_reduce",),
+        "flow.pipeline": ("Pipeline",),
+        "flow.pool": ("WorkerPool",),
+        "flow.producer": ("produce_consume",),
+        "resilience.ratelimit": ("Rate", "TokenBucket"),
+        "resilience.retry": ("Retry",),
+        "resilience.stack": ("Stack",),
+        "resilience.timeout": ("Timeout",),
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load a headline name from its room on first use, then keep it here."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    home = next((home for home, names in _HOMES.items() if name in names), "core.errors")
+    found: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

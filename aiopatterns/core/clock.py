@@ -1,0 +1,162 @@
+"""Time and chance: the only module that reads a clock or rolls dice.
+
+Everything monotonic in the library asks :func:`monotonic`, which asks one replaceable source.
+The simulated loop swaps that source for its virtual time, and with it the whole library moves:
+an hour of timeouts, leases and backoff runs in microseconds and every run with one seed is the
+same run. Wall time is for stored timestamps only, never for intervals.
+
+The source is process-wide, one of the two pieces of process-wide state of the library (the other
+is the tuple of installed listeners).
+
+:class:`Alarms` is the timer that timeouts share. Calls with one equal budget expire in the order
+in which they began, so a dict in insertion order and *one* loop timer for its head replace a
+timer for each call: arming and disarming cost two dict operations instead of a heap push and a
+cancelled handle that lingers until its time has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from types import coroutine
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+__all__ = [
+    "Alarms",
+    "ClockSource",
+    "call_later",
+    "monotonic",
+    "rng",
+    "set_source",
+    "sleep",
+    "sleep_until",
+    "wall",
+    "yield_now",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSource:
+    """Where time and chance come from.
+
+    Args:
+        monotonic: Seconds that only grow, from any origin.
+        wall: Seconds since 1970-01-01 UTC.
+        random: Source of jitter and of ids.
+    """
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    random: random.Random
+
+
+_source = ClockSource(time.monotonic, time.time, random.Random())  # noqa: S311 - jitter, not keys
+
+
+def monotonic() -> float:
+    """Return seconds on the monotonic clock (virtual under the simulated loop)."""
+    return _source.monotonic()
+
+
+def wall() -> float:
+    """Return seconds since 1970-01-01 UTC, for stored timestamps only."""
+    return _source.wall()
+
+
+def rng() -> random.Random:
+    """Return the source of chance (seeded under the simulated loop). Not for secrets."""
+    return _source.random
+
+
+def set_source(source: ClockSource) -> ClockSource:
+    """Replace the source of time and chance for the whole process.
+
+    Args:
+        source: The new source.
+
+    Returns:
+        The source that was in force, to be put back.
+    """
+    global _source  # noqa: PLW0603 - the one seam of time
+    previous, _source = _source, source
+    return previous
+
+
+async def sleep(seconds: float) -> None:
+    """Wait ``seconds`` (0 or less: one turn of the loop).
+
+    Cancellation: leaves nothing behind.
+    """
+    await asyncio.sleep(max(seconds, 0.0))
+
+
+async def sleep_until(deadline: float) -> None:
+    """Wait until :func:`monotonic` has reached ``deadline``.
+
+    Cancellation: leaves nothing behind.
+    """
+    await sleep(deadline - monotonic())
+
+
+@coroutine
+def yield_now() -> Generator[None, None, None]:
+    """Give the loop one turn. Half the cost of ``asyncio.sleep(0)``; cancellation arrives here."""
+    yield
+
+
+def call_later(delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+    """Call ``callback`` after ``delay`` seconds on the running loop; cancel by the handle."""
+    return asyncio.get_running_loop().call_later(max(delay, 0.0), callback)
+
+
+class Alarms:
+    """Expiry callbacks of many calls that share one budget, on one loop timer.
+
+    Args:
+        seconds: The budget, the same for every call.
+
+    An instance belongs to the loop it was made on (:meth:`serves` tells); it costs nothing while
+    no call is running. Complexity: O(1) to arm and to disarm; one loop timer at a time.
+    """
+
+    __slots__ = ("_armed", "_loop", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._armed: dict[Callable[[], object], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def serves(self) -> bool:
+        """Whether this instance was made on the loop that is running now."""
+        return self._loop is asyncio.get_running_loop()
+
+    def arm(self, expire: Callable[[], object]) -> float:
+        """Call ``expire`` when the budget is over; returns the deadline (monotonic seconds)."""
+        deadline = monotonic() + self._seconds
+        self._armed[expire] = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._ring)
+        return deadline
+
+    def disarm(self, expire: Callable[[], object]) -> None:
+        """Forget ``expire``; harmless if it has been called already."""
+        self._armed.pop(expire, None)
+
+    def _ring(self) -> None:
+        """Call what is due, then wait for the next; an idle instance keeps no timer."""
+        self._timer = None
+        now = monotonic()
+        while self._armed:
+            expire = next(iter(self._armed))
+            due = self._armed[expire]
+            if due > now:
+                self._timer = self._loop.call_later(due - now, self._ring)
+                return
+            del self._armed[expire]
+            expire()

@@ -1,0 +1,177 @@
+"""What travels with a call: context variables, correlation, deadline, and the handler's context.
+
+Three things live here because they answer one question, *on whose behalf does this run?*
+
+* :func:`run_in` steps a coroutine inside a captured :class:`contextvars.Context` without a task of
+  its own. Long-lived workers use it to run each item in the context of the one who submitted it,
+  so trace ids and log context arrive. It costs 0.6 us where a task costs 5 us or more.
+* The correlation id and the deadline are context variables. They travel from call to job to
+  message to HTTP header to log line; on the wire a deadline is the remaining time, in memory it is
+  absolute monotonic seconds.
+* :class:`Context` is the base of what handlers of jobs and messages receive as ``ctx``.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+from aiopatterns.core.clock import monotonic, rng
+from aiopatterns.core.validate import text
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Mapping
+    from contextvars import Context as Variables
+    from contextvars import Token
+    from types import TracebackType
+
+__all__ = [
+    "Bound",
+    "Context",
+    "bind_correlation",
+    "bind_deadline",
+    "correlation_id",
+    "deadline",
+    "new_id",
+    "remaining",
+    "run_in",
+]
+
+T = TypeVar("T")
+
+_correlation: ContextVar[str | None] = ContextVar("aiopatterns_correlation", default=None)
+_deadline: ContextVar[float | None] = ContextVar("aiopatterns_deadline", default=None)
+
+
+@coroutine
+def run_in(variables: Variables, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await ``work`` in this task, every step of it inside ``variables``.
+
+    Args:
+        variables: A context of its own (``copy_context()``), not entered by anybody else
+            meanwhile.
+        work: The coroutine.
+
+    Returns:
+        What ``work`` returns.
+
+    Cancellation: is thrown into ``work``, inside the context; nothing is left behind.
+
+    Complexity: O(1) and about 0.3 us for each suspension of ``work``.
+    """
+    run, step = variables.run, work.send
+    argument: Any = None
+    while True:
+        try:
+            awaited = run(step, argument)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        try:
+            argument = yield awaited
+            step = work.send
+        except GeneratorExit:
+            run(work.close)
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed to the coroutine, which decides
+            step, argument = work.throw, error
+
+
+def new_id() -> str:
+    """Return a fresh id of 24 hex digits: unique, not secret, repeatable under simulation."""
+    return f"{rng().getrandbits(96):024x}"
+
+
+def correlation_id() -> str | None:
+    """Return the correlation id that is bound here, or None."""
+    return _correlation.get()
+
+
+def deadline() -> float | None:
+    """Return the deadline of the current work in monotonic seconds, or None."""
+    return _deadline.get()
+
+
+def remaining() -> float | None:
+    """Return the seconds left until :func:`deadline` (negative when over), or None."""
+    at = _deadline.get()
+    return None if at is None else at - monotonic()
+
+
+@final
+class Bound(Generic[T]):
+    """A context variable that has a value for the length of a ``with`` block."""
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[T], value: T) -> None:
+        self._variable = variable
+        self._value = value
+        self._token: Token[T] | None = None
+
+    def __enter__(self) -> T:
+        """Set the value and return it."""
+        self._token = self._variable.set(self._value)
+        return self._value
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Put the former value back."""
+        if self._token is not None:
+            self._variable.reset(self._token)
+            self._token = None
+
+
+def bind_correlation(id: str | None = None) -> Bound[str | None]:
+    """Bind a correlation id inside a ``with`` block; the block's value is the id.
+
+    Args:
+        id: The id, for example from an ``X-Request-ID`` header; None makes a fresh one.
+
+    Example::
+
+        with bind_correlation() as request_id:
+            ...
+    """
+    return Bound(_correlation, new_id() if id is None else text("id", id))
+
+
+def bind_deadline(at: float | None) -> Bound[float | None]:
+    """Bind a deadline inside a ``with`` block; an earlier one that is bound already stays.
+
+    Args:
+        at: Monotonic seconds; None changes nothing.
+    """
+    outer = _deadline.get()
+    earliest = min((each for each in (at, outer) if each is not None), default=None)
+    return Bound(_deadline, earliest)
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """What a handler may know about the call it serves; jobs and messages add their own fields.
+
+    Args:
+        attempt: Which try this is, from 1.
+        deadline: When it must be over, in monotonic seconds, or None.
+        correlation_id: Id that joins everything done for one request, or None.
+        hops: How many services the work has passed.
+        state: What the owner's lifespan yielded.
+    """
+
+    attempt: int = 1
+    deadline: float | None = None
+    correlation_id: str | None = None
+    hops: int = 0
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline (negative when over), or None."""
+        return None if self.deadline is None else self.deadline - monotonic()

@@ -1,0 +1,173 @@
+"""Owners: objects that have background work, and one way to run it.
+
+An owner is made anywhere, also at module level: its constructor does no I/O and needs no running
+loop. ``async with owner:`` runs it. Inside, all its tasks live in one task group, so none can
+outlive the block::
+
+              async with                leaving normally
+    CREATED ------------> RUNNING -------------------------> DRAINING ---> STOPPED
+       ^                     |   leaving by error or cancel                   |  async with
+       |                     `--------------> STOPPED  <---------------------'   (again, also
+       `----- any use: ClosedError                                                on a new loop)
+
+* Leaving normally *drains*: what was accepted is finished.
+* Leaving by an error or a cancellation *abandons*: tasks are cancelled and awaited, and every
+  handle is settled, in a synchronous step that cannot be interrupted.
+* The body's own exception leaves bare and identical. A background task that fails cancels the
+  body, and its error leaves bare if it is the only one.
+
+Subclasses implement :meth:`Owner._start`, :meth:`Owner._drain` and :meth:`Owner._settle`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from anyio import create_task_group
+
+from aiopatterns.core.errors import ClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.abc import TaskGroup
+
+__all__ = ["Owner", "OwnerState"]
+
+
+class OwnerState(Enum):
+    """Where an owner is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Owner(ABC):
+    """Base of everything that runs background tasks between ``async with`` and its end.
+
+    Args:
+        name: How statistics, events and errors call this owner.
+
+    Raises:
+        RuntimeError: ``async with`` on an owner that is open already.
+        ClosedError: A method that needs the background work is used while it does not run.
+    """
+
+    __slots__ = ("__weakref__", "_group", "_state", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._group: TaskGroup | None = None
+        self._state = OwnerState.CREATED
+
+    @property
+    def state(self) -> OwnerState:
+        """Where this owner is in its life."""
+        return self._state
+
+    @abstractmethod
+    def statistics(self) -> object:
+        """Return a frozen record of this owner's figures; cheap, callable at any time."""
+
+    async def __aenter__(self) -> Self:
+        """Start the background work.
+
+        Raises:
+            RuntimeError: This owner is open already.
+        """
+        if self._group is not None:
+            msg = f"{type(self).__name__} {self.name!r} is open already; enter it only once"
+            raise RuntimeError(msg)
+        group = self._group = create_task_group()
+        self._state = OwnerState.RUNNING
+        await group.__aenter__()
+        try:
+            await self._start(group)
+        except BaseException as error:
+            await self._leave(group, error)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drain if the block ended normally, else abandon; no task is left either way."""
+        group = self._open_group()
+        if exc is None:
+            self._state = OwnerState.DRAINING
+            try:
+                await self._drain()
+            except BaseException as error:
+                await self._leave(group, error)
+                raise
+        await self._leave(group, exc)
+
+    def __del__(self) -> None:
+        """Warn about an owner that was entered and never left."""
+        if getattr(self, "_group", None) is not None:
+            warnings.warn(
+                f"{type(self).__name__} {self.name!r} was never closed; use 'async with'",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        """Start background tasks in ``tasks``; the owner counts as running already."""
+
+    async def _drain(self) -> None:
+        """Finish what was accepted; called when the block ends normally."""
+
+    def _settle(self) -> None:
+        """Settle every handle that is still open; synchronous, called exactly once per run."""
+
+    def _open_group(self) -> TaskGroup:
+        """Return the running task group, or teach how to open this owner.
+
+        Raises:
+            ClosedError: This owner is not open.
+        """
+        if self._group is None:
+            msg = (
+                f"{type(self).__name__} {self.name!r} is not open; use it inside "
+                f"'async with {type(self).__name__}(...) as {self.name}:'"
+            )
+            raise ClosedError(msg)
+        return self._group
+
+    async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
+        """Cancel and await the tasks, settle the handles, let one error out bare."""
+        group.cancel_scope.cancel()
+        try:
+            await group.__aexit__(
+                None if cause is None else type(cause),
+                cause,
+                None if cause is None else cause.__traceback__,
+            )
+        except BaseExceptionGroup as errors:
+            _raise_bare(errors, cause)
+        finally:
+            self._state = OwnerState.STOPPED
+            self._group = None
+            self._settle()
+
+
+def _raise_bare(errors: BaseExceptionGroup[BaseException], cause: BaseException | None) -> None:
+    """Return if the body's own error is among ``errors``, else raise what the tasks raised."""
+    if cause is not None and cause in errors.exceptions:
+        for other in errors.exceptions:
+            if other is not cause:
+                cause.add_note(f"a background task failed as well: {other!r}")
+        return
+    if len(errors.exceptions) == 1:
+        raise errors.exceptions[0] from None
+    raise errors from None

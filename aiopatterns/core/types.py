@@ -1,0 +1,94 @@
+"""The vocabulary of shapes: what goes in, what comes out.
+
+A *source* is anything items can be taken from: a plain iterable, an async iterable, or an anyio
+object receive stream (which is an async iterable too). A *sink* is anything that takes items: an
+async function of one item, or an anyio object send stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from anyio.abc import ObjectSendStream
+
+from aiopatterns.core.clock import yield_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["AsyncFn", "Coro", "Key", "Seconds", "Sink", "Source", "as_async_iterator", "as_sink"]
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+AsyncFn: TypeAlias = "Callable[[T_contra], Awaitable[T]]"
+Coro: TypeAlias = "Coroutine[Any, Any, T]"
+Key: TypeAlias = "str | bytes | int"
+Seconds: TypeAlias = float
+Source: TypeAlias = "Iterable[T] | AsyncIterable[T]"
+Sink: TypeAlias = "Callable[[T], Awaitable[object]] | ObjectSendStream[T]"
+
+# An endless plain iterable must not starve the loop: one forced turn in this many items.
+_TURN = 64
+
+
+def as_async_iterator(name: str, source: Source[T]) -> AsyncIterator[T]:
+    """Iterate over any source.
+
+    Args:
+        name: The caller's parameter, for the error message.
+        source: An iterable, an async iterable or an object receive stream.
+
+    Returns:
+        An async iterator; if the source is a plain iterable it gives the loop a turn every 64
+        items, and what the source holds is closed by the source's own rules.
+
+    Raises:
+        TypeError: ``source`` is none of the three.
+    """
+    if isinstance(source, AsyncIterable):
+        return aiter(source)
+    if isinstance(source, Iterable):
+        return _Iterated(iter(source))
+    msg = (
+        f"{name} must be an iterable, an async iterable or an object receive stream, not {source!r}"
+    )
+    raise TypeError(msg)
+
+
+def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
+    """Return the function that gives one item to ``sink``.
+
+    Args:
+        name: The caller's parameter, for the error message.
+        sink: An async function of one item, or an object send stream.
+
+    Raises:
+        TypeError: ``sink`` is neither.
+    """
+    if isinstance(sink, ObjectSendStream):
+        return sink.send
+    if callable(sink):
+        return sink
+    msg = f"{name} must be an async function of one item or an object send stream, not {sink!r}"
+    raise TypeError(msg)
+
+
+class _Iterated(AsyncIterator[T]):
+    """A plain iterator seen as an async one; not a generator, so leaving it needs no close."""
+
+    __slots__ = ("_items", "_until_turn")
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._until_turn = _TURN
+
+    async def __anext__(self) -> T:
+        self._until_turn -= 1
+        if not self._until_turn:
+            self._until_turn = _TURN
+            await yield_now()
+        for item in self._items:
+            return item
+        raise StopAsyncIteration

@@ -1,0 +1,141 @@
+"""One wording for every refused argument.
+
+Constructors call these functions first, so that bad input gives one line which names the
+parameter, shows the value and says what is allowed, and nothing has been started yet. A value
+of a wrong type is a ``TypeError``, a wrong value a ``ValueError``. ``bool`` is never taken for a
+number, and NaN is refused everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+T = TypeVar("T")
+
+__all__ = [
+    "at_least",
+    "choice",
+    "count",
+    "function",
+    "in_range",
+    "instance",
+    "non_negative",
+    "number",
+    "optional_count",
+    "optional_positive",
+    "positive",
+    "text",
+]
+
+
+def number(name: str, value: float, allowed: str = "a number") -> float:
+    """Return ``value`` if it is a real number; NaN, bool and everything else is refused."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise TypeError(msg)
+    if math.isnan(value):
+        msg = f"{name} must be {allowed}, not nan"
+        raise ValueError(msg)
+    return value
+
+
+def positive(name: str, value: float, *, finite: bool = True) -> float:
+    """Return ``value`` if it is a number above 0 (and finite, unless told otherwise)."""
+    allowed = "a number > 0" if not finite else "a finite number > 0"
+    number(name, value, allowed)
+    if value <= 0 or (finite and math.isinf(value)):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def non_negative(name: str, value: float, *, finite: bool = True) -> float:
+    """Return ``value`` if it is a number >= 0 (and finite, unless told otherwise)."""
+    allowed = "a number >= 0" if not finite else "a finite number >= 0"
+    number(name, value, allowed)
+    if value < 0 or (finite and math.isinf(value)):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def in_range(name: str, value: float, low: float, high: float) -> float:
+    """Return ``value`` if ``low <= value <= high``."""
+    allowed = f"between {low} and {high}"
+    number(name, value, allowed)
+    if not low <= value <= high:
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def at_least(name: str, value: float, low: float) -> float:
+    """Return ``value`` if ``value >= low``."""
+    allowed = f"at least {low}"
+    number(name, value, allowed)
+    if value < low:
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def count(name: str, value: int, *, minimum: int = 1) -> int:
+    """Return ``value`` if it is an int of at least ``minimum``."""
+    allowed = f"a whole number >= {minimum}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise TypeError(msg)
+    if value < minimum:
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def optional_positive(name: str, value: float | None) -> float | None:
+    """Return ``value`` if it is None or a finite number above 0."""
+    return None if value is None else positive(name, value)
+
+
+def optional_count(name: str, value: int | None, *, minimum: int = 1) -> int | None:
+    """Return ``value`` if it is None or an int of at least ``minimum``."""
+    return None if value is None else count(name, value, minimum=minimum)
+
+
+def choice(name: str, value: T, choices: Collection[T]) -> T:
+    """Return ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        allowed = ", ".join(repr(each) for each in choices)
+        msg = f"{name} must be one of {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def function(name: str, value: T) -> T:
+    """Return ``value`` if it can be called."""
+    if not callable(value):
+        msg = f"{name} must be a function, not {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def instance(name: str, value: T, kinds: type | tuple[type, ...], allowed: str) -> T:
+    """Return ``value`` if it is an instance of ``kinds``; ``allowed`` says so in words."""
+    if not isinstance(value, kinds):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def text(name: str, value: str) -> str:
+    """Return ``value`` if it is a non-empty string."""
+    if not isinstance(value, str):
+        msg = f"{name} must be a non-empty string, not {value!r}"
+        raise TypeError(msg)
+    if not value:
+        msg = f"{name} must be a non-empty string, not {value!r}"
+        raise ValueError(msg)
+    return value
