@@ -1,0 +1,88 @@
+# `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check ci format lint types floors bench stress docs wheel-test promises changelog clean
+
+RUN := .venv-run
+TEST := .venv-test
+DEV := .venv
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(RUN)/.ready: pyproject.toml
+	@.ci/venv $(RUN) -e '.[cli,uvloop]'
+
+$(TEST)/.ready: pyproject.toml
+	@.ci/venv $(TEST) -e '.[cli,uvloop]' --group test
+
+$(DEV)/.ready: pyproject.toml
+	@.ci/venv $(DEV) -e '.[cli,uvloop]' --group dev
+
+setup: $(DEV)/.ready ## make the environment for development in .venv
+
+run: $(RUN)/.ready ## run the main job on Python's own standard library; ARGS="PATH --json ..."
+	@$(RUN)/bin/aiopatterns run $(ARGS)
+
+test: $(TEST)/.ready ## run all tests on three event loops, with branch coverage; ARGS="-k word"
+	@PYTHON=$(TEST)/bin/python .ci/test $(ARGS)
+
+check: $(DEV)/.ready ## the quick look before a commit: format, lint, types, floors, tests on virtual time
+	@$(MAKE) --no-print-directory format-check lint types floors
+	@$(DEV)/bin/python -m pytest -q -n 2 --suite-loops sim -m "not real and not stress"
+
+ci: $(DEV)/.ready ## all that must pass before a change lands
+	@$(MAKE) --no-print-directory format-check lint types floors docs
+	@$(MAKE) --no-print-directory test
+
+format: $(DEV)/.ready ## format the code
+	@$(DEV)/bin/ruff format --quiet .
+	@$(DEV)/bin/ruff check --quiet --fix .
+
+.PHONY: format-check
+format-check: $(DEV)/.ready
+	@$(DEV)/bin/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
+
+lint: $(DEV)/.ready ## ruff with every rule, and the metadata
+	@$(DEV)/bin/ruff check --quiet .
+	@$(DEV)/bin/validate-pyproject pyproject.toml >/dev/null
+
+types: $(DEV)/.ready ## mypy and pyright, strict, and 100 % of the public names typed
+	@$(DEV)/bin/mypy
+	@$(DEV)/bin/pyright --warnings
+	@$(DEV)/bin/pyright --ignoreexternal --verifytypes aiopatterns | tail -n 25 > .types.log; \
+	  grep -E 'completeness score' .types.log; grep -q 'completeness score: 100%' .types.log || { cat .types.log; exit 1; }
+
+floors: $(DEV)/.ready ## which room may import which
+	@$(DEV)/bin/lint-imports --no-timing | tail -n 12
+
+bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.md
+	@$(DEV)/bin/python -m benchmarks $(ARGS)
+
+stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
+	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
+
+docs: $(DEV)/.ready ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
+
+wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
+	@PYTHON=$(DEV)/bin/python .ci/wheel $(ARGS)
+
+promises: more seeds, longer runs
+	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
+
+docs: $(DEV)/.ready ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
+
+wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
+	@rm -rf dist && $(DEV)/bin/python -m build --outdir dist . >/dev/null
+	@.ci/venv .venv-wheel "$$(ls dist/*.whl)[cli,uvloop]" --group test
+	@AIOPATTERNS_WHEEL=1 .venv-wheel/bin/python -P -m pytest -q -n 2 -o pythonpath=.ci/wheel -m "not stress" --ignore tests/test_architecture.py $(ARGS)
+
+promises: $(TEST)/.ready ## write docs/promises.md from the tests
+	@$(TEST)/bin/python -m pytest -q --collect-only --write-promises >/dev/null && echo "wrote docs/promises.md"
+
+changelog: $(DEV)/.ready ## show what the next release's changelog says
+	@$(DEV)/bin/towncrier build --draft --version next
+
+clean: ## delete environments, caches and what runs have written
+	@rm -rf .venv .venv-run .venv-test .venv-wheel build dist site .reports .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
