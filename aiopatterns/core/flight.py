@@ -31,7 +31,8 @@ group.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from anyio import CancelScope
 
@@ -43,6 +44,10 @@ __all__ = ["Flight", "Flights"]
 
 T = TypeVar("T")
 K = TypeVar("K")
+
+_FIELDS = (MemberDescriptorType, GetSetDescriptorType)
+# What a copy must not share with its original.
+_OWN = frozenset({"__dict__", "__weakref__", "__traceback__"})
 
 
 @final
@@ -115,9 +120,10 @@ class Flight(Generic[T]):
             # The waiting coroutine is being closed: it may not wait for anything any more.
             self._leave(parked)
             raise
-        if self._traceback is None:
+        error = self._error()
+        if error is None:
             return self._task.result()
-        raise self._error()
+        raise error
 
     def _leave(self, parked: asyncio.Future[None]) -> bool:
         """Forget one waiter; True if it was the last and the task now is being cancelled."""
@@ -152,22 +158,21 @@ class Flight(Generic[T]):
     def _land(self, task: asyncio.Task[T]) -> None:
         """Keep the outcome and wake everybody."""
         self._close()
-        if task.cancelled():
-            self._traceback = _NOWHERE
-        elif (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._traceback = error.__traceback__
         parked, self._parked = self._parked, {}
         for each in parked:
             if not each.done():
                 each.set_result(None)
 
-    def _error(self) -> BaseException:
-        """Return the error for one waiter."""
+    def _error(self) -> BaseException | None:
+        """Return the error for one waiter, or None if the function returned."""
         if self._task.cancelled():
             # Without the original's text: it may name a cancel scope that is not the waiter's.
             return asyncio.CancelledError()
         error = self._task.exception()
-        assert error is not None
+        if error is None:
+            return None
         first, self._first = self._first, False
         own = None if first else _copied(error)
         return (own or error).with_traceback(self._traceback)
@@ -249,3 +254,52 @@ class Flights(Generic[K, T]):
 async def _fly(fn: Callable[[], Awaitable[T]]) -> T:
     """Call ``fn`` inside the task, so that whatever it raises is the flight's."""
     return await fn()
+
+
+def _copied(error: BaseException) -> BaseException | None:
+    """Copy an error exactly, or return None.
+
+    Its constructor is not called, for it may take other arguments than it stored and may do
+    anything. Instead every field of its layout is carried over: arguments, cause and context,
+    what built-in errors keep outside their ``__dict__`` (``OSError.errno``), slots, and the
+    ``__dict__`` with a list of notes of its own. An extension's error with a field that cannot
+    be written has no exact copy.
+    """
+    try:
+        copy = _blank(type(error), error)
+        for kind in reversed(type(error).__mro__):
+            for name, field in vars(kind).items():
+                if isinstance(field, _FIELDS) and name not in _OWN:
+                    _carry(field, error, copy)
+        copy.__suppress_context__ = error.__suppress_context__  # the cause has switched it on
+        copy.__dict__.update(error.__dict__)
+        if hasattr(error, "__notes__"):
+            copy.__notes__ = list(error.__notes__)
+    except Exception:
+        return None
+    return copy
+
+
+def _blank(kind: type[BaseException], error: BaseException) -> BaseException:
+    """Allocate an error as its first built-in base does."""
+    new = next(vars(base)["__new__"] for base in kind.__mro__ if _is_builtin_error(base))
+    blank: BaseException
+    if isinstance(error, BaseExceptionGroup):
+        blank = new(kind, error.message, error.exceptions)
+    else:
+        blank = new(kind)
+    return blank
+
+
+def _is_builtin_error(kind: type) -> bool:
+    return kind.__module__ == "builtins" and "__new__" in vars(kind)
+
+
+def _carry(field: GetSetDescriptorType | MemberDescriptorType, old: object, new: object) -> None:
+    """Give ``new`` the field of ``old``; one that is not set, or the same already, stays."""
+    try:
+        value = field.__get__(old)
+    except AttributeError:
+        return
+    if getattr(new, field.__name__, None) is not value:
+        field.__set__(new, value)
