@@ -55,17 +55,18 @@ class Waiters:
     Args:
         order: ``"fifo"`` or ``"lifo"``.
 
-    Complexity: O(1) to join, leave and wake. ``len()`` counts those that still wait.
+    Complexity: O(1) to join, leave and wake. ``len()`` counts those that still wait; hot paths
+    test the truth of :attr:`parked` instead, which costs no call. It is the same object for ever.
     """
 
-    __slots__ = ("_last", "_line")
+    __slots__ = ("_last", "parked")
 
     def __init__(self, order: Literal["fifo", "lifo"] = "fifo") -> None:
         self._last = choice("order", order, ("fifo", "lifo")) == "lifo"
-        self._line: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self.parked: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self.parked)
 
     async def wait(self, *, priority: int = 0, lost: Callable[[], object] | None = None) -> None:
         """Wait to be woken.
@@ -79,19 +80,19 @@ class Waiters:
         """
         del priority
         parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line[parked] = None
+        self.parked[parked] = None
         try:
             await parked
         except BaseException:
             if _was_woken(parked):
                 (lost or self.wake)()
             else:
-                self._line.pop(parked, None)
+                self.parked.pop(parked, None)
             raise
 
     def wake(self) -> bool:
         """Wake the next in line; False if nobody waits."""
-        line = self._line
+        line = self.parked
         while line:
             parked, _ = line.popitem(last=self._last)
             if not parked.done():  # else it was cancelled in this very turn
