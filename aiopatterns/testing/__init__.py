@@ -1,0 +1,35 @@
+"""The test kit: simulated time and schedules, cancellation at every await, faults, leaks."""
+
+from __future__ import annotations
+
+from aiopatterns.testing.cancel import CancelKind, cancel_everywhere
+from aiopatterns.testing.events import capture_events
+from aiopatterns.testing.explore import explore, simulate
+from aiopatterns.testing.faults import InjectedError, fail_everywhere
+from aiopatterns.testing.leaks import leak_guard
+from aiopatterns.testing.simloop import (
+    DeadlockError,
+    LivelockError,
+    RealWorldError,
+    SimLoop,
+    SimulationError,
+)
+from aiopatterns.testing.trial import Trial, Visited
+
+__all__ = [
+    "CancelKind",
+    "DeadlockError",
+    "InjectedError",
+    "LivelockError",
+    "RealWorldError",
+    "SimLoop",
+    "SimulationError",
+    "Trial",
+    "Visited",
+    "cancel_everywhere",
+    "capture_events",
+    "explore",
+    "fail_everywhere",
+    "leak_guard",
+    "simulate",
+]
