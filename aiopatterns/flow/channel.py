@@ -37,10 +37,11 @@ the item. If that receiver is cancelled in between, the item stays for the next 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from math import ceil, floor
+from math import ceil, floor, isnan
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 from anyio import ClosedResourceError, EndOfStream, WouldBlock, move_on_after
@@ -52,7 +53,7 @@ from aiopatterns.core.validate import choice, count, function, in_range, optiona
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -91,30 +92,22 @@ class ChannelStatistics:
     waiting_receivers: int
 
 
-class _Store(Protocol[T]):
-    """The order in which a channel keeps its items."""
+class _Items(Protocol[T]):
+    """What holds the items, in the order in which they leave: a deque, or a heap seen as one."""
 
-    @property
-    def entries(self) -> Sized:
-        """What holds the items; its length is theirs."""
+    def __len__(self) -> int: ...
+    def append(self, item: T, /) -> None:
+        """Take ``item`` in."""
 
-    @property
-    def push(self) -> Callable[[T], None]:
-        """Take an item in."""
-
-    @property
-    def pop(self) -> Callable[[], T]:
+    def popleft(self) -> T:
         """Take the next item out."""
 
-    def evict(self, item: T) -> tuple[T, bool]:
-        """Pick what ``"drop_old"`` drops, and tell whether that made room for ``item``."""
-
-    def restore(self, items: Sequence[T]) -> None:
-        """Put ``items`` back in front, in their order."""
+    def extendleft(self, items: Iterable[T], /) -> None:
+        """Put ``items`` back, each in front of the one before."""
 
 
 class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
-    """Everything that channels have in common; the store decides the order."""
+    """Everything that channels have in common; what holds the items decides the order."""
 
     __slots__ = (
         "_capacity",
@@ -131,21 +124,18 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         "_parked_receivers",
         "_parked_senders",
         "_peak",
-        "_pop",
         "_pressed",
         "_producers",
-        "_push",
-        "_receive_turn",
         "_receivers",
-        "_send_turn",
+        "_receives_left",
         "_senders",
+        "_sends_left",
         "_sent",
-        "_store",
     )
 
     def __init__(
         self,
-        store: _Store[T],
+        items: _Items[T],
         capacity: int,
         *,
         overflow: Overflow,
@@ -162,12 +152,11 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         if on_pressure is not None and not capacity:
             msg = "on_pressure needs a capacity of at least 1, not 0"
             raise ValueError(msg)
-        self._store = store
-        self._items, self._push, self._pop = store.entries, store.push, store.pop
+        self._items = items
         self._senders = Waiters()
         self._receivers = Waiters()
         self._parked_senders, self._parked_receivers = self._senders.parked, self._receivers.parked
-        self._send_turn = self._receive_turn = _TURN
+        self._sends_left = self._receives_left = _TURN  # until the next forced turn
         self._sent = self._dropped = self._peak = self._producers = 0
         self._limit = capacity
         self._closed = self._pressed = False
@@ -189,8 +178,17 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
         Complexity: O(1), O(log n) in a priority channel.
         """
-        if self._send_turn <= 0:
-            self._send_turn = _TURN
+        items = self._items
+        if self._sends_left > 0 and len(items) < self._easy:
+            # _accept() spelled out: the call would cost a tenth of a hand-over.
+            self._sends_left -= 1
+            items.append(item)
+            if self._parked_receivers:
+                self._receivers.wake()
+            return
+        if self._sends_left <= 0:
+            self._sent += _TURN - self._sends_left
+            self._sends_left = _TURN
             await yield_now()
         while not self._put(item):
             await self._senders.wait()
@@ -265,18 +263,27 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
         Complexity: O(1), O(log n) in a priority channel.
         """
-        if self._receive_turn <= 0 or not self._items:
+        if self._receives_left <= 0 or not self._items:
             await self._arrival()
-        return self._take()
+        self._receives_left -= 1
+        item = self._items.popleft()
+        if self._pressed or self._parked_senders:
+            self._freed((item,))
+        return item
 
     async def __anext__(self) -> T:
         """Receive the next item; ends where :meth:`receive` raises ``EndOfStream``."""
-        if self._receive_turn <= 0 or not self._items:
+        if self._receives_left <= 0 or not self._items:
             try:
                 await self._arrival()
             except EndOfStream:
                 raise StopAsyncIteration from None
-        return self._take()
+        # As in receive(), which is not called because a coroutine more costs a fifth of it.
+        self._receives_left -= 1
+        item = self._items.popleft()
+        if self._pressed or self._parked_senders:
+            self._freed((item,))
+        return item
 
     def __aiter__(self) -> Self:
         return self
@@ -293,7 +300,7 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         """
         if not self._items:
             raise EndOfStream if self._closed else WouldBlock
-        return self._take()
+        return self._take_batch(1)[0]
 
     async def receive_many(self, max: int, *, within: float | None = None) -> list[T]:
         """Receive a batch, which saves the receiver most of the cost of an item.
@@ -316,7 +323,7 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         """
         count("max", max)
         optional_positive("within", within)
-        if self._receive_turn <= 0 or not self._items:
+        if self._receives_left <= 0 or not self._items:
             await self._arrival()
         batch = self._take_batch(max)
         if within is None or len(batch) == max:
@@ -334,12 +341,13 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
     def statistics(self) -> ChannelStatistics:
         """Return the figures of this moment. Complexity: O(1)."""
         queued = len(self._items)
+        sent = self._sent + _TURN - self._sends_left
         return ChannelStatistics(
             capacity=self._capacity,
             queued=queued,
             peak=self._peak,
-            sent=self._sent,
-            received=self._sent - self._dropped - queued,
+            sent=sent,
+            received=sent - self._dropped - queued,
             dropped=self._dropped,
             waiting_senders=len(self._senders),
             waiting_receivers=len(self._receivers),
@@ -357,12 +365,15 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
             settled = self._consider(item)
             if settled is not None:
                 return settled
-        self._push(item)
-        self._sent += 1
-        self._send_turn -= 1
+        self._accept(item)
+        return True
+
+    def _accept(self, item: T) -> None:
+        """Take ``item`` in and wake a receiver."""
+        self._items.append(item)
+        self._sends_left -= 1
         if self._parked_receivers:
             self._receivers.wake()
-        return True
 
     def _consider(self, item: T) -> bool | None:
         """Decide what the fast path does not: None means that ``item`` may go in.
@@ -394,11 +405,10 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
                 f"the channel is full ({self._capacity} items); receive faster or let senders wait"
             )
             raise QueueFullError(msg, name="channel")
-        victim, room = self._store.evict(item) if self._overflow == "drop_old" else (item, False)
+        victim, room = self._evict(item) if self._overflow == "drop_old" else (item, False)
         self._dropped += 1
         if not room:
-            self._sent += 1
-            self._send_turn -= 1
+            self._sends_left -= 1
         if self._on_drop is not None:
             self._on_drop(victim)
         return room
@@ -423,8 +433,8 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
     async def _arrival(self) -> None:
         """Give the loop its turn if it is due, then wait until there is an item."""
-        if self._receive_turn <= 0:
-            self._receive_turn = _TURN
+        if self._receives_left <= 0:
+            self._receives_left = _TURN
             await yield_now()
         while not self._items:
             if self._closed:
@@ -445,27 +455,21 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
             self._limit -= 1
             self._aim()
 
-    def _take(self) -> T:
-        """Take the next item out; there is one."""
-        item = self._pop()
-        if self._pressed and len(self._items) <= self._low:
-            self._relieve([item])
-        self._receive_turn -= 1
-        if self._parked_senders:
-            self._senders.wake()
-        return item
-
     def _take_batch(self, most: int) -> list[T]:
         """Take up to ``most`` items out."""
-        pop = self._pop
-        batch = [pop() for _ in range(min(most, len(self._items)))]
-        if self._pressed and len(self._items) <= self._low:
-            self._relieve(batch)
-        self._receive_turn -= len(batch)
-        for _ in batch:
-            if not self._senders.wake():
-                break
+        items = self._items
+        batch = [items.popleft() for _ in range(min(most, len(items)))]
+        self._receives_left -= len(batch)
+        self._freed(batch)
         return batch
+
+    def _freed(self, taken: Sequence[T]) -> None:
+        """Tell that the pressure has gone, if it has, and wake as many senders as may go on."""
+        if self._pressed and len(self._items) <= self._low:
+            self._relieve(taken)
+        for _ in taken:
+            if not self._senders.wake():
+                return
 
     async def _fill(self, batch: list[T], most: int) -> None:
         """Wait until ``batch`` has ``most`` items or the channel has ended."""
@@ -484,16 +488,20 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         try:
             self._on_pressure(False)
         except BaseException:
-            self._store.restore(taken)
+            self._items.extendleft(reversed(taken))
             raise
 
     def _put_back(self, batch: Sequence[T]) -> None:
         """Undo a receive."""
-        self._store.restore(batch)
+        self._items.extendleft(reversed(batch))
         self._peak = max(self._peak, len(self._items))
         self._aim()
         for _ in batch:
             self._receivers.wake()
+
+    @abstractmethod
+    def _evict(self, item: T) -> tuple[T, bool]:
+        """Pick what ``"drop_old"`` drops, and tell whether that made room for ``item``."""
 
 
 @final
@@ -543,7 +551,7 @@ class Channel(_Channel[T]):
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(
-            _Fifo(),
+            deque(),
             capacity,
             overflow=overflow,
             high_water=high_water,
@@ -551,6 +559,9 @@ class Channel(_Channel[T]):
             on_pressure=on_pressure,
             on_drop=on_drop,
         )
+
+    def _evict(self, item: T) -> tuple[T, bool]:
+        return (self._items.popleft(), True) if self._items else (item, False)
 
 
 @final
@@ -587,7 +598,7 @@ class PriorityChannel(_Channel[T]):
         assert await channel.receive() == (9, "now")
     """
 
-    __slots__ = ()
+    __slots__ = ("_heap",)
 
     def __init__(
         self,
@@ -600,8 +611,9 @@ class PriorityChannel(_Channel[T]):
         on_pressure: Callable[[bool], object] | None = None,
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
+        self._heap = _Heap(_optional_function("key", key) or _first_of_pair)
         super().__init__(
-            _Heap(_optional_function("key", key) or _first_of_pair),
+            self._heap,
             capacity,
             overflow=overflow,
             high_water=high_water,
@@ -609,6 +621,9 @@ class PriorityChannel(_Channel[T]):
             on_pressure=on_pressure,
             on_drop=on_drop,
         )
+
+    def _evict(self, item: T) -> tuple[T, bool]:
+        return self._heap.evict(item)
 
 
 @final
@@ -642,64 +657,48 @@ class Producer(Generic[T]):
             leave()
 
 
-class _Fifo(Generic[T]):
-    """First in, first out."""
+class _Heap(list[tuple[float, int, T]]):
+    """The highest priority first, equals first in, first out; a list for its fast length."""
 
-    __slots__ = ("entries", "pop", "push")
-
-    def __init__(self) -> None:
-        self.entries: deque[T] = deque()
-        self.push: Callable[[T], None] = self.entries.append
-        self.pop: Callable[[], T] = self.entries.popleft
-
-    def evict(self, item: T) -> tuple[T, bool]:
-        """Drop the oldest item; with nothing queued, the new one."""
-        return (self.entries.popleft(), True) if self.entries else (item, False)
-
-    def restore(self, items: Sequence[T]) -> None:
-        """Put ``items`` back in front, in their order."""
-        self.entries.extendleft(reversed(items))
-
-
-class _Heap(Generic[T]):
-    """The highest priority first; equals first in, first out."""
-
-    __slots__ = ("_key", "_newest", "_oldest", "entries")
+    __slots__ = ("_key", "_newest", "_oldest")
 
     def __init__(self, key: Callable[[T], float]) -> None:
-        self.entries: list[tuple[float, int, T]] = []
+        super().__init__()
         self._key = key
         self._newest = 0
         self._oldest = 0
 
-    def push(self, item: T) -> None:
-        """Take ``item`` in."""
-        rank = -self._key(item)
-        if rank != rank:
-            msg = f"the priority of an item must be a number, not {rank!r}: {item!r}"
-            raise ValueError(msg)
+    def append(self, item: T) -> None:  # type: ignore[override]  # takes an item, keeps an entry
+        """Take ``item`` in, behind its equals."""
+        rank = self._rank(item)
         self._newest += 1
-        heappush(self.entries, (rank, self._newest, item))
+        heappush(self, (rank, self._newest, item))
 
-    def pop(self) -> T:
+    def popleft(self) -> T:
         """Take the next item out."""
-        return heappop(self.entries)[2]
+        return heappop(self)[2]
+
+    def extendleft(self, items: Iterable[T]) -> None:
+        """Put ``items`` back, each in front of its equals."""
+        for item in items:
+            self._oldest -= 1
+            heappush(self, (self._rank(item), self._oldest, item))
 
     def evict(self, item: T) -> tuple[T, bool]:
         """Drop the lowest priority and of equals the oldest; ``item`` if it is lower still."""
-        entries = self.entries
-        lowest = max(entries, key=lambda entry: (entry[0], -entry[1]), default=None)
-        if lowest is None or -self._key(item) > lowest[0]:
+        lowest = max(self, key=lambda entry: (entry[0], -entry[1]), default=None)
+        if lowest is None or self._rank(item) > lowest[0]:
             return item, False
-        entries.remove(lowest)
-        heapify(entries)
+        self.remove(lowest)
+        heapify(self)
         return lowest[2], True
 
-    def restore(self, items: Sequence[T]) -> None:
-        """Put ``items`` back, each in front of its equals, in their order."""
-        for item in reversed(items):
-            self._oldest -= 1
-            heappush(self.entries, (-self._key(item), self._oldest, item))
+    def _rank(self, item: T) -> float:
+        rank = -self._key(item)
+        if isnan(rank):
+            msg = f"the priority of an item must be a number, not nan: {item!r}"
+            raise ValueError(msg)
+        return rank
 
 
 def _first_of_pair(item: object) -> float:
