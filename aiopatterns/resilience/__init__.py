@@ -1,0 +1,3 @@
+"""What may happen to one call: policies, and stacks of them."""
+
+from __future__ import annotations
