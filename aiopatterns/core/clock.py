@@ -32,6 +32,7 @@ __all__ = [
     "call_later",
     "monotonic",
     "rng",
+    "running_loop",
     "set_source",
     "sleep",
     "sleep_until",
@@ -112,6 +113,14 @@ def yield_now() -> Generator[None, None, None]:
 def call_later(delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
     """Call ``callback`` after ``delay`` seconds on the running loop; cancel by the handle."""
     return asyncio.get_running_loop().call_later(max(delay, 0.0), callback)
+
+
+def running_loop() -> object | None:
+    """Return the loop that runs this code, to be compared by identity; None outside any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class Alarms:

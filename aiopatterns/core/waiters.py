@@ -28,7 +28,7 @@ from aiopatterns.core.validate import choice
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Line", "Order", "PriorityWaiters", "Waiters", "waiting_line"]
+__all__ = ["Line", "Order", "PriorityWaiters", "Waiters", "cancel_requested", "waiting_line"]
 
 Order: TypeAlias = Literal["fifo", "lifo", "priority"]
 
@@ -174,6 +174,16 @@ def waiting_line(order: Order) -> Line:
     """Make the line for ``order``: ``"fifo"``, ``"lifo"`` or ``"priority"``."""
     choice("order", order, ("fifo", "lifo", "priority"))
     return PriorityWaiters() if order == "priority" else Waiters(order)
+
+
+def cancel_requested() -> bool:
+    """Whether somebody has asked that the running task be cancelled, by whatever means.
+
+    Tells a cancellation that has to be obeyed from one that user code raised by itself, or got
+    from a future or task of its own that was cancelled.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _was_woken(parked: asyncio.Future[None]) -> bool:
