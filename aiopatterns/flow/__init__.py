@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from aiopatterns.flow.channel import Channel, ChannelStatistics, PriorityChannel, Producer
+from aiopatterns.flow.channel import (
+    AnyChannel,
+    Channel,
+    ChannelStatistics,
+    PriorityChannel,
+    Producer,
+)
 
-__all__ = ["Channel", "ChannelStatistics", "PriorityChannel", "Producer"]
+__all__ = ["AnyChannel", "Channel", "ChannelStatistics", "PriorityChannel", "Producer"]

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Channel", "ChannelStatistics", "Overflow", "PriorityChannel", "Producer"]
+__all__ = ["AnyChannel", "Channel", "ChannelStatistics", "Overflow", "PriorityChannel", "Producer"]
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class _Items(Protocol[T]):
         """Put ``items`` back, each in front of the one before."""
 
 
-class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
+class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
     """Everything that channels have in common; what holds the items decides the order."""
 
     __slots__ = (
@@ -162,13 +162,8 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         self._closed = self._pressed = False
         self._aim()
 
-    # ------------------------------------------------------------------------------- sending
-
     async def send(self, item: T) -> None:
         """Send ``item``, waiting for room if the channel is full and ``overflow="wait"``.
-
-        Args:
-            item: What to send.
 
         Raises:
             anyio.ClosedResourceError: The channel is closed, or was closed during the wait.
@@ -181,8 +176,8 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         items = self._items
         if self._sends_left > 0 and len(items) < self._easy:
             # _accept() spelled out: the call would cost a tenth of a hand-over.
-            self._sends_left -= 1
             items.append(item)
+            self._sends_left -= 1
             if self._parked_receivers:
                 self._receivers.wake()
             return
@@ -195,9 +190,6 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
     def send_nowait(self, item: T) -> None:
         """Send ``item`` now.
-
-        Args:
-            item: What to send.
 
         Raises:
             anyio.WouldBlock: The channel is full and ``overflow="wait"``.
@@ -248,13 +240,8 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         """
         self.close()
 
-    # ----------------------------------------------------------------------------- receiving
-
     async def receive(self) -> T:
         """Receive the next item, waiting for one if there is none.
-
-        Returns:
-            The item.
 
         Raises:
             anyio.EndOfStream: The channel is closed and empty.
@@ -290,9 +277,6 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
     def receive_nowait(self) -> T:
         """Receive the next item now; with ``capacity=0`` there hardly ever is one.
-
-        Returns:
-            The item.
 
         Raises:
             anyio.WouldBlock: There is none.
@@ -336,8 +320,6 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
             raise
         return batch
 
-    # --------------------------------------------------------------------------- observation
-
     def statistics(self) -> ChannelStatistics:
         """Return the figures of this moment. Complexity: O(1)."""
         queued = len(self._items)
@@ -356,8 +338,6 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<{type(self).__name__} {len(self._items)}/{self._capacity} {state}>"
-
-    # ------------------------------------------------------------------ private core: sending
 
     def _put(self, item: T) -> bool:
         """Take ``item`` in, or drop by policy; False if the sender has to wait."""
@@ -428,8 +408,6 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
         self._producers -= 1
         if not self._producers:
             self.close()
-
-    # ---------------------------------------------------------------- private core: receiving
 
     async def _arrival(self) -> None:
         """Give the loop its turn if it is due, then wait until there is an item."""
@@ -505,7 +483,7 @@ class _Channel(ObjectSendStream[T], ObjectReceiveStream[T]):
 
 
 @final
-class Channel(_Channel[T]):
+class Channel(AnyChannel[T]):
     """A bounded first-in, first-out queue between tasks: the backpressure queue.
 
     Use it between any two stages of different speed. May be made at module level; it belongs to
@@ -565,26 +543,25 @@ class Channel(_Channel[T]):
 
 
 @final
-class PriorityChannel(_Channel[T]):
+class PriorityChannel(AnyChannel[T]):
     """A channel that gives the highest priority first, and equals first in, first out.
 
     What goes in comes out: with ``key=None`` items are pairs ``(priority, value)`` on both ends.
 
     Args:
-        capacity: As for :class:`Channel`.
+        capacity: This and all others but ``key`` are as for :class:`Channel`.
         key: Function of an item that gives its priority, a higher number first; None reads the
             first of a pair.
-        overflow: As for :class:`Channel`; ``"drop_old"`` drops the lowest priority, and among
+        overflow: ``"drop_old"`` drops the lowest priority, and among
             equals the oldest, which is the item being sent if it is lower than all others.
-        high_water: As for :class:`Channel`.
-        low_water: As for :class:`Channel`.
-        on_pressure: As for :class:`Channel`.
-        on_drop: As for :class:`Channel`.
+        high_water: See ``capacity``.
+        low_water: See ``capacity``.
+        on_pressure: See ``capacity``.
+        on_drop: See ``capacity``.
 
     Raises:
-        ValueError: As for :class:`Channel`.
-        TypeError: As for :class:`Channel`, or ``key`` is no function; a send raises it for an
-            item without a priority.
+        ValueError: As for :class:`Channel`; sending an item whose priority is NaN.
+        TypeError: As for :class:`Channel`; sending an item without a priority.
 
     Complexity: O(log n) an operation, O(n) to drop.
 
@@ -637,11 +614,11 @@ class Producer(Generic[T]):
 
     __slots__ = ("_channel", "_leave")
 
-    def __init__(self, channel: _Channel[T], leave: Callable[[], None]) -> None:
+    def __init__(self, channel: AnyChannel[T], leave: Callable[[], None]) -> None:
         self._channel = channel
         self._leave: Callable[[], None] | None = leave
 
-    async def __aenter__(self) -> _Channel[T]:
+    async def __aenter__(self) -> AnyChannel[T]:
         """Return the channel."""
         return self._channel
 
