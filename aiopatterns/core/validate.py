@@ -26,6 +26,7 @@ __all__ = [
     "non_negative",
     "number",
     "optional_count",
+    "optional_function",
     "optional_positive",
     "positive",
     "text",
@@ -120,6 +121,11 @@ def function(name: str, value: T) -> T:
         msg = f"{name} must be a function, not {value!r}"
         raise TypeError(msg)
     return value
+
+
+def optional_function(name: str, value: T) -> T:
+    """Return ``value`` if it is None or can be called."""
+    return value if value is None else function(name, value)
 
 
 def instance(name: str, value: T, kinds: type | tuple[type, ...], allowed: str) -> T:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from aiopatterns.flow.channel import (
-    AnyChannel,
-    Channel,
-    ChannelStatistics,
-    PriorityChannel,
-    Producer,
-)
+from aiopatterns.flow.channel import AnyChannel, Channel, ChannelStatistics, Producer
+from aiopatterns.flow.priority import PriorityChannel
 
 __all__ = ["AnyChannel", "Channel", "ChannelStatistics", "PriorityChannel", "Producer"]

@@ -21,7 +21,7 @@ Guarantees:
   cancelled ``receive`` has not received. That is because a waiting task is only *woken*; it then
   puts or takes the item itself, in one step without a suspension.
 * ``sent == received + dropped + queued`` at every instant.
-* First in, first out; or the higher priority first, and first in, first out among equals.
+* First in, first out (:class:`~aiopatterns.flow.priority.PriorityChannel`: the higher first).
 * A task that sends or receives without ever having to wait still gives the loop a turn every 64
   items of its side of the channel, which is where its cancellation arrives.
 * Callbacks are called before the item moves: when one of them raises, its error leaves from the
@@ -40,8 +40,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from math import ceil, floor, isnan
+from math import ceil, floor
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 from anyio import ClosedResourceError, EndOfStream, WouldBlock, move_on_after
@@ -49,7 +48,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import QueueFullError
-from aiopatterns.core.validate import choice, count, function, in_range, optional_positive
+from aiopatterns.core.validate import choice, count, in_range, optional_function, optional_positive
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["AnyChannel", "Channel", "ChannelStatistics", "Overflow", "PriorityChannel", "Producer"]
+__all__ = ["AnyChannel", "Channel", "ChannelStatistics", "Overflow", "Producer"]
 
 T = TypeVar("T")
 
@@ -147,8 +146,8 @@ class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
         self._capacity = count("capacity", capacity, minimum=0)
         self._overflow = choice("overflow", overflow, ("wait", "drop_new", "drop_old", "fail"))
         self._high, self._low = _watermarks(capacity, high_water, low_water)
-        self._on_pressure = _optional_function("on_pressure", on_pressure)
-        self._on_drop = _optional_function("on_drop", on_drop)
+        self._on_pressure = optional_function("on_pressure", on_pressure)
+        self._on_drop = optional_function("on_drop", on_drop)
         if on_pressure is not None and not capacity:
             msg = "on_pressure needs a capacity of at least 1, not 0"
             raise ValueError(msg)
@@ -543,67 +542,6 @@ class Channel(AnyChannel[T]):
 
 
 @final
-class PriorityChannel(AnyChannel[T]):
-    """A channel that gives the highest priority first, and equals first in, first out.
-
-    What goes in comes out: with ``key=None`` items are pairs ``(priority, value)`` on both ends.
-
-    Args:
-        capacity: This and all others but ``key`` are as for :class:`Channel`.
-        key: Function of an item that gives its priority, a higher number first; None reads the
-            first of a pair.
-        overflow: ``"drop_old"`` drops the lowest priority, and among
-            equals the oldest, which is the item being sent if it is lower than all others.
-        high_water: See ``capacity``.
-        low_water: See ``capacity``.
-        on_pressure: See ``capacity``.
-        on_drop: See ``capacity``.
-
-    Raises:
-        ValueError: As for :class:`Channel`; sending an item whose priority is NaN.
-        TypeError: As for :class:`Channel`; sending an item without a priority.
-
-    Complexity: O(log n) an operation, O(n) to drop.
-
-    Source: binary heap with a sequence number for equals (Python's ``heapq`` notes).
-
-    Example::
-
-        channel = PriorityChannel[tuple[int, str]](10)
-        await channel.send((0, "later"))
-        await channel.send((9, "now"))
-        assert await channel.receive() == (9, "now")
-    """
-
-    __slots__ = ("_heap",)
-
-    def __init__(
-        self,
-        capacity: int,
-        *,
-        key: Callable[[T], float] | None = None,
-        overflow: Overflow = "wait",
-        high_water: float = 0.8,
-        low_water: float = 0.5,
-        on_pressure: Callable[[bool], object] | None = None,
-        on_drop: Callable[[T], object] | None = None,
-    ) -> None:
-        self._heap = _Heap(_optional_function("key", key) or _first_of_pair)
-        super().__init__(
-            self._heap,
-            capacity,
-            overflow=overflow,
-            high_water=high_water,
-            low_water=low_water,
-            on_pressure=on_pressure,
-            on_drop=on_drop,
-        )
-
-    def _evict(self, item: T) -> tuple[T, bool]:
-        return self._heap.evict(item)
-
-
-@final
 class Producer(Generic[T]):
     """One producer's place in a channel; leaving the ``async with`` gives it up.
 
@@ -632,62 +570,6 @@ class Producer(Generic[T]):
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
-
-
-class _Heap(list[tuple[float, int, T]]):
-    """The highest priority first, equals first in, first out; a list for its fast length."""
-
-    __slots__ = ("_key", "_newest", "_oldest")
-
-    def __init__(self, key: Callable[[T], float]) -> None:
-        super().__init__()
-        self._key = key
-        self._newest = 0
-        self._oldest = 0
-
-    def append(self, item: T) -> None:  # type: ignore[override]  # takes an item, keeps an entry
-        """Take ``item`` in, behind its equals."""
-        rank = self._rank(item)
-        self._newest += 1
-        heappush(self, (rank, self._newest, item))
-
-    def popleft(self) -> T:
-        """Take the next item out."""
-        return heappop(self)[2]
-
-    def extendleft(self, items: Iterable[T]) -> None:
-        """Put ``items`` back, each in front of its equals."""
-        for item in items:
-            self._oldest -= 1
-            heappush(self, (self._rank(item), self._oldest, item))
-
-    def evict(self, item: T) -> tuple[T, bool]:
-        """Drop the lowest priority and of equals the oldest; ``item`` if it is lower still."""
-        lowest = max(self, key=lambda entry: (entry[0], -entry[1]), default=None)
-        if lowest is None or self._rank(item) > lowest[0]:
-            return item, False
-        self.remove(lowest)
-        heapify(self)
-        return lowest[2], True
-
-    def _rank(self, item: T) -> float:
-        rank = -self._key(item)
-        if isnan(rank):
-            msg = f"the priority of an item must be a number, not nan: {item!r}"
-            raise ValueError(msg)
-        return rank
-
-
-def _first_of_pair(item: object) -> float:
-    """Return the priority of a pair ``(priority, value)``."""
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (int, float)):
-        return item[0]
-    msg = f"item must be a pair (priority, value), or the channel needs key=, not {item!r}"
-    raise TypeError(msg)
-
-
-def _optional_function(name: str, value: T) -> T:
-    return value if value is None else function(name, value)
 
 
 def _watermarks(capacity: int, high_water: float, low_water: float) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aiopatterns.flow.channel import Channel, PriorityChannel
+from aiopatterns.flow import Channel, PriorityChannel
 from benchmarks.harness import Bench
 
 if TYPE_CHECKING:
