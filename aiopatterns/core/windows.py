@@ -126,6 +126,11 @@ class CountWindow:
 
     __slots__ = ("_next", "_ring", "_size", "calls", "failures", "slow")
 
+    calls: int
+    failures: int
+    slow: int
+    _next: int
+
     def __init__(self, size: int) -> None:
         self._size = count("size", size)
         self.clear()
@@ -198,6 +203,10 @@ class TimeWindow:
         "failures",
         "slow",
     )
+
+    calls: int
+    failures: int
+    slow: int
 
     def __init__(self, seconds: float, buckets: int = 10) -> None:
         self._seconds = positive("seconds", seconds)

@@ -108,6 +108,7 @@ def test_a_quantile_out_of_range_is_refused(q):
 
 
 @pytest.mark.promise("core-bad-input")
-def test_only_histograms_merge():
+@pytest.mark.parametrize("wrong", [None, [1.0]], ids=repr)
+def test_only_histograms_merge(wrong):
     with pytest.raises(TypeError, match="other must be a Histogram"):
-        Histogram().merge({})
+        Histogram().merge(wrong)
