@@ -6,20 +6,16 @@ from aiopatterns.testing.cancel import CancelKind, cancel_everywhere
 from aiopatterns.testing.events import capture_events
 from aiopatterns.testing.explore import explore, simulate
 from aiopatterns.testing.faults import InjectedError, fail_everywhere
-from aiopatterns.testing.leaks import leak_guard
-from aiopatterns.testing.simloop import (
-    DeadlockError,
-    LivelockError,
-    RealWorldError,
-    SimLoop,
-    SimulationError,
-)
+from aiopatterns.testing.leaks import LeakGuard, leak_guard
+from aiopatterns.testing.sealed import RealWorldError, SimulationError
+from aiopatterns.testing.simloop import DeadlockError, LivelockError, SimLoop
 from aiopatterns.testing.trial import Trial, Visited
 
 __all__ = [
     "CancelKind",
     "DeadlockError",
     "InjectedError",
+    "LeakGuard",
     "LivelockError",
     "RealWorldError",
     "SimLoop",

@@ -3,44 +3,33 @@
 Example::
 
     with capture_events() as events:
-        ...
+        await call()
     assert [event.name for event in events] == ["aiopatterns.retry.scheduled"]
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from aiopatterns.core.telemetry import Event, Subscription, listen
+from aiopatterns.core.telemetry import listen
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
+
+    from aiopatterns.core.telemetry import Event
 
 __all__ = ["capture_events"]
 
 
-@final
-class capture_events:  # noqa: N801 - used like a function, in a with statement
-    """Collect every event of the process inside a ``with`` block; the block's value is the list."""
+@contextmanager
+def capture_events() -> Iterator[list[Event]]:
+    """Collect every event of the process inside a ``with`` block.
 
-    __slots__ = ("_subscription",)
-
-    def __init__(self) -> None:
-        self._subscription: Subscription | None = None
-
-    def __enter__(self) -> list[Event]:
-        """Start to listen; returns the list, which grows."""
-        events: list[Event] = []
-        self._subscription = listen(events.append)
-        return events
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop to listen; the list stays."""
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
+    Returns:
+        A context manager; its value is the list of events, which grows while the block runs and
+        stays when it has ended.
+    """
+    events: list[Event] = []
+    with listen(events.append):
+        yield events

@@ -1,39 +1,86 @@
-"""pytest plugin: which seeds to run.
+"""The pytest plugin of the test kit: which seeds to run.
 
-``--sim-seed=N`` replays one seed, ``--sim-seeds=N`` sweeps N of them, in every
-:func:`~aiopatterns.testing.explore` and every test that asks for the fixture ``sim_seed``.
+Registered as the entry point ``aiopatterns``; it does nothing in tests that do not ask for it.
+
+* ``--sim-seed=N`` replays one seed: every :func:`~aiopatterns.testing.explore` runs under it
+  alone, and so does every test that has the fixture ``sim_seed``.
+* ``--sim-seeds=N`` sweeps N seeds instead, from 0 or from ``--sim-seed`` on.
+* The fixture ``sim_seed`` is the seed, for :func:`~aiopatterns.testing.simulate` or
+  :class:`~aiopatterns.testing.SimLoop`; 0 without options.
+* ``@pytest.mark.sim_seeds(50)`` runs such a test once for each of 50 seeds, unless the command
+  line asks for others.
 """
 
 from __future__ import annotations
 
-import pytest
+import argparse
+from typing import TYPE_CHECKING
 
-from aiopatterns.testing.explore import sweep
+from aiopatterns.core.validate import count
+from aiopatterns.testing.explore import asked_seeds
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["pytest_addoption", "pytest_configure", "pytest_generate_tests", "pytest_unconfigure"]
+
+MARKER = "sim_seeds(number): run the test once for each of so many seeds (fixture sim_seed)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add ``--sim-seed`` and ``--sim-seeds``."""
     group = parser.getgroup("aiopatterns", "simulated event loop (aiopatterns)")
-    group.addoption("--sim-seed", type=int, default=None, metavar="N", help="replay this one seed")
-    group.addoption("--sim-seeds", type=int, default=None, metavar="N", help="sweep N seeds")
-
-
-def asked_seeds(config: pytest.Config) -> range | None:
-    """Return the seeds that the command line asks for, or None."""
-    first, number = config.getoption("--sim-seed"), config.getoption("--sim-seeds")
-    if first is None and number is None:
-        return None
-    return range(first or 0, (first or 0) + (number or 1))
+    group.addoption(
+        "--sim-seed",
+        type=_whole_number,
+        default=None,
+        metavar="N",
+        help="run simulations under this one seed, for example to replay a failure",
+    )
+    group.addoption(
+        "--sim-seeds",
+        type=_whole_number,
+        default=None,
+        metavar="N",
+        help="run simulations under N seeds, from --sim-seed (default: 0) on",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check the options and hand them to explore()."""
-    sweep.set(asked_seeds(config))
+    """Register the marker, and tell ``explore`` which seeds the command line asks for."""
+    config.addinivalue_line("markers", MARKER)
+    asked_seeds.set(_asked(config))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take the seeds back."""
+    del config
+    asked_seeds.set(None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the fixture ``sim_seed`` its values."""
-    if "sim_seed" in metafunc.fixturenames:
-        metafunc.parametrize("sim_seed", asked_seeds(metafunc.config) or range(1))
+    if "sim_seed" not in metafunc.fixturenames:
+        return
+    seeds = _asked(metafunc.config) or range(1)
+    marker = metafunc.definition.get_closest_marker("sim_seeds")
+    if marker is not None and _asked(metafunc.config) is None:
+        seeds = range(count("sim_seeds", *marker.args))
+    metafunc.parametrize("sim_seed", seeds)
+
+
+def _asked(config: pytest.Config) -> range | None:
+    """Return the seeds that the command line asks for, or None."""
+    first: int | None = config.getoption("--sim-seed")
+    number: int | None = config.getoption("--sim-seeds")
+    if first is None and number is None:
+        return None
+    start = first or 0
+    return range(start, start + (1 if number is None else number))
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        msg = f"must be a whole number >= 0, not {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

@@ -1,9 +1,12 @@
 """Thread calls under the simulated loop: ``anyio.to_thread.run_sync`` without a thread.
 
-asyncio sends thread calls through ``loop.run_in_executor``, which a loop can answer as it likes.
-anyio 4 starts threads of its own instead, so its one entry point,
-``AsyncIOBackend.run_sync_in_worker_thread``, is replaced while a simulated loop runs and put back
-when it stops. Other loops, in other threads, go to the original.
+asyncio sends thread calls through ``loop.run_in_executor``, which a loop answers as it likes.
+anyio starts threads of its own instead. Its one entry point,
+``AsyncIOBackend.run_sync_in_worker_thread`` (anyio 4), is therefore replaced while a simulated
+loop runs and put back when it stops; loops in other threads go to the original.
+
+A function that calls back into the loop by ``anyio.from_thread`` needs a real thread: called
+inline it would wait for the loop that waits for it. anyio refuses that with its own clear error.
 """
 
 from __future__ import annotations
@@ -25,35 +28,34 @@ if TYPE_CHECKING:
 
 __all__ = ["inline_threads"]
 
+ENTRY = "run_sync_in_worker_thread"
+
 
 @contextmanager
-def inline_threads(simulated: Callable[[asyncio.AbstractEventLoop], bool]) -> Iterator[None]:
-    """Send anyio's thread calls on simulated loops to ``loop.run_in_executor``.
+def inline_threads(simulated: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Send anyio's thread calls on one loop to ``loop.run_in_executor``.
 
     Args:
-        simulated: Whether a loop is simulated; thread calls on others are left alone.
+        simulated: The loop; thread calls on any other are left alone.
     """
-    original = AsyncIOBackend.__dict__["run_sync_in_worker_thread"]
+    original = AsyncIOBackend.__dict__[ENTRY]
     start_thread = AsyncIOBackend.run_sync_in_worker_thread
 
     async def run(
-        cls: type[AsyncIOBackend],
         func: Callable[..., Any],
         args: tuple[Any, ...],
         abandon_on_cancel: bool = False,  # noqa: FBT001, FBT002 - anyio's signature
         limiter: CapacityLimiter | None = None,
     ) -> Any:
-        del cls
-        loop = asyncio.get_running_loop()
-        if not simulated(loop):
+        if asyncio.get_running_loop() is not simulated:
             return await start_thread(func, args, abandon_on_cancel, limiter)
         await checkpoint()
         async with limiter or current_default_thread_limiter():
             with CancelScope(shield=not abandon_on_cancel):
-                return await loop.run_in_executor(None, copy_context().run, func, *args)
+                return await simulated.run_in_executor(None, copy_context().run, func, *args)
 
-    AsyncIOBackend.run_sync_in_worker_thread = classmethod(run)
+    setattr(AsyncIOBackend, ENTRY, staticmethod(run))
     try:
         yield
     finally:
-        AsyncIOBackend.run_sync_in_worker_thread = original
+        setattr(AsyncIOBackend, ENTRY, original)
