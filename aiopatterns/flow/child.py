@@ -102,7 +102,8 @@ def _answer(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
     try:
         value = fn(*args)
     except Exception as error:
-        error.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc().rstrip()}")
+        where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        error.add_note(f"in worker process {os.getpid()}:\n{where}")
         return _refusal(error)
     try:
         return _framed((True, value))
