@@ -12,11 +12,13 @@ from heapq import heapify, heappop, heappush
 from math import isnan
 from typing import TYPE_CHECKING, TypeVar, final
 
-from aiopatterns.flow.channel import AnyChannel, Overflow
 from aiopatterns.core.validate import optional_function
+from aiopatterns.flow.channel import AnyChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from aiopatterns.flow.channel import Overflow
 
 __all__ = ["PriorityChannel"]
 
