@@ -17,11 +17,15 @@ cancelled handle that lingers until its time has come.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import coroutine
 from typing import TYPE_CHECKING
+
+from aiopatterns.core.validate import instance, non_negative, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -56,7 +60,11 @@ class ClockSource:
     random: random.Random
 
 
-_source = ClockSource(time.monotonic, time.time, random.Random())  # noqa: S311 - jitter, not keys
+_chance = random.Random()  # noqa: S311 - jitter and ids, not keys
+_source = ClockSource(time.monotonic, time.time, _chance)
+with suppress(AttributeError):  # Windows knows no fork
+    # Forked children would otherwise all make the same "unique" ids.
+    os.register_at_fork(after_in_child=_chance.seed)
 
 
 def monotonic() -> float:
@@ -83,8 +91,8 @@ def set_source(source: ClockSource) -> ClockSource:
     Returns:
         The source that was in force, to be put back.
     """
-    global _source  # noqa: PLW0603 - the one seam of time
-    previous, _source = _source, source
+    global _source
+    previous, _source = _source, instance("source", source, ClockSource, "a ClockSource")
     return previous
 
 
@@ -93,7 +101,7 @@ async def sleep(seconds: float) -> None:
 
     Cancellation: leaves nothing behind.
     """
-    await asyncio.sleep(max(seconds, 0.0))
+    await asyncio.sleep(max(number("seconds", seconds), 0.0))
 
 
 async def sleep_until(deadline: float) -> None:
@@ -112,7 +120,7 @@ def yield_now() -> Generator[None, None, None]:
 
 def call_later(delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
     """Call ``callback`` after ``delay`` seconds on the running loop; cancel by the handle."""
-    return asyncio.get_running_loop().call_later(max(delay, 0.0), callback)
+    return asyncio.get_running_loop().call_later(max(number("delay", delay), 0.0), callback)
 
 
 def running_loop() -> object | None:
@@ -127,16 +135,18 @@ class Alarms:
     """Expiry callbacks of many calls that share one budget, on one loop timer.
 
     Args:
-        seconds: The budget, the same for every call.
+        seconds: The budget, the same for every call; 0 or more.
 
-    An instance belongs to the loop it was made on (:meth:`serves` tells); it costs nothing while
-    no call is running. Complexity: O(1) to arm and to disarm; one loop timer at a time.
+    An instance belongs to the loop it was made on (:meth:`serves` tells). While no call is
+    running it costs nothing; its timer may ring once more and is gone then.
+
+    Complexity: O(1) to arm and to disarm; one loop timer at a time.
     """
 
     __slots__ = ("_armed", "_loop", "_seconds", "_timer")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds = non_negative("seconds", seconds)
         self._loop = asyncio.get_running_loop()
         self._armed: dict[Callable[[], object], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +156,11 @@ class Alarms:
         return self._loop is asyncio.get_running_loop()
 
     def arm(self, expire: Callable[[], object]) -> float:
-        """Call ``expire`` when the budget is over; returns the deadline (monotonic seconds)."""
+        """Call ``expire`` when the budget is over; returns the deadline (monotonic seconds).
+
+        Args:
+            expire: A callable of its own for each call; it must not raise.
+        """
         deadline = monotonic() + self._seconds
         self._armed[expire] = deadline
         if self._timer is None:
@@ -159,13 +173,11 @@ class Alarms:
 
     def _ring(self) -> None:
         """Call what is due, then wait for the next; an idle instance keeps no timer."""
-        self._timer = None
         now = monotonic()
-        while self._armed:
-            expire = next(iter(self._armed))
-            due = self._armed[expire]
-            if due > now:
-                self._timer = self._loop.call_later(due - now, self._ring)
-                return
-            del self._armed[expire]
-            expire()
+        due = now
+        while self._armed and due <= now:
+            expire, due = next(iter(self._armed.items()))
+            if due <= now:
+                del self._armed[expire]
+                expire()  # may arm again: the timer that rings now still counts as set
+        self._timer = self._loop.call_later(due - now, self._ring) if self._armed else None

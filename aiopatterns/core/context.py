@@ -19,7 +19,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from aiopatterns.core.clock import monotonic, rng
-from aiopatterns.core.validate import text
+from aiopatterns.core.validate import number, text
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping
@@ -35,6 +35,8 @@ __all__ = [
     "correlation_id",
     "deadline",
     "new_id",
+    "pop_deadline",
+    "push_deadline",
     "remaining",
     "run_in",
 ]
@@ -75,7 +77,7 @@ def run_in(variables: Variables, work: Coroutine[Any, Any, T]) -> Generator[Any,
         except GeneratorExit:
             run(work.close)
             raise
-        except BaseException as error:  # noqa: BLE001 - handed to the coroutine, which decides
+        except BaseException as error:  # handed to the coroutine, which decides
             step, argument = work.throw, error
 
 
@@ -102,7 +104,11 @@ def remaining() -> float | None:
 
 @final
 class Bound(Generic[T]):
-    """A context variable that has a value for the length of a ``with`` block."""
+    """A context variable that has a value for the length of a ``with`` block.
+
+    Raises:
+        RuntimeError: Entered again before it was left.
+    """
 
     __slots__ = ("_token", "_value", "_variable")
 
@@ -113,6 +119,9 @@ class Bound(Generic[T]):
 
     def __enter__(self) -> T:
         """Set the value and return it."""
+        if self._token is not None:
+            msg = f"this binding of {self._variable.name} is in force already; make another one"
+            raise RuntimeError(msg)
         self._token = self._variable.set(self._value)
         return self._value
 
@@ -148,9 +157,27 @@ def bind_deadline(at: float | None) -> Bound[float | None]:
     Args:
         at: Monotonic seconds; None changes nothing.
     """
+    if at is not None:
+        number("at", at)
     outer = _deadline.get()
     earliest = min((each for each in (at, outer) if each is not None), default=None)
     return Bound(_deadline, earliest)
+
+
+def push_deadline(at: float) -> Token[float | None] | None:
+    """Bind a deadline without a block, for hot paths; an earlier one that is bound stays.
+
+    Returns:
+        What :func:`pop_deadline` takes, in the same context; None if nothing was bound.
+    """
+    outer = _deadline.get()
+    return None if outer is not None and outer <= at else _deadline.set(at)
+
+
+def pop_deadline(token: Token[float | None] | None) -> None:
+    """Undo :func:`push_deadline`."""
+    if token is not None:
+        _deadline.reset(token)
 
 
 @dataclass(slots=True, kw_only=True)

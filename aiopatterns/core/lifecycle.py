@@ -24,11 +24,12 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from anyio import create_task_group
 
 from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.validate import text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,7 +63,7 @@ class Owner(ABC):
     __slots__ = ("__weakref__", "_group", "_state", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = text("name", name)
         self._group: TaskGroup | None = None
         self._state = OwnerState.CREATED
 
@@ -84,9 +85,10 @@ class Owner(ABC):
         if self._group is not None:
             msg = f"{type(self).__name__} {self.name!r} is open already; enter it only once"
             raise RuntimeError(msg)
-        group = self._group = create_task_group()
+        group = create_task_group()
+        await group.__aenter__()  # does not wait: nobody enters in between
+        self._group = group
         self._state = OwnerState.RUNNING
-        await group.__aenter__()
         try:
             await self._start(group)
         except BaseException as error:
@@ -137,9 +139,10 @@ class Owner(ABC):
             ClosedError: This owner is not open.
         """
         if self._group is None:
+            kind = type(self).__name__
             msg = (
-                f"{type(self).__name__} {self.name!r} is not open; use it inside "
-                f"'async with {type(self).__name__}(...) as {self.name}:'"
+                f"{kind} {self.name!r} is not open; use it inside "
+                f"'async with {kind}(...) as {kind.lower()}:'"
             )
             raise ClosedError(msg)
         return self._group
@@ -163,11 +166,20 @@ class Owner(ABC):
 
 def _raise_bare(errors: BaseExceptionGroup[BaseException], cause: BaseException | None) -> None:
     """Return if the body's own error is among ``errors``, else raise what the tasks raised."""
-    if cause is not None and cause in errors.exceptions:
-        for other in errors.exceptions:
-            if other is not cause:
-                cause.add_note(f"a background task failed as well: {other!r}")
+    others = [each for each in errors.exceptions if each is not cause]
+    if cause is not None and len(others) < len(errors.exceptions):
+        for other in others:
+            cause.add_note(f"a background task failed as well: {other!r}")
         return
-    if len(errors.exceptions) == 1:
-        raise errors.exceptions[0] from None
+    if len(others) == 1:
+        _raise_as_it_is(others[0])
     raise errors from None
+
+
+def _raise_as_it_is(error: BaseException) -> NoReturn:
+    """Raise ``error`` from inside a handler without making it the consequence of another."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context

@@ -21,9 +21,12 @@ Example::
 
 from __future__ import annotations
 
+import inspect
 import logging
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeAlias, final
+
+from aiopatterns.core.validate import function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,12 +63,13 @@ Listener: TypeAlias = "Callable[[Event], object]"
 class Logger(Protocol):
     """What :func:`log_events` needs of a logger: structlog's ``info`` and its siblings."""
 
-    def debug(self, event: str, /, **fields: object) -> object: ...  # noqa: D102
-    def info(self, event: str, /, **fields: object) -> object: ...  # noqa: D102
-    def warning(self, event: str, /, **fields: object) -> object: ...  # noqa: D102
-    def error(self, event: str, /, **fields: object) -> object: ...  # noqa: D102
+    def debug(self, event: str, /, **fields: object) -> object: ...
+    def info(self, event: str, /, **fields: object) -> object: ...
+    def warning(self, event: str, /, **fields: object) -> object: ...
+    def error(self, event: str, /, **fields: object) -> object: ...
 
 
+_LEVELS: Final = ("debug", "info", "warning", "error")
 _listeners: tuple[Listener, ...] = ()
 
 
@@ -130,12 +134,16 @@ def install_listener(listener: Listener) -> Subscription:
 
     Returns:
         The subscription; close it to stop.
+
+    Raises:
+        TypeError: ``listener`` is no function, or an async one.
     """
     global _listeners  # noqa: PLW0603 - the one seam of telemetry
-    # A wrapper of its own, so that closing removes this installation and no equal one.
-    entry: Listener = lambda event: listener(event)  # noqa: E731
-    _listeners = (*_listeners, entry)
-    return Subscription(lambda: _uninstall(entry))
+    if inspect.iscoroutinefunction(function("listener", listener)):
+        msg = f"listener must be a plain function, not the async {listener!r}"
+        raise TypeError(msg)
+    _listeners = (*_listeners, listener)
+    return Subscription(lambda: _uninstall(listener))
 
 
 def listen(listener: Listener) -> Subscription:
@@ -143,9 +151,11 @@ def listen(listener: Listener) -> Subscription:
     return install_listener(listener)
 
 
-def _uninstall(entry: Listener) -> None:
+def _uninstall(listener: Listener) -> None:
+    """Remove one installation of exactly this function, and no equal one."""
     global _listeners  # noqa: PLW0603 - the one seam of telemetry
-    _listeners = tuple(each for each in _listeners if each is not entry)
+    at = next(at for at, each in enumerate(_listeners) if each is listener)
+    _listeners = (*_listeners[:at], *_listeners[at + 1 :])
 
 
 def log_events(logger: Logger | None = None) -> Listener:
@@ -156,8 +166,13 @@ def log_events(logger: Logger | None = None) -> Listener:
 
     Returns:
         The listener, for :func:`install_listener`.
+
+    Raises:
+        TypeError: ``logger`` lacks a method for one of the levels.
     """
     sink = _structlog_logger() if logger is None else logger
+    for level in _LEVELS:
+        function(f"logger.{level}", getattr(sink, level, None))
 
     def log(event: Event) -> None:
         values = {each.name: getattr(event, each.name) for each in fields(event)}
@@ -167,7 +182,7 @@ def log_events(logger: Logger | None = None) -> Listener:
 
 
 def _structlog_logger() -> Logger:
-    import structlog  # noqa: PLC0415 - 60 ms that only those who log pay
+    import structlog  # 60 ms that only those who log pay
 
     logger: Logger = structlog.get_logger("aiopatterns")
     return logger

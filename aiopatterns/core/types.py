@@ -7,7 +7,7 @@ async function of one item, or an anyio object send stream.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anyio.abc import ObjectSendStream
@@ -15,7 +15,7 @@ from anyio.abc import ObjectSendStream
 from aiopatterns.core.clock import yield_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 __all__ = ["AsyncFn", "Coro", "Key", "Seconds", "Sink", "Source", "as_async_iterator", "as_sink"]
 

@@ -9,12 +9,11 @@ number, and NaN is refused everywhere.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+import sys
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-T = TypeVar("T")
 
 __all__ = [
     "at_least",
@@ -32,13 +31,18 @@ __all__ = [
     "text",
 ]
 
+T = TypeVar("T")
+
+# The greatest float; a greater int is as endless as infinity.
+_GREATEST: Final = sys.float_info.max
+
 
 def number(name: str, value: float, allowed: str = "a number") -> float:
     """Return ``value`` if it is a real number; NaN, bool and everything else is refused."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name} must be {allowed}, not {value!r}"
         raise TypeError(msg)
-    if math.isnan(value):
+    if isinstance(value, float) and math.isnan(value):
         msg = f"{name} must be {allowed}, not nan"
         raise ValueError(msg)
     return value
@@ -48,7 +52,7 @@ def positive(name: str, value: float, *, finite: bool = True) -> float:
     """Return ``value`` if it is a number above 0 (and finite, unless told otherwise)."""
     allowed = "a number > 0" if not finite else "a finite number > 0"
     number(name, value, allowed)
-    if value <= 0 or (finite and math.isinf(value)):
+    if value <= 0 or (finite and value > _GREATEST):
         msg = f"{name} must be {allowed}, not {value!r}"
         raise ValueError(msg)
     return value
@@ -58,7 +62,7 @@ def non_negative(name: str, value: float, *, finite: bool = True) -> float:
     """Return ``value`` if it is a number >= 0 (and finite, unless told otherwise)."""
     allowed = "a number >= 0" if not finite else "a finite number >= 0"
     number(name, value, allowed)
-    if value < 0 or (finite and math.isinf(value)):
+    if value < 0 or (finite and value > _GREATEST):
         msg = f"{name} must be {allowed}, not {value!r}"
         raise ValueError(msg)
     return value
