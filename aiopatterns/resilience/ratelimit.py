@@ -293,7 +293,7 @@ class _Level(_Meter):
         tokens = self._tokens
         if now > self._at:
             filled, full = tokens + (now - self._at) * self._speed, self._capacity
-            tokens = full if filled >= full else filled
+            tokens = min(full, filled)
         self._at = now
         if cost <= tokens:
             self._tokens = tokens - cost

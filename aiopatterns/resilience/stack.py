@@ -1,0 +1,257 @@
+"""Stacks: several policies as one, outermost first.
+
+::
+
+    Stack(Timeout(10), Retry(on=OSError), TokenBucket(Rate(5)), Timeout(2))
+
+    call --> [ Timeout 10 [ Retry [ TokenBucket [ Timeout 2 [ fn ] ] ] ] ]
+
+The order is the user's, and it means something: a timeout outside the retry bounds the whole, one
+inside bounds each attempt. :meth:`Stack.standard` gives the order that is right most often, and a
+stack looks at itself when it is built: see :attr:`Stack.lints`.
+
+A stack is a policy and so is compiled, when it decorates a function, into closures that call
+each other. Nested stacks are flattened, and a timeout that can never fire because one around it
+is as short takes no part, so two neighbours share one scope.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
+
+from aiopatterns.core.validate import instance
+from aiopatterns.resilience.policy import Policy
+from aiopatterns.resilience.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+
+__all__ = ["Stack", "StackWarning"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Pairs of kinds, the outer first, that are hardly ever meant in this order, and why.
+_WRONG_ORDER = (
+    (
+        "breaker",
+        "retry",
+        "the breaker counts a call only after all its retries; put the breaker inside the retry",
+    ),
+    (
+        "bulkhead",
+        "retry",
+        "a retry that waits keeps its permit of the bulkhead; put the bulkhead inside the retry",
+    ),
+    (
+        "retry",
+        "retry",
+        "the attempts of two retries multiply; keep one",
+    ),
+    (
+        "retry",
+        "fallback",
+        "the retry never sees a failure that the fallback replaces; put the fallback outside",
+    ),
+    (
+        "breaker",
+        "fallback",
+        "the breaker never sees a failure that the fallback replaces; put the fallback outside",
+    ),
+)
+
+
+class StackWarning(UserWarning):
+    """The policies of a stack are in an order that is hardly ever meant."""
+
+
+@final
+class Stack(Policy):
+    """Several policies as one, outermost first.
+
+    Args:
+        policies: At least one; a stack among them counts as its policies.
+
+    Warns:
+        StackWarning: The order is hardly ever meant; the text says why.
+
+    Example::
+
+        billing = Stack(Timeout(10), Retry(on=OSError), Timeout(2))
+
+
+        @billing
+        async def charge(amount: int) -> str: ...
+
+
+        print(billing.explain())
+    """
+
+    __slots__ = ("_active", "_policies")
+
+    kind = "stack"
+
+    def __init__(self, *policies: Policy) -> None:
+        if not policies:
+            msg = "a Stack needs at least one policy"
+            raise ValueError(msg)
+        self._policies = tuple(_flat(policies))
+        self._active = tuple(_without_idle(self._policies))
+        for text in _misplaced(self._policies):
+            warnings.warn(text, StackWarning, stacklevel=2)
+
+    @classmethod
+    def standard(
+        cls,
+        *,
+        fallback: Policy | None = None,
+        total: float | None = None,
+        retry: Policy | None = None,
+        breaker: Policy | None = None,
+        rate: Policy | None = None,
+        bulkhead: Policy | None = None,
+        attempt: float | None = None,
+    ) -> Stack:
+        """Make a stack in the order that is right most often; what is None is left out.
+
+        Args:
+            fallback: What to answer when everything else failed.
+            total: Seconds for the whole call.
+            retry: When to try again.
+            breaker: When not to try at all.
+            rate: How many, per how long; each attempt counts.
+            bulkhead: How many at once; a retry that waits holds no permit.
+            attempt: Seconds for each attempt.
+
+        Raises:
+            TypeError: A policy of another kind.
+            ValueError: Nothing was given.
+        """
+        kinds = {"retry": retry, "breaker": breaker, "ratelimit": rate, "bulkhead": bulkhead}
+        for kind, policy in {"fallback": fallback, **kinds}.items():
+            if policy is not None and policy.kind != kind:
+                msg = f"{policy!r} is not a policy of the kind {kind!r}"
+                raise TypeError(msg)
+        first = None if total is None else Timeout(total)
+        last = None if attempt is None else Timeout(attempt)
+        given = (fallback, first, *kinds.values(), last)
+        return cls(*(policy for policy in given if policy is not None))
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies, outermost first."""
+        return self._policies
+
+    @property
+    def lints(self) -> tuple[str, ...]:
+        """What looks wrong with this stack, and what to do; also what is no warning when built."""
+        return (*_misplaced(self._policies), *_advice(self._policies))
+
+    def __repr__(self) -> str:
+        return f"Stack({', '.join(map(repr, self._policies))})"
+
+    def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Return the closures of all policies around ``fn``."""
+        *outer, innermost = self._active
+        wrapped = innermost.wrap(fn)
+        for policy in reversed(outer):
+            wrapped = policy.wrap(wrapped)
+        return wrapped
+
+    def wrap_stream(
+        self, fn: Callable[P, AsyncGenerator[T, Any]]
+    ) -> Callable[P, AsyncGenerator[T]]:
+        """Return the stream functions of all policies around ``fn``."""
+        *outer, innermost = self._active
+        wrapped = innermost.wrap_stream(fn)
+        for policy in reversed(outer):
+            wrapped = policy.wrap_stream(wrapped)
+        return wrapped
+
+    def calls(self) -> float:
+        """Return how often one call may run the function: the product over all policies."""
+        return math.prod(policy.calls() for policy in self._policies)
+
+    def bound(self, inner: float) -> float:
+        """Return the most seconds a call may take if the function takes ``inner`` at most."""
+        for policy in reversed(self._policies):
+            inner = policy.bound(inner)
+        return inner
+
+    def explain(self) -> str:
+        """Say what this stack does to a call: the order, the worst case, and what looks wrong.
+
+        Returns:
+            A few lines of text.
+
+        Example::
+
+            1. Timeout(10)
+            2.   Retry(attempts=3, backoff=Constant(seconds=1, jitter='none'))
+            3.     Timeout(2)
+            worst case: 3 calls of the function, 8 s
+        """
+        lines = [
+            f"{number}. {'  ' * (number - 1)}{policy!r}"
+            for number, policy in enumerate(self._policies, 1)
+        ]
+        calls, seconds = self.calls(), self.bound(math.inf)
+        most = "no bound on the calls" if math.isinf(calls) else f"{calls:g} calls"
+        time = "no bound on the time" if math.isinf(seconds) else f"{seconds:g} s"
+        lines.append(f"worst case: {most} of the function, {time}")
+        return "\n".join([*lines, *(f"lint: {text}" for text in self.lints)])
+
+
+def _flat(policies: tuple[Policy, ...]) -> Iterator[Policy]:
+    for policy in policies:
+        if isinstance(policy, Stack):
+            yield from policy.policies
+        else:
+            yield instance("policies", policy, Policy, "policies of this library")
+
+
+def _without_idle(policies: tuple[Policy, ...]) -> Iterator[Policy]:
+    """Leave out each timeout that can never be the one that fires."""
+    for index, policy in enumerate(policies):
+        if not isinstance(policy, Timeout):
+            yield policy
+        elif not _covered(policy, policies[:index]):
+            neighbour = policies[index + 1] if index + 1 < len(policies) else None
+            if not (isinstance(neighbour, Timeout) and _shorter(neighbour, policy)):
+                yield policy
+
+
+def _covered(timeout: Timeout, outer: tuple[Policy, ...]) -> bool:
+    """Whether a timeout around ``timeout`` is over no later; of two that are, the outer wins."""
+    return any(
+        isinstance(each, Timeout)
+        and each.stream == timeout.stream
+        and each.seconds <= timeout.seconds
+        for each in outer
+    )
+
+
+def _shorter(inner: Timeout, outer: Timeout) -> bool:
+    return inner.stream == outer.stream and inner.seconds < outer.seconds
+
+
+def _misplaced(policies: tuple[Policy, ...]) -> tuple[str, ...]:
+    """Return why the order is hardly ever meant."""
+    kinds = [policy.kind for policy in policies]
+    return tuple(
+        f"{policies[kinds.index(outer)]!r} is outside a {inner}: {why}"
+        for outer, inner, why in _WRONG_ORDER
+        if outer in kinds and inner in kinds[kinds.index(outer) + 1 :]
+    )
+
+
+def _advice(policies: tuple[Policy, ...]) -> Iterator[str]:
+    """Say what is missing, or of no use."""
+    kinds = [policy.kind for policy in policies]
+    if "retry" in kinds and "timeout" not in kinds[kinds.index("retry") :]:
+        yield "no timeout inside the retry: an attempt that hangs is never tried again"
+    for index, policy in enumerate(policies):
+        if isinstance(policy, Timeout) and _covered(policy, policies[:index]):
+            yield f"{policy!r} can never fire: a timeout around it is over no later"
