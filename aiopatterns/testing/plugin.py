@@ -14,17 +14,19 @@ Registered as the entry point ``aiopatterns``; it does nothing in tests that do 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import Final
+
+import pytest
 
 from aiopatterns.core.validate import count
 from aiopatterns.testing.explore import asked_seeds
 
-if TYPE_CHECKING:
-    import pytest
-
 __all__ = ["pytest_addoption", "pytest_configure", "pytest_generate_tests", "pytest_unconfigure"]
 
 MARKER = "sim_seeds(number): run the test once for each of so many seeds (fixture sim_seed)"
+
+BEFORE: Final[pytest.StashKey[range | None]] = pytest.StashKey()
+"""What was asked for when this session began: sessions may run inside each other."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,13 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and tell ``explore`` which seeds the command line asks for."""
     config.addinivalue_line("markers", MARKER)
+    config.stash[BEFORE] = asked_seeds.get()
     asked_seeds.set(_asked(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Take the seeds back."""
-    del config
-    asked_seeds.set(None)
+    asked_seeds.set(config.stash[BEFORE])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -30,8 +30,9 @@ Not simulated: sockets, pipes, subprocesses and signals raise
 :class:`~aiopatterns.testing.RealWorldError`; threads that the code under test starts by itself
 are not waited for. Not under the seed: the global functions of ``random``, ``time.monotonic``
 (``loop.time`` is), and the order of a set whose members hash by address or are strings. Sets of
-tasks are in order, and under seeds above 0 the order in which a set of something else has woken
-tasks makes no difference either.
+tasks do have an order. The order in which a set of something else wakes tasks, for example a
+cancel scope with other scopes inside, makes a difference under seed 0 only: the other seeds sort
+what is ready before they permute it.
 
 A loop that stays busy is taken for one that polls: after 10,000 turns without rest each turn
 costs 0.1 ms, about what it costs in reality, so polling for a time comes to its end.
