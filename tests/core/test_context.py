@@ -1,0 +1,224 @@
+"""A coroutine in a captured context, and what is bound there."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import ContextVar, copy_context
+
+import anyio
+import pytest
+
+from aiopatterns.core import clock
+from aiopatterns.core.context import (
+    Context,
+    bind_correlation,
+    bind_deadline,
+    correlation_id,
+    deadline,
+    new_id,
+    pop_deadline,
+    push_deadline,
+    remaining,
+    run_in,
+)
+from aiopatterns.testing import Trial, cancel_everywhere, fail_everywhere
+
+colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
+def context_with(value):
+    variables = copy_context()
+    variables.run(colour.set, value)
+    return variables
+
+
+async def test_every_step_runs_in_the_captured_context():
+    seen = []
+
+    async def work():
+        for _ in range(3):
+            seen.append(colour.get())
+            await anyio.sleep(0)
+        colour.set("changed")
+        return "result"
+
+    variables = context_with("red")
+    assert await run_in(variables, work()) == "result"
+    assert seen == ["red"] * 3
+    assert colour.get() == "none"
+    assert variables[colour] == "changed"
+
+
+async def test_two_at_once_do_not_mix():
+    async def work(expected):
+        for _ in range(5):
+            assert colour.get() == expected
+            await anyio.sleep(0)
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("red", "green"):
+            tasks.start_soon(wrapped, run_in(context_with(name), work(name)))
+
+
+async def test_its_error_leaves_as_it_is():
+    error = KeyError("lost")
+
+    async def work():
+        await anyio.sleep(0)
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        await run_in(context_with("red"), work())
+    assert caught.value is error
+
+
+async def test_tasks_timers_and_scopes_work_inside():
+    async def work():
+        with anyio.move_on_after(0) as scope:
+            await anyio.sleep(10)
+        assert scope.cancelled_caught
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(10)
+
+        async def child():
+            return colour.get()
+
+        return await asyncio.create_task(child())
+
+    assert await run_in(context_with("red"), work()) == "red"
+
+
+def test_a_cancellation_arrives_inside_the_context():
+    def factory():
+        seen = []
+
+        async def work():
+            try:
+                await clock.yield_now()
+                await asyncio.sleep(1)
+                await asyncio.Event().wait()
+            finally:
+                seen.append(colour.get())
+                await asyncio.sleep(0)
+                seen.append(colour.get())
+
+        async def run():
+            with anyio.move_on_after(5):
+                await run_in(context_with("red"), work())
+
+        def check():
+            assert set(seen) <= {"red"}
+
+        return Trial(run(), check)
+
+    assert cancel_everywhere(factory, minimum=3).positions >= 3
+
+
+def test_an_error_can_be_handled_inside():
+    def factory(fault):
+        async def work():
+            try:
+                await clock.yield_now()
+                fault()
+            finally:
+                assert colour.get() == "red"
+
+        return run_in(context_with("red"), work())
+
+    assert fail_everywhere(lambda fault: wrapped(factory(fault))).positions == 1
+
+
+async def wrapped(awaitable):
+    return await awaitable
+
+
+def test_closing_closes_the_work_inside_the_context():
+    closed = []
+
+    async def work():
+        try:
+            await clock.yield_now()
+        finally:
+            closed.append(colour.get())
+
+    stepping = wrapped(run_in(context_with("red"), work()))
+    stepping.send(None)
+    stepping.close()
+    assert closed == ["red"]
+
+
+def test_correlation_travels_and_ends_with_its_block():
+    assert correlation_id() is None
+    with bind_correlation("abc") as outer:
+        assert outer == correlation_id() == "abc"
+        with bind_correlation() as inner:
+            assert correlation_id() == inner != "abc"
+            assert len(inner) == 24
+        assert correlation_id() == "abc"
+    assert correlation_id() is None
+
+
+def test_a_binding_is_in_force_once_at_a_time():
+    binding = bind_correlation("abc")
+    with binding:
+        with pytest.raises(RuntimeError, match="in force already"), binding:
+            pass
+        assert correlation_id() == "abc"
+    with binding:
+        assert correlation_id() == "abc"
+    assert correlation_id() is None
+    binding.__exit__(None, None, None)  # harmless when it is not in force
+
+
+def test_the_earliest_deadline_holds():
+    assert deadline() is remaining() is None
+    now = clock.monotonic()
+    with bind_deadline(now + 10):
+        assert deadline() == now + 10
+        assert remaining() == pytest.approx(10, abs=0.5)
+        with bind_deadline(now + 20):
+            assert deadline() == now + 10
+        with bind_deadline(None):
+            assert deadline() == now + 10
+        with bind_deadline(now + 5):
+            assert deadline() == now + 5
+    with bind_deadline(None):
+        assert deadline() is None
+
+
+def test_a_deadline_without_a_block():
+    now = clock.monotonic()
+    outer = push_deadline(now + 10)
+    assert push_deadline(now + 20) is None
+    inner = push_deadline(now + 5)
+    assert deadline() == now + 5
+    pop_deadline(inner)
+    pop_deadline(None)
+    assert deadline() == now + 10
+    pop_deadline(outer)
+    assert deadline() is None
+
+
+def test_the_handlers_context_tells_what_remains():
+    assert Context().remaining is None
+    context = Context(attempt=2, deadline=clock.monotonic() + 5, correlation_id="abc", hops=1)
+    assert context.remaining == pytest.approx(5, abs=0.5)
+    assert (context.attempt, context.correlation_id, context.hops) == (2, "abc", 1)
+    assert context.state == {}
+
+
+def test_ids_differ():
+    assert len({new_id() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.promise("core-bad-input")
+def test_senseless_bindings_are_refused():
+    with pytest.raises(ValueError, match="id must be a non-empty string"):
+        bind_correlation("")
+    with pytest.raises(ValueError, match="at must be a number, not nan"):
+        bind_deadline(math.nan)
+    for bind, wrong in [(bind_correlation, 5), (bind_deadline, "soon")]:
+        with pytest.raises(TypeError, match="must be"):
+            bind(wrong)

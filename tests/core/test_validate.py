@@ -1,0 +1,93 @@
+"""Every function takes what it should, and refuses the rest by name, value and choices."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aiopatterns.core import validate
+
+HUGE = 10**400
+
+ACCEPTED = [
+    ("number", (1.5,), {}),
+    ("number", (-3,), {}),
+    ("number", (math.inf,), {}),
+    ("number", (HUGE,), {}),
+    ("positive", (0.1,), {}),
+    ("positive", (math.inf,), {"finite": False}),
+    ("non_negative", (0,), {}),
+    ("non_negative", (math.inf,), {"finite": False}),
+    ("in_range", (0, 0, 1), {}),
+    ("in_range", (1, 0, 1), {}),
+    ("at_least", (2, 2), {}),
+    ("count", (1,), {}),
+    ("count", (0,), {"minimum": 0}),
+    ("optional_positive", (None,), {}),
+    ("optional_positive", (2,), {}),
+    ("optional_count", (None,), {}),
+    ("optional_count", (0,), {"minimum": 0}),
+    ("choice", ("a", ("a", "b")), {}),
+    ("function", (len,), {}),
+    ("optional_function", (None,), {}),
+    ("optional_function", (len,), {}),
+    ("instance", ("a", str, "a string"), {}),
+    ("text", ("a",), {}),
+]
+
+REFUSED = [
+    ("number", (True,), {}, TypeError, "x must be a number, not True"),
+    ("number", ("1",), {}, TypeError, "x must be a number, not '1'"),
+    ("number", (None,), {}, TypeError, "x must be a number, not None"),
+    ("number", (math.nan,), {}, ValueError, "x must be a number, not nan"),
+    ("positive", (0,), {}, ValueError, "x must be a finite number > 0, not 0"),
+    ("positive", (-1,), {}, ValueError, "x must be a finite number > 0, not -1"),
+    ("positive", (math.inf,), {}, ValueError, "x must be a finite number > 0, not inf"),
+    ("positive", (HUGE,), {}, ValueError, f"x must be a finite number > 0, not {HUGE}"),
+    ("positive", (0,), {"finite": False}, ValueError, "x must be a number > 0, not 0"),
+    ("positive", (math.nan,), {}, ValueError, "x must be a finite number > 0, not nan"),
+    ("non_negative", (-0.1,), {}, ValueError, "x must be a finite number >= 0, not -0.1"),
+    ("non_negative", (math.inf,), {}, ValueError, "x must be a finite number >= 0, not inf"),
+    ("non_negative", (-1,), {"finite": False}, ValueError, "x must be a number >= 0, not -1"),
+    ("non_negative", ("0",), {}, TypeError, "x must be a finite number >= 0, not '0'"),
+    ("in_range", (1.1, 0, 1), {}, ValueError, "x must be between 0 and 1, not 1.1"),
+    ("in_range", (math.nan, 0, 1), {}, ValueError, "x must be between 0 and 1, not nan"),
+    ("in_range", (None, 0, 1), {}, TypeError, "x must be between 0 and 1, not None"),
+    ("at_least", (1, 2), {}, ValueError, "x must be at least 2, not 1"),
+    ("at_least", (math.nan, 2), {}, ValueError, "x must be at least 2, not nan"),
+    ("count", (0,), {}, ValueError, "x must be a whole number >= 1, not 0"),
+    ("count", (-1,), {"minimum": 0}, ValueError, "x must be a whole number >= 0, not -1"),
+    ("count", (True,), {}, TypeError, "x must be a whole number >= 1, not True"),
+    ("count", (1.0,), {}, TypeError, "x must be a whole number >= 1, not 1.0"),
+    ("optional_positive", (0,), {}, ValueError, "x must be a finite number > 0, not 0"),
+    ("optional_count", (0,), {}, ValueError, "x must be a whole number >= 1, not 0"),
+    ("choice", ("c", ("a", "b")), {}, ValueError, "x must be one of 'a', 'b', not 'c'"),
+    ("choice", ([], ("a", "b")), {}, ValueError, "x must be one of 'a', 'b', not []"),
+    ("function", (5,), {}, TypeError, "x must be a function, not 5"),
+    ("optional_function", (5,), {}, TypeError, "x must be a function, not 5"),
+    ("instance", (5, str, "a string"), {}, TypeError, "x must be a string, not 5"),
+    ("text", ("",), {}, ValueError, "x must be a non-empty string, not ''"),
+    ("text", (b"a",), {}, TypeError, "x must be a non-empty string, not b'a'"),
+]
+
+
+def test_every_function_is_tried_both_ways():
+    names = set(validate.__all__)
+    assert {case[0] for case in ACCEPTED} == names
+    assert {case[0] for case in REFUSED} == names
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=range(len(ACCEPTED)))
+def test_what_is_right_comes_back_as_it_is(case):
+    name, given, options = case
+    assert getattr(validate, name)("x", *given, **options) is given[0]
+
+
+@pytest.mark.promise("core-bad-input")
+@pytest.mark.parametrize("case", REFUSED, ids=range(len(REFUSED)))
+def test_what_is_wrong_is_refused_in_one_line(case):
+    name, given, options, error, message = case
+    with pytest.raises(error) as caught:
+        getattr(validate, name)("x", *given, **options)
+    assert str(caught.value) == message
