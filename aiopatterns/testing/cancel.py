@@ -178,6 +178,7 @@ class _Disturbance:
         self._thrown = False  # ours reached the work
         self._caught = False  # ours came out of the work
         self._strike: Callable[[], object] = lambda: None
+        self._struck: Callable[[], bool] = lambda: False  # whether ours is known to be in this one
 
     def __str__(self) -> str:
         if not self._at:
@@ -221,6 +222,7 @@ class _Disturbance:
         elif self._kind == "timeout":
             timeout = asyncio.timeout(None)
             self._strike = lambda: timeout.reschedule(loop.time())
+            self._struck = timeout.expired
             try:
                 async with timeout:
                     await _stepped(work, self)
@@ -251,7 +253,9 @@ class _Disturbance:
         if self._at and self.suspensions >= self._at[0]:
             message = str(error)
             foreign = "cancel scope" in message and not (self._scope and self._scope in message)
-            self._thrown |= isinstance(error, asyncio.CancelledError) and not foreign
+            # Two cancellations of one turn arrive as one, with the message of either.
+            ours = not foreign or self._struck()
+            self._thrown |= isinstance(error, asyncio.CancelledError) and ours
 
 
 @final

@@ -95,7 +95,7 @@ class LivelockError(SimulationError):
     """More callbacks ran than ``max_steps`` allows."""
 
 
-class _SimTask(asyncio.Task[T]):
+class Task(asyncio.Task[T]):
     """A task that hashes by its number, so that sets of tasks have one order in every run."""
 
     def __init__(
@@ -194,7 +194,7 @@ class SimLoop(SealedLoop):
             return super().create_task(coro, name=name, context=context, **options)
         self._created += 1
         label = f"Task-{self._created}" if name is None else name
-        return _SimTask(coro, self._created, loop=self, name=label, context=context, **options)
+        return Task(coro, self._created, loop=self, name=label, context=context, **options)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args
@@ -306,7 +306,7 @@ class SimLoop(SealedLoop):
 def _number(handle: asyncio.Handle) -> int:
     """Return the number of the task of which ``handle`` is a step; 0 for a plain callback."""
     owner = getattr(getattr(handle, "_callback", None), "__self__", None)
-    if isinstance(owner, _SimTask):
+    if isinstance(owner, Task):
         return owner.number
     return -1 if isinstance(owner, asyncio.Task) else 0  # -1: a task factory has made it
 

@@ -8,6 +8,7 @@ that waits. :func:`await_chain` goes down to the innermost frame that Python can
 
 from __future__ import annotations
 
+import gc
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Iterator
+    from types import FrameType
 
 __all__ = ["await_chain", "describe_tasks", "innermost"]
 
@@ -31,25 +33,14 @@ def await_chain(awaitable: object) -> Iterator[str]:
     Coroutines that are stepped by hand (``aiopatterns.core.context.run_in`` and this kit's own
     drivers) are followed too.
     """
-    current: Any = awaitable
-    while current is not None:
-        frame_name, next_name = next(
-            (names for names in LINKS if hasattr(current, names[0])), (None, None)
-        )
-        if frame_name is None or next_name is None:
-            return
-        frame, current = getattr(current, frame_name), getattr(current, next_name)
+    current = awaitable
+    while (names := _links(current)) is not None:
+        frame: FrameType | None = getattr(current, names[0])
         if frame is None:
             return
         code = frame.f_code
         yield f"{_short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
-        stepped = frame.f_locals.get(STEPPED)
-        if (
-            current is None
-            and code.co_flags & inspect.CO_GENERATOR
-            and inspect.iscoroutine(stepped)
-        ):
-            current = stepped
+        current = _next(getattr(current, names[1]), frame)
 
 
 def innermost(awaitable: object) -> str:
@@ -67,6 +58,22 @@ def _describe(task: asyncio.Task[Any]) -> str:
     coroutine = task.get_coro()
     chain = [*await_chain(coroutine)] or [repr(coroutine)]
     return "\n      ".join([f"    {task.get_name()}", *chain])
+
+
+def _next(awaited: object, frame: FrameType) -> object:
+    """Return the link below ``frame``, which waits for ``awaited``."""
+    if awaited is None:
+        stepped = frame.f_locals.get(STEPPED)
+        return stepped if frame.f_code.co_flags & inspect.CO_GENERATOR else None
+    if _links(awaited) is None:
+        # What `async for` and `__await__` return, hides its generator or coroutine: ask for it.
+        return next((each for each in gc.get_referents(awaited) if _links(each)), None)
+    return awaited
+
+
+def _links(awaitable: object) -> tuple[str, str] | None:
+    """Return the names of the frame and of the next link, or None if it has none."""
+    return next((names for names in LINKS if hasattr(awaitable, names[0])), None)
 
 
 def _short(filename: str) -> str:

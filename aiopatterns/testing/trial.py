@@ -146,12 +146,15 @@ def _bare(made: object) -> Trial:
 @contextmanager
 def _complaints(unseen: list[str]) -> Iterator[None]:
     """Collect ResourceWarnings and coroutines never awaited; other warnings go their way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", category=ResourceWarning)
-        warnings.filterwarnings("always", ".*was never awaited", RuntimeWarning)
-        yield
-    for each in caught:
-        if each.category is ResourceWarning or "was never awaited" in str(each.message):
-            unseen.append(f"{each.category.__name__}: {each.message}")
-        else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", category=ResourceWarning)
+            warnings.filterwarnings("always", ".*was never awaited", RuntimeWarning)
+            yield
+    finally:
+        for each in caught:
+            if each.category is ResourceWarning or "was never awaited" in str(each.message):
+                unseen.append(f"{each.category.__name__}: {each.message}")
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
