@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiopatterns.resilience.attempts import Attempt, Attempts
 from aiopatterns.resilience.backoff import (
     Additive,
     Backoff,
@@ -23,8 +24,6 @@ from aiopatterns.resilience.ratelimit import (
 )
 from aiopatterns.resilience.retry import (
     Again,
-    Attempt,
-    Attempts,
     Hint,
     Retry,
     RetryBudgetExhausted,

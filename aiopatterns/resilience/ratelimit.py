@@ -18,20 +18,14 @@ SlidingWindow    never more than ``amount``       ``amount``
 GCRA, the generic cell rate algorithm, and the token bucket are one machine: a level that drains
 or fills at the rate. They differ in how much may be saved up, so in their default burst.
 
-The waiting line of a key::
-
-    acquire --> [ head | next | ... | tail ]      first come, first served; no barging
-                   |
-                   `- one timer, for the moment at which the head's cost is there
-
 Guarantees:
 
 * FIFO for each key. Nobody passes a waiting task, not even a small request a big one.
 * The wait is known before it begins. If it is longer than ``max_wait``, or than the time left
   until the deadline that is bound here, the call is refused at once and consumes nothing.
-* Tokens are conserved: they are taken in the step in which the head is woken. A task that is
-  cancelled while it waits has taken nothing, and one that is cancelled after it was woken gives
-  its tokens back and they go to the next in line.
+* Tokens are conserved. A task that is cancelled while it waits has taken nothing, and one that is
+  cancelled after its turn came gives its tokens back and they go to the next in line (see
+  ``meter.py``).
 * Memory is bounded: a key that is back at rest is forgotten, and beyond ``MAX_KEYS`` keys the one
   unused for longest is, except those on which a task waits.
 
@@ -44,8 +38,8 @@ Source: GCRA as in ITU-T I.371; the limits of a window follow the usual token bu
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections import OrderedDict, deque
+from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import (
@@ -53,7 +47,6 @@ from typing import (
     Any,
     ClassVar,
     Final,
-    NamedTuple,
     ParamSpec,
     Protocol,
     TypeAlias,
@@ -61,16 +54,18 @@ from typing import (
     final,
 )
 
-from aiopatterns.core.clock import call_later, monotonic
+from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import remaining
 from aiopatterns.core.errors import RateLimitedError
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import at_least, function, instance, non_negative, positive
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.resilience.meter import Grant, Level, Rate, Window
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
+
+    from aiopatterns.resilience.meter import Meter
 
 __all__ = [
     "GCRA",
@@ -88,64 +83,18 @@ T = TypeVar("T")
 
 #: Keys a limiter remembers at most, those on which a task waits not counted.
 MAX_KEYS: Final = 65_536
-# A wait shorter than this is rounding of the clock: a timer for it would fire at once, for ever.
-_INSTANT: Final = 1e-9
-# A window is remembered in at most this many slices, so that memory does not grow with the rate.
-_SLICES: Final = 1024
 
 KeyFunction: TypeAlias = Callable[..., Hashable]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many, per so many seconds.
-
-    Args:
-        amount: How many, above 0.
-        per: In how many seconds, above 0.
-
-    Example::
-
-        Rate(100)  # a hundred a second
-        Rate(5, per=60)  # five a minute
-    """
-
-    amount: float
-    per: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("amount", self.amount)
-        positive("per", self.per)
-
-    def __str__(self) -> str:
-        return f"{self.amount:g} per {self.per:g} s"
-
-
-class Grant(NamedTuple):
-    """The answer of a limiter.
-
-    Args:
-        allowed: Whether the call may start; only then something was consumed.
-        retry_after: Seconds until it would be allowed, 0 if it is, infinite if it never will be.
-        remaining: How many whole calls could start now.
-        reset_after: Seconds until nothing is remembered of the calls so far.
-    """
-
-    allowed: bool
-    retry_after: float
-    remaining: int
-    reset_after: float
 
 
 class Limiter(Protocol):
     """What a worker pool or a job queue asks of a limiter."""
 
-    def try_acquire(self, cost: float = 1, *, key: Hashable = None) -> Grant:
+    def try_acquire(self, cost: float = 1.0, *, key: Hashable = None) -> Grant:
         """Take ``cost`` now if it is there; never waits."""
 
     async def acquire(
-        self, cost: float = 1, *, key: Hashable = None, max_wait: float | None = None
+        self, cost: float = 1.0, *, key: Hashable = None, max_wait: float | None = None
     ) -> Grant:
         """Take ``cost``, waiting for it if need be."""
 
@@ -166,256 +115,6 @@ class RateLimitRejected(Event):
     retry_after: float
 
 
-class _Ticket:
-    """One place in the line."""
-
-    __slots__ = ("cost", "parked", "taken_at")
-
-    def __init__(self, cost: float) -> None:
-        self.cost = cost
-        self.parked = Waiters()
-        self.taken_at: float | None = None
-
-
-class _Meter(ABC):
-    """What is remembered of one key, and the line of those who wait for it. All synchronous.
-
-    Invariant: while the line is not empty there is one timer, for the turn of its head.
-    """
-
-    __slots__ = ("_timer", "line")
-
-    def __init__(self) -> None:
-        self.line: OrderedDict[_Ticket, None] = OrderedDict()
-        self._timer: Callable[[], None] | None = None  # cancels it
-
-    @abstractmethod
-    def short(self, cost: float, now: float) -> float:
-        """Seconds until ``cost`` is there (0 or less: it is), whoever waits."""
-
-    @abstractmethod
-    def behind(self, cost: float, now: float) -> float:
-        """Seconds until ``cost`` is there for somebody who joins the line now."""
-
-    @abstractmethod
-    def take(self, cost: float, now: float) -> None:
-        """Take ``cost``, which is there."""
-
-    @abstractmethod
-    def give_back(self, cost: float, taken_at: float) -> None:
-        """Undo the :meth:`take` of that instant."""
-
-    @abstractmethod
-    def grant(self, wait: float, now: float) -> Grant:
-        """Build the answer: yes if ``wait`` is 0."""
-
-    @abstractmethod
-    def at_rest(self, now: float) -> bool:
-        """Whether this meter is as good as new."""
-
-    def claim(self, cost: float, now: float) -> float:
-        """Take ``cost`` and return 0 if it is there and nobody waits; else take nothing.
-
-        Returns:
-            Seconds until it would be there, above 0.
-        """
-        wait = self.wait(cost, now)
-        if not wait:
-            self.take(cost, now)
-        return wait
-
-    def wait(self, cost: float, now: float) -> float:
-        """Seconds until a newcomer could take ``cost``, exactly 0 if that is now."""
-        if self.line:
-            return max(self.behind(cost, now), _INSTANT)
-        wait = self.short(cost, now)
-        return wait if wait > _INSTANT else 0.0
-
-    def join(self, cost: float) -> _Ticket:
-        """Take the last place in the line."""
-        ticket = _Ticket(cost)
-        self.line[ticket] = None
-        self.queued(cost)
-        if self._timer is None:
-            # Not serve(): nobody is parked on this ticket yet, so it could not be woken.
-            self._timer = call_later(self.short(cost, monotonic()), self.serve).cancel
-        return ticket
-
-    def leave(self, ticket: _Ticket) -> None:
-        """Give up a place, and what was taken for it already; the next may be served sooner."""
-        if ticket.taken_at is not None:
-            self.give_back(ticket.cost, ticket.taken_at)
-        elif ticket in self.line:
-            del self.line[ticket]
-            self.queued(-ticket.cost)
-        self.serve()
-
-    def queued(self, cost: float) -> None:
-        """Note that the line's costs changed by ``cost``."""
-
-    def serve(self) -> None:
-        """Take for and wake everybody whose turn has come; set the timer for the next."""
-        if self._timer is not None:
-            self._timer()
-            self._timer = None
-        now = monotonic()
-        while self.line:
-            ticket = next(iter(self.line))
-            wait = self.short(ticket.cost, now)
-            if wait > _INSTANT:
-                self._timer = call_later(wait, self.serve).cancel
-                return
-            del self.line[ticket]
-            self.queued(-ticket.cost)
-            if ticket.parked.wake():  # else it was cancelled in this very turn
-                self.take(ticket.cost, now)
-                ticket.taken_at = now
-
-
-@final
-class _Level(_Meter):
-    """A level of tokens that fills at the rate, up to its capacity."""
-
-    __slots__ = ("_at", "_capacity", "_interval", "_owed", "_speed", "_tokens")
-
-    def __init__(self, rate: Rate, capacity: float) -> None:
-        super().__init__()
-        self._capacity = self._tokens = float(capacity)
-        self._speed = rate.amount / rate.per
-        self._interval = rate.per / rate.amount
-        self._owed = 0.0
-        self._at = -math.inf
-
-    def claim(self, cost: float, now: float) -> float:
-        """Take ``cost`` if it is there and nobody waits: the hot path, all in one."""
-        if self.line:
-            return self.wait(cost, now)
-        tokens = self._tokens
-        if now > self._at:
-            filled, full = tokens + (now - self._at) * self._speed, self._capacity
-            tokens = min(full, filled)
-        self._at = now
-        if cost <= tokens:
-            self._tokens = tokens - cost
-            return 0.0
-        self._tokens = tokens
-        return super().claim(cost, now)
-
-    def short(self, cost: float, now: float) -> float:
-        return (cost - self._level(now)) * self._interval
-
-    def behind(self, cost: float, now: float) -> float:
-        return self.short(cost + self._owed, now)
-
-    def take(self, cost: float, now: float) -> None:
-        self._tokens = max(self._level(now) - cost, 0.0)
-
-    def give_back(self, cost: float, taken_at: float) -> None:
-        del taken_at
-        self._tokens = min(self._tokens + cost, self._capacity)
-
-    def grant(self, wait: float, now: float) -> Grant:
-        free = self._level(now) - self._owed if now > self._at else self._tokens - self._owed
-        left = int(free) if free > 0.0 else 0
-        return _new(Grant, (not wait, wait, left, (self._capacity - free) * self._interval))
-
-    def at_rest(self, now: float) -> bool:
-        return not self.line and self._level(now) >= self._capacity
-
-    def queued(self, cost: float) -> None:
-        self._owed = self._owed + cost if self.line else 0.0
-
-    def _level(self, now: float) -> float:
-        """Let the level fill until ``now``; a clock that went back adds and takes nothing."""
-        if now > self._at:
-            filled = self._tokens + (now - self._at) * self._speed
-            self._tokens = min(filled, self._capacity)
-        self._at = now
-        return self._tokens
-
-
-class _Slice:
-    """Calls that a window remembers as one: it forgets them when the last is old enough."""
-
-    __slots__ = ("cost", "first", "last")
-
-    def __init__(self, cost: float, now: float) -> None:
-        self.cost = cost
-        self.first = self.last = now
-
-
-@final
-class _Window(_Meter):
-    """What was taken within the last ``per`` seconds."""
-
-    __slots__ = ("_grain", "_limit", "_per", "_slices", "_used")
-
-    def __init__(self, rate: Rate) -> None:
-        super().__init__()
-        self._limit = rate.amount + _INSTANT  # sums of fractional costs are not exact
-        self._per = rate.per
-        self._grain = rate.per / _SLICES
-        self._slices: deque[_Slice] = deque()
-        self._used = 0.0
-
-    def short(self, cost: float, now: float) -> float:
-        return self._last_of((cost,), now)
-
-    def behind(self, cost: float, now: float) -> float:
-        return self._last_of((*(ticket.cost for ticket in self.line), cost), now)
-
-    def take(self, cost: float, now: float) -> None:
-        slices = self._slices
-        self._used += cost
-        span = now - slices[-1].first if slices else math.inf
-        if not span or (span <= self._grain and len(slices) >= _SLICES):
-            slices[-1].cost += cost
-            slices[-1].last = now
-        else:
-            slices.append(_Slice(cost, now))
-
-    def give_back(self, cost: float, taken_at: float) -> None:
-        for each in reversed(self._slices):
-            if each.first <= taken_at <= each.last:
-                each.cost -= cost
-                self._used -= cost
-                return
-
-    def grant(self, wait: float, now: float) -> Grant:
-        self._forget(now)
-        free = self._limit - self._used - sum(ticket.cost for ticket in self.line)
-        rest = self._slices[-1].last + self._per - now if self._slices else 0.0
-        return Grant(not wait, wait, max(int(free), 0), rest)
-
-    def at_rest(self, now: float) -> bool:
-        self._forget(now)
-        return not self.line and not self._slices
-
-    def _forget(self, now: float) -> None:
-        """Drop what is old enough, and what is of another clock's future."""
-        slices = self._slices
-        if slices and slices[-1].last > now:
-            slices.clear()
-        while slices and slices[0].last + self._per <= now + _INSTANT:
-            self._used -= slices.popleft().cost
-        if not slices:
-            self._used = 0.0
-
-    def _last_of(self, costs: tuple[float, ...], now: float) -> float:
-        """Seconds until the last of ``costs`` is there if they are taken in order."""
-        self._forget(now)
-        held = deque((each.last, each.cost) for each in self._slices)
-        used, at = self._used, now
-        for cost in costs:
-            while held and used + cost > self._limit:
-                taken_at, freed = held.popleft()
-                used -= freed
-                at = max(at, taken_at + self._per)
-            held.append((at, cost))
-            used += cost
-        return at - now
-
-
 class _Limited(Policy):
     """What all limiters share: keys, waiting, refusing, and being a policy."""
 
@@ -430,11 +129,11 @@ class _Limited(Policy):
         self._capacity = capacity
         self._key = None if key is None else function("key", key)
         self._max_wait = math.inf if max_wait is None else _check_wait(max_wait)
-        self._meters: OrderedDict[Hashable, _Meter] = OrderedDict()
+        self._meters: OrderedDict[Hashable, Meter] = OrderedDict()
         self._one = self._fresh()
 
     @abstractmethod
-    def _fresh(self) -> _Meter:
+    def _fresh(self) -> Meter:
         """Make the meter of a key that is at rest."""
 
     def __repr__(self) -> str:
@@ -445,7 +144,7 @@ class _Limited(Policy):
         """The rate, as given."""
         return self._rate
 
-    def try_acquire(self, cost: float = 1, *, key: Hashable = None) -> Grant:
+    def try_acquire(self, cost: float = 1.0, *, key: Hashable = None) -> Grant:
         """Take ``cost`` now if it is there and nobody waits for it; never waits.
 
         Args:
@@ -457,24 +156,24 @@ class _Limited(Policy):
 
         Complexity: O(1); for a window, and only when it refuses, O(calls remembered).
         """
-        if cost != 1:
+        if cost != 1.0:
             positive("cost", cost)
         meter = self._one if key is None else self._meter(key)
         now = monotonic()
         if cost > self._capacity:
             return meter.grant(math.inf, now)
-        return meter.grant(meter.claim(cost, now), now)
+        return meter.ask(cost, now)
 
-    def peek(self, cost: float = 1, *, key: Hashable = None) -> Grant:
+    def peek(self, cost: float = 1.0, *, key: Hashable = None) -> Grant:
         """Say what :meth:`try_acquire` would answer; takes nothing and remembers no key."""
-        if cost != 1:
+        if cost != 1.0:
             positive("cost", cost)
         meter = self._one if key is None else self._meters.get(key) or self._fresh()
         now = monotonic()
         return meter.grant(meter.wait(cost, now) if cost <= self._capacity else math.inf, now)
 
     async def acquire(
-        self, cost: float = 1, *, key: Hashable = None, max_wait: float | None = None
+        self, cost: float = 1.0, *, key: Hashable = None, max_wait: float | None = None
     ) -> Grant:
         """Take ``cost``, waiting for it if need be.
 
@@ -495,36 +194,44 @@ class _Limited(Policy):
 
         Complexity: O(1) and no turn of the loop if nobody waits and the cost is there.
         """
-        if cost != 1:
+        if cost != 1.0:
             positive("cost", cost)
-        limit = self._max_wait if max_wait is None else _check_wait(max_wait)
+        if max_wait is not None:
+            _check_wait(max_wait)
         meter = self._one if key is None else self._meter(key)
-        now = monotonic()
-        wait = meter.claim(cost, now)
-        if wait:
-            await self._queue(meter, cost, wait, limit)
-            now = monotonic()
-        return meter.grant(0.0, now)
+        grant = meter.ask(cost, monotonic())
+        if grant[0]:
+            return grant
+        limit = self._max_wait if max_wait is None else max_wait
+        await self._queue(meter, cost, grant.retry_after, limit)
+        return meter.grant(0.0, monotonic())
 
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a function that takes one token, of its key, before each call of ``fn``."""
-        key = self._key
-        one = self._one
+        key, max_wait = self._key, self._max_wait
+        claim = self._one.claim
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            meter = one if key is None else self._meter(key(*args, **kwargs))
-            wait = meter.claim(1, monotonic())
+            wait = claim(1.0, monotonic())
             if wait:
-                await self._queue(meter, 1, wait, self._max_wait)
+                await self._queue(self._one, 1.0, wait, max_wait)
             return await fn(*args, **kwargs)
 
-        return limited
+        async def limited_by_key(*args: P.args, **kwargs: P.kwargs) -> T:
+            assert key is not None
+            meter = self._meter(key(*args, **kwargs))
+            wait = meter.claim(1.0, monotonic())
+            if wait:
+                await self._queue(meter, 1.0, wait, max_wait)
+            return await fn(*args, **kwargs)
+
+        return limited if key is None else limited_by_key
 
     def bound(self, inner: float) -> float:
         """Return the most seconds a call may take: the longest wait, and what is inside."""
         return self._max_wait + inner
 
-    def _meter(self, key: Hashable) -> _Meter:
+    def _meter(self, key: Hashable) -> Meter:
         """Find the meter of ``key``, or make it, and note that it was used last."""
         if key is None:
             return self._one
@@ -549,7 +256,7 @@ class _Limited(Policy):
             else:
                 return
 
-    async def _queue(self, meter: _Meter, cost: float, wait: float, limit: float) -> None:
+    async def _queue(self, meter: Meter, cost: float, wait: float, limit: float) -> None:
         """Wait in line for what will be there in ``wait`` seconds, or refuse at once."""
         if cost > self._capacity:
             msg = f"cost must be at most {self._capacity:g} for {self!r}, not {cost!r}"
@@ -603,8 +310,8 @@ class TokenBucket(_Limited):
         burst = max(rate.amount, 1) if burst is None else _check_burst(burst)
         super().__init__(rate, burst, key, max_wait)
 
-    def _fresh(self) -> _Meter:
-        return _Level(self._rate, self._capacity)
+    def _fresh(self) -> Meter:
+        return Level(self._rate, self._capacity)
 
 
 @final
@@ -632,8 +339,8 @@ class GCRA(_Limited):
     ) -> None:
         super().__init__(_check_rate(rate), _check_burst(burst), key, max_wait)
 
-    def _fresh(self) -> _Meter:
-        return _Level(self._rate, self._capacity)
+    def _fresh(self) -> Meter:
+        return Level(self._rate, self._capacity)
 
 
 @final
@@ -658,8 +365,8 @@ class SlidingWindow(_Limited):
         at_least("rate.amount", _check_rate(rate).amount, 1)
         super().__init__(rate, rate.amount, key, max_wait)
 
-    def _fresh(self) -> _Meter:
-        return _Window(self._rate)
+    def _fresh(self) -> Meter:
+        return Window(self._rate)
 
 
 def _check_rate(rate: Rate) -> Rate:
@@ -672,6 +379,3 @@ def _check_burst(burst: float) -> float:
 
 def _check_wait(max_wait: float) -> float:
     return non_negative("max_wait", max_wait, finite=False)
-
-
-_new = tuple.__new__  # Grant(...) without the detour through its Python-level __new__

@@ -39,8 +39,6 @@ Builders' Library, 2019) and the SRE book, chapter 22.
 from __future__ import annotations
 
 import math
-import warnings
-from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from types import MappingProxyType
@@ -69,6 +67,7 @@ from aiopatterns.core.validate import (
     optional_positive,
     positive,
 )
+from aiopatterns.resilience.attempts import Attempts, again, warn_if_nested
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.budget import Budget
 from aiopatterns.resilience.policy import Policy
@@ -76,16 +75,11 @@ from aiopatterns.resilience.timeout import Timeout, TimeoutScope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-    from contextvars import Token
-    from types import TracebackType
-    from typing import Self
 
     from aiopatterns.resilience.backoff import Backoff
 
 __all__ = [
     "Again",
-    "Attempt",
-    "Attempts",
     "Hint",
     "On",
     "Retry",
@@ -116,8 +110,6 @@ _WHY: Final = MappingProxyType(
 
 # Waits up to this attempt are added up one by one for ``explain``, later ones are the longest.
 _SUMMED: Final = 100
-
-_around: ContextVar[_Round | None] = ContextVar("aiopatterns_retry", default=None)
 
 
 @final
@@ -384,7 +376,7 @@ class Retry(Policy):
             while True:
                 try:
                     result = await (
-                        fn(*args, **kwargs) if attempt == 1 else _again(fn, *args, **kwargs)
+                        fn(*args, **kwargs) if attempt == 1 else again(fn, *args, **kwargs)
                     )
                 except Exception as error:
                     delay = self.after_error(attempt, error, monotonic() - started)
@@ -396,7 +388,7 @@ class Retry(Policy):
                 else:
                     if on_result is None and budget is None:
                         return result
-                    delay = self._after_result(attempt, result, monotonic() - started)
+                    delay = self.after_result(attempt, result, monotonic() - started)
                     if delay is None:
                         return result
                 await self.pause(attempt, delay)
@@ -467,7 +459,7 @@ class Retry(Policy):
         left = remaining()
         if left is not None and needed >= left:
             return Stop("deadline")
-        _warn_if_nested()
+        warn_if_nested()
         if self._budget is not None and not self._budget.try_extra():
             return Stop("budget")
         return Again(delay)
@@ -491,7 +483,7 @@ class Retry(Policy):
             error.add_note(f"gave up after {tries} in {elapsed:.3g} s: {_WHY[verdict.reason]}")
         return None
 
-    def _after_result(self, attempt: int, result: object, elapsed: float) -> float | None:
+    def after_result(self, attempt: int, result: object, elapsed: float) -> float | None:
         """Return the wait before the next attempt; None if ``result`` is what it will be."""
         unwanted = False
         try:
@@ -504,124 +496,6 @@ class Retry(Policy):
 
 
 @final
-class Attempts:
-    """The attempts of one call; made by :meth:`Retry.attempts`, iterated over once."""
-
-    __slots__ = ("_last", "_retry", "_started")
-
-    def __init__(self, retry: Retry) -> None:
-        self._retry = retry
-        self._last: Attempt | None = None
-        self._started = 0.0
-
-    def __aiter__(self) -> Self:
-        """Return this iterator."""
-        return self
-
-    async def __anext__(self) -> Attempt:
-        """Wait for the time of the next attempt.
-
-        Raises:
-            RuntimeError: The attempt before was not entered.
-        """
-        last = self._last
-        if last is None:
-            self._started = monotonic()
-            self._retry.begin()
-            self._last = Attempt(self._retry, 1, self._started)
-        elif not last.entered:
-            msg = "the attempt was not used; write 'async with attempt:' around the call"
-            raise RuntimeError(msg)
-        elif last.delay is None:
-            raise StopAsyncIteration
-        else:
-            await self._retry.pause(last.number, last.delay)
-            self._last = Attempt(self._retry, last.number + 1, self._started)
-        return self._last
-
-
-@final
-class Attempt:
-    """One attempt, to be entered with ``async with``.
-
-    Args:
-        retry: Whose attempt it is.
-        number: Which it is, from 1.
-        started: When the first began, in monotonic seconds.
-
-    ``delay`` is the wait before the next attempt, None while there is none to come.
-    """
-
-    __slots__ = ("_retry", "_round", "_scope", "_started", "delay", "entered", "number")
-
-    def __init__(self, retry: Retry, number: int, started: float) -> None:
-        self._retry = retry
-        self._started = started
-        self._scope = retry.scope(started)
-        self._round = _Round() if number > 1 else None
-        self.number = number
-        self.delay: float | None = None
-        self.entered = False
-
-    async def __aenter__(self) -> Self:
-        """Begin the attempt.
-
-        Raises:
-            TimeoutExceededError: The total time is over.
-        """
-        self.entered = True
-        if self._scope is not None:
-            try:
-                self._scope.__enter__()
-            except BaseException:
-                self._retry.finish(self.number)
-                raise
-        if self._round is not None:
-            self._round.enter()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        """End the attempt; an error after which another follows is swallowed.
-
-        Raises:
-            TimeoutExceededError: The total time was over, and the work was cancelled for it.
-        """
-        if self._round is not None:
-            self._round.leave()
-        if not isinstance(exc, Exception):
-            self._retry.finish(self.number)
-        if self._scope is not None:
-            self._scope.__exit__(exc_type, exc, traceback)
-        if isinstance(exc, Exception):
-            elapsed = monotonic() - self._started
-            self.delay = self._retry.after_error(self.number, exc, elapsed)
-        return self.delay is not None
-
-
-@final
-class _Round:
-    """An attempt that is a retry: what runs inside can see it, while it lasts.
-
-    The flag is for tasks that were started inside and live on with a copy of the context.
-    """
-
-    __slots__ = ("_token", "lasts")
-
-    def enter(self) -> None:
-        self.lasts = True
-        self._token: Token[_Round | None] = _around.set(self)
-
-    def leave(self) -> None:
-        self.lasts = False
-        _around.reset(self._token)
-
-
-@final
 class _Highest:
     """Dice that show the highest number, for the longest delay."""
 
@@ -630,26 +504,6 @@ class _Highest:
     def random(self) -> float:
         """Return 1."""
         return 1.0
-
-
-async def _again(fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``fn`` in an attempt that is a retry."""
-    attempt = _Round()
-    attempt.enter()
-    try:
-        return await fn(*args, **kwargs)
-    finally:
-        attempt.leave()
-
-
-def _warn_if_nested() -> None:
-    outer = _around.get()
-    if outer is not None and outer.lasts:
-        msg = (
-            "a Retry is about to retry inside an attempt of another Retry that is itself a retry:"
-            " their attempts multiply; keep one of the two"
-        )
-        warnings.warn(msg, RuntimeWarning, stacklevel=6)
 
 
 def _tell(attempt: int, error: Exception | None, verdict: Again | Stop) -> None:
