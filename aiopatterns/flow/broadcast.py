@@ -1,0 +1,125 @@
+"""One stream into several branches, and their results back into one.
+
+Each branch is a chain of stages of its own and gets every item::
+
+                        .-> [ relay ] -> branch 1 ... -.
+    push(item) -> broadcast                             +-> [ relay ] -> down
+                        `-> [ relay ] -> branch 2 ... -'
+
+Guarantees:
+
+* Every branch gets every item, in the order of the input. A branch that starts to work late
+  misses nothing.
+* A fast branch runs ahead of a slow one by at most the capacity of the relay in front of the slow
+  one; then the broadcast waits. No branch can stall another for good, and none can grow without
+  bound.
+* The results of one branch stay in the order in which it gives them; between branches there is no
+  order. The end is passed on when the last branch has ended.
+
+Not guaranteed: copies. All branches get the same object, so they must not change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from aiopatterns.core.validate import text
+from aiopatterns.flow.channel import Channel
+from aiopatterns.flow.isolation import Isolation
+from aiopatterns.flow.stage import Node
+from aiopatterns.flow.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anyio.abc import TaskGroup
+
+    from aiopatterns.flow.batching import Batch
+    from aiopatterns.flow.stage import Stage
+
+__all__ = ["Branches", "Broadcast", "Relay"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """One ``broadcast``: the stages of each branch."""
+
+    branches: tuple[tuple[Stage | Batch | Branches, ...], ...]
+    name: str = "broadcast"
+
+    def __post_init__(self) -> None:
+        text("name", self.name)
+
+
+@final
+class Broadcast(Node):
+    """Gives every item to each of several nodes.
+
+    Args:
+        name: Name of the stage.
+        branches: The nodes.
+    """
+
+    __slots__ = ("_branches",)
+
+    def __init__(self, name: str, branches: Sequence[Node]) -> None:
+        self.tally = Tally(name)
+        self._branches = tuple(branches)
+
+    async def push(self, item: Any) -> None:
+        """Take one item; see :class:`Node`."""
+        self.tally.started += 1
+        for branch in self._branches:
+            await branch.push(item)
+        self.tally.done += 1
+
+    async def end(self) -> None:
+        """Take the end of the input; see :class:`Node`."""
+        for branch in self._branches:
+            await branch.end()
+
+
+@final
+class Relay(Node):
+    """A bounded channel in front of a node, and the task that empties it.
+
+    Items that wait here are counted as queued by the node behind it.
+
+    Args:
+        down: The node behind it.
+        capacity: How many items may wait.
+        producers: How often the end is told before it is the end.
+    """
+
+    __slots__ = ("_channel", "_down", "_producers")
+
+    def __init__(self, down: Node, *, capacity: int, producers: int = 1) -> None:
+        self.tally = down.tally
+        self._down = down
+        self._channel = Channel[Any](capacity)
+        self._producers = producers
+
+    async def push(self, item: Any) -> None:
+        """Take one item; see :class:`Node`."""
+        self.tally.queued += 1
+        await self._channel.send(item)
+
+    async def end(self) -> None:
+        """Take the end of the input; see :class:`Node`."""
+        self._producers -= 1
+        if not self._producers:
+            self._channel.close()
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Start the tasks; see :class:`Node`."""
+        tasks.start_soon(self._relay, name=f"relay to {self.tally.name}")
+
+    async def _relay(self) -> None:
+        isolation = Isolation()
+        tally, push = self.tally, self._down.push
+        async for item in self._channel:
+            tally.queued -= 1
+            await (isolation.call(push, item) if isolation.spoiled() else push(item))
+        await self._down.end()
