@@ -53,7 +53,7 @@ types: $(DEV)/.ready ## mypy and pyright, strict, and 100 % of the public names 
 	  grep -E 'completeness score' .types.log; grep -q 'completeness score: 100%' .types.log || { cat .types.log; exit 1; }
 
 floors: $(DEV)/.ready ## which room may import which
-	@$(DEV)/bin/lint-imports --no-timing | tail -n 12
+	@$(DEV)/bin/lint-imports --no-logo | tail -n 12
 
 bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.md
 	@$(DEV)/bin/python -m benchmarks $(ARGS)

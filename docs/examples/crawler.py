@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urldefrag, urljoin
 
 from aiohttp import ClientError, ClientResponseError, ClientSession, web
-from aiopatterns.resilience import Constant
 
 from aiopatterns import Ok, Retry, stream_map
+from aiopatterns.resilience import Constant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import skimage
-from aiopatterns.flow import Threads
 from PIL import Image, ImageFilter
 
 from aiopatterns import Pipeline
+from aiopatterns.flow import Threads
 
 WIDTH = 160
 PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png", "moon.png"]

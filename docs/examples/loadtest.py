@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientResponseError, ClientSession, web
-from aiopatterns.resilience import Exponential
 
 from aiopatterns import Rate, Retry, TimeoutExceededError, TokenBucket, WorkerPool, listen
+from aiopatterns.resilience import Exponential
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,9 +12,8 @@ import asyncio
 import sys
 from math import isqrt
 
-from aiopatterns.flow import Processes
-
 from aiopatterns import WorkerPool, map_reduce
+from aiopatterns.flow import Processes
 
 BATCH = 5_000
 KNOWN = {1_000: 168, 20_000: 2_262, 100_000: 9_592, 1_000_000: 78_498}
