@@ -1,0 +1,463 @@
+"""One run of a task graph: what may start, what has ended, and what that means for the rest.
+
+::
+
+                     .----------- retry wait (holds no slot, no resources) ----------.
+                     v                                                                |
+    PENDING --all before it OK--> ready --slot and resources--> RUNNING --fails, again'
+       |                                                          |  |
+       |  one before it did not succeed                     OK <--'  `--> FAILED
+       `--> SKIPPED                    the run ended first: CANCELLED
+
+A few long-lived workers take the best task that can start: the highest priority first, then the
+longest way still to go, then the one declared first.
+
+Guarantees:
+
+* A task starts only when every task before it has succeeded, never twice at once, and never after
+  the run has begun to end.
+* Never more than ``limit`` tasks run, and no resource is exceeded, retries included.
+* ``fail_fast``: the first task that fails for good ends the run. Running tasks are cancelled and
+  awaited; the task's own error leaves bare, with the run as its attribute ``run``.
+* ``continue``: only what is behind a failed task is skipped.
+* Each task sees the context variables of the caller of ``run``; none sees another's.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final, overload
+
+from anyio import (
+    CapacityLimiter,
+    create_task_group,
+    current_effective_deadline,
+    get_cancelled_exc_class,
+    move_on_after,
+    to_thread,
+)
+
+from aiopatterns.core.clock import call_later, monotonic, yield_now
+from aiopatterns.core.errors import CycleError, DagError, TimeoutExceededError
+from aiopatterns.core.waiters import Waiters
+from aiopatterns.flow.checkpoint import result_key
+from aiopatterns.flow.isolation import Isolation
+from aiopatterns.flow.node import UNSETTLED, Node, TaskState, needed
+from aiopatterns.flow.ready import Ready
+from aiopatterns.flow.task import Given, Live, Task, bind, check_new, edges
+from aiopatterns.resilience.retry import Again
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from aiopatterns.flow.node import Span
+    from aiopatterns.flow.plan import Plan
+    from aiopatterns.flow.task import AnyTask, Binding, TaskOptions
+
+__all__ = ["DagRun"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MISSING: Final = object()
+
+
+@final
+class DagRun:
+    """A run of a :class:`~aiopatterns.flow.dag.Dag`: its states, results and trace.
+
+    Returned by ``Dag.run``, found as ``.run`` on the error that a failed run raises, and given to
+    tasks that have a parameter called ``run``; those may add tasks while it goes on.
+    """
+
+    __slots__ = (
+        "_began",
+        "_failure",
+        "_graph",
+        "_group",
+        "_heights",
+        "_keys",
+        "_left",
+        "_line",
+        "_nodes",
+        "_plan",
+        "_ready",
+        "_spans",
+        "_stopped",
+        "_threads",
+        "_timers",
+        "_values",
+        "_workers",
+        "elapsed",
+    )
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._graph = plan.graph()
+        self._heights = self._graph.heights()
+        self._ready: Ready[Node] = Ready(plan.limit, plan.resources)
+        self._line = Waiters()
+        self._nodes: dict[str, Node] = {}
+        self._values: dict[str, object] = {}
+        self._keys: dict[str, str] = {}
+        self._spans: list[Span] = []
+        self._timers: dict[Node, Callable[[], object]] = {}
+        self._group: TaskGroup | None = None
+        self._threads: CapacityLimiter | None = None
+        self._workers = 0
+        self._left = 0
+        self._stopped = False
+        self._failure: Exception | None = None
+        self._began = monotonic()
+        self.elapsed = 0.0
+        for name in self._graph.order():
+            task = plan.tasks[name]
+            self._enter(task, bind(task, plan.tasks, plan.inputs))
+
+    # Looking at it.
+
+    @property
+    def states(self) -> dict[str, TaskState]:
+        """The state of every task, by its id, in the order of their declaration."""
+        return {name: self._nodes[name].state for name in self._plan.tasks}
+
+    @property
+    def trace(self) -> tuple[Span, ...]:
+        """When which task ran where, in the order in which they ended."""
+        return tuple(self._spans)
+
+    @overload
+    def __getitem__(self, task: AnyTask[R]) -> R: ...
+    @overload
+    def __getitem__(self, task: str) -> Any: ...
+    def __getitem__(self, task: AnyTask[Any] | str) -> Any:
+        """Return the result of a task, given itself or by its id, or raise its error.
+
+        Raises:
+            Exception: The task's own error.
+            DagError: It was skipped or cancelled, has not ended, or its result was not kept.
+            KeyError: There is no such task.
+        """
+        node = self._nodes[task.id if isinstance(task, Task) else task]
+        if node.error is not None:
+            raise node.error
+        name = node.task.id
+        if node.state is not TaskState.OK:
+            because = f" because {node.cause!r} did not succeed" if node.cause else ""
+            raise DagError(f"task {name!r} has no result: {node.state.value}{because}", run=self)
+        if name not in self._values:
+            raise DagError(f"the result of task {name!r} was not kept: name it in keep=", run=self)
+        return self._values[name]
+
+    # Adding to it.
+
+    @overload
+    def add(
+        self, fn: Callable[P, Awaitable[R]], **options: Unpack[TaskOptions]
+    ) -> Task[P, Awaitable[R], R]: ...
+    @overload
+    def add(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> Task[P, R, R]: ...
+    def add(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any, Any]:
+        """Add a task while the run goes on; for tasks that have a parameter called ``run``.
+
+        Takes what ``Dag.add`` takes. It may depend on any task of the run, finished ones
+        included; :meth:`link` makes a task that has not started wait for it.
+
+        Returns:
+            The task, for ``args`` and ``after`` of others and for ``run[task]``.
+
+        Raises:
+            DagError: The run is over, a name is taken or unknown, or a result it needs is gone.
+            ValueError: A resource is asked for beyond its capacity.
+        """
+        task: Task[..., Any, Any] = Task(fn, **options)
+        self._check_open()
+        tasks = self._plan.tasks
+        check_new(task, tasks, self._plan.resources)
+        bindings = bind(task, tasks, self._plan.inputs)
+        before = edges(task, tasks)
+        for gone in needed(bindings) - self._values.keys():
+            if self._nodes[gone].state is TaskState.OK:
+                raise DagError(f"the result of task {gone!r} was not kept: name it in keep=")
+        tasks[task.id] = task
+        self._graph.add(task.id)
+        for each in before:
+            self._graph.connect(each, task.id)
+        self._heights[task.id] = 1
+        self._start_or_skip(self._enter(task, bindings))
+        return task
+
+    def link(self, first: AnyTask[Any] | str, then: AnyTask[Any] | str) -> None:
+        """Make ``then``, which still waits for others, wait for ``first`` as well.
+
+        Raises:
+            CycleError: ``first`` waits for ``then``; ``path`` shows how.
+            DagError: The run is over, a task is unknown, or ``then`` waits for nobody any more.
+        """
+        self._check_open()
+        earlier, later = self._named(first), self._named(then)
+        start, goal = later.task.id, earlier.task.id
+        path = self._graph.path(start, goal)
+        if path is not None:
+            raise CycleError(path=[*path, start])
+        if later.state is TaskState.SKIPPED or start in self._graph.after(goal):
+            return
+        if later.state is not TaskState.PENDING or not later.waits:
+            raise DagError(f"task {start!r} does not wait any more, so it cannot wait for {goal!r}")
+        self._graph.connect(goal, start)
+        self._heights[goal] = max(self._heights[goal], 1 + self._heights[start])
+        if earlier.state in UNSETTLED:
+            later.waits += 1
+        elif earlier.state is not TaskState.OK:
+            self._skip(later, goal)
+
+    # Running it.
+
+    async def execute(self) -> None:
+        """Run everything; called once, by ``Dag.run``."""
+        self._threads = CapacityLimiter(self._plan.limit)
+        try:
+            async with create_task_group() as self._group:
+                for node in tuple(self._nodes.values()):
+                    if not node.waits:
+                        self._offer(node)
+        finally:
+            self._stop()
+            self.elapsed = monotonic() - self._began
+            for node in self._nodes.values():
+                if node.state in UNSETTLED:
+                    node.state = TaskState.CANCELLED
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self) -> None:
+        """Run one task after the other until all have ended."""
+        isolation = Isolation()
+        try:
+            while (node := await self._next()) is not None:
+                await self._attempt(node, isolation)
+                await yield_now()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self._workers -= 1
+
+    async def _next(self) -> Node | None:
+        """Wait for a task that can start, and claim what it needs."""
+        while self._left and not self._stopped and current_effective_deadline() > -math.inf:
+            node = self._ready.take()
+            if node is not None:
+                if self._ready:
+                    self._staff()
+                return node
+            await self._line.wait()
+        return None
+
+    async def _attempt(self, node: Node, isolation: Isolation) -> None:
+        """Run a task once; decide what its end means."""
+        node.begin()
+        try:
+            value = await self._value(node, isolation)
+        except Exception as error:
+            self._ready.release(node)
+            self._failed(node, error)
+        except BaseException as error:
+            self._ready.release(node)
+            if not _by_itself(error):
+                self._settle(node, TaskState.CANCELLED)
+                raise
+            self._failed(node, DagError(f"task {node.task.id!r} cancelled itself", run=self))
+        else:
+            self._ready.release(node)
+            self._succeeded(node, value)
+
+    async def _value(self, node: Node, isolation: Isolation) -> object:
+        """Return the stored result, or run the function and store what it returns."""
+        store = self._plan.store
+        if store is None or node.adds_tasks():  # one that adds tasks must do so each time
+            return await self._timed(node, isolation)
+        key = self._keys[node.task.id]
+        value = await store.get(key, _MISSING)
+        if value is not _MISSING:
+            node.attempts = 0
+            return value
+        value = await self._timed(node, isolation)
+        await store.set(key, value)
+        return value
+
+    async def _timed(self, node: Node, isolation: Isolation) -> object:
+        timeout = node.task.timeout
+        if timeout is None:
+            return await isolation.call(self._call, node)
+        with move_on_after(timeout):
+            return await isolation.call(self._call, node)
+        raise TimeoutExceededError(
+            f"task {node.task.id!r} took longer than {timeout} s", timeout=timeout
+        )
+
+    async def _call(self, node: Node) -> object:
+        """Call the function: on this loop, or in a thread if it is synchronous."""
+        fn: Callable[..., Any] = node.task.fn
+        call = partial(fn, **{k: self._argument(source) for k, source in node.bindings.items()})
+        if node.task.asynchronous:
+            return await call()
+        value = await to_thread.run_sync(call, limiter=self._threads)
+        return await value if hasattr(value, "__await__") else value
+
+    def _argument(self, source: Binding) -> object:
+        if isinstance(source, Given):
+            return source.value
+        if isinstance(source, Live):
+            return self
+        values = [self._values[each] for each in source.ids]
+        return values if source.several else values[0]
+
+    # What has ended, and what that means. All synchronous.
+
+    def _succeeded(self, node: Node, value: object) -> None:
+        if node.task.retry is not None:
+            node.task.retry.finish(max(1, node.attempts))
+        if node.uses or self._kept(node.task.id):
+            self._values[node.task.id] = value
+        self._settle(node, TaskState.OK)
+        for name in self._graph.after(node.task.id):
+            later = self._nodes[name]
+            later.waits -= 1
+            if not later.waits and later.state is TaskState.PENDING:
+                self._offer(later)
+
+    def _failed(self, node: Node, error: Exception) -> None:
+        """Try again later, or let the failure have its consequences."""
+        try:
+            delay = self._delay(node, error)
+        except Exception as broken:  # raised by the user's predicate
+            error, delay = broken, None
+        if delay is not None:
+            node.state = TaskState.PENDING
+            self._timers[node] = call_later(delay, partial(self._again, node)).cancel
+            return
+        attempt = f", attempt {node.attempts}" if node.attempts > 1 else ""
+        error.add_note(f"task {node.task.id!r} of dag {self._plan.name!r}{attempt}")
+        node.error = error
+        self._settle(node, TaskState.FAILED)
+        for name in self._graph.after(node.task.id):
+            self._skip(self._nodes[name], node.task.id)
+        if self._plan.mode == "fail_fast" and not self._stopped:
+            self._failure = error
+            with suppress(AttributeError):  # an exception class with slots has no room for it
+                setattr(error, "run", self)  # noqa: B010 - any exception, no declared attribute
+            self._stop()
+
+    def _delay(self, node: Node, error: Exception) -> float | None:
+        """Return how long to wait before another attempt; None if there is none."""
+        retry = node.task.retry
+        if retry is None:
+            return None
+        if self._stopped:
+            retry.finish(node.attempts)
+            return None
+        verdict = retry.decide(max(1, node.attempts), error, monotonic() - node.began)
+        return verdict.delay if isinstance(verdict, Again) else None
+
+    def _again(self, node: Node) -> None:
+        del self._timers[node]
+        self._offer(node)
+
+    def _settle(self, node: Node, state: TaskState) -> None:
+        """Note the end of a task that ran; let go of the results that only it needed."""
+        node.state = state
+        self._spans.append(node.span(self._began))
+        self._count_out(node)
+
+    def _skip(self, node: Node, cause: str) -> None:
+        """Skip a task and all that is behind it."""
+        skipped = [node]
+        while skipped:
+            node = skipped.pop()
+            if node.state is TaskState.PENDING:
+                node.state, node.cause = TaskState.SKIPPED, cause
+                self._count_out(node)
+                skipped += [self._nodes[name] for name in self._graph.after(node.task.id)]
+
+    def _count_out(self, node: Node) -> None:
+        for name in node.needed():
+            earlier = self._nodes[name]
+            earlier.uses -= 1
+            if not earlier.uses and not self._kept(name):
+                self._values.pop(name, None)
+        self._left -= 1
+        if not self._left:
+            self._line.wake_all()
+
+    def _stop(self) -> None:
+        """Start nothing any more, and cancel what runs."""
+        self._stopped = True
+        timers, self._timers = self._timers, {}
+        for node, cancel in timers.items():
+            cancel()
+            if node.task.retry is not None:
+                node.task.retry.finish(node.attempts + 1)
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    # What comes in.
+
+    def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding]) -> Node:
+        """Take a task into the run."""
+        name, keys = task.id, self._keys
+        if self._plan.store is not None:
+            keys[name] = result_key(self._plan.name, name, bindings, keys)
+        rank = (-task.priority, -self._heights[name], len(self._nodes))
+        before = [self._nodes[each].state for each in self._graph.before(name)]
+        waits = sum(state in UNSETTLED for state in before)
+        node = self._nodes[name] = Node(task, bindings, rank, waits)
+        for each in node.needed():
+            self._nodes[each].uses += 1
+        self._left += 1
+        return node
+
+    def _start_or_skip(self, node: Node) -> None:
+        """See what those before a new task mean for it."""
+        for name in self._graph.before(node.task.id):
+            earlier = self._nodes[name]
+            if earlier.state not in UNSETTLED and earlier.state is not TaskState.OK:
+                self._skip(node, earlier.cause or name)
+                return
+        if not node.waits:
+            self._offer(node)
+
+    def _offer(self, node: Node) -> None:
+        """A task could start now."""
+        if not self._stopped:
+            self._ready.offer(node)
+            self._staff()
+
+    def _staff(self) -> None:
+        """Have somebody look at what is ready."""
+        if not self._line.wake() and self._workers < self._plan.limit and self._group is not None:
+            self._workers += 1
+            self._group.start_soon(self._work)
+
+    def _kept(self, name: str) -> bool:
+        return self._plan.keep is None or name in self._plan.keep
+
+    def _named(self, task: AnyTask[Any] | str) -> Node:
+        name = task.id if isinstance(task, Task) else task
+        if name not in self._nodes:
+            raise DagError(f"dag {self._plan.name!r} has no task {name!r}", run=self)
+        return self._nodes[name]
+
+    def _check_open(self) -> None:
+        if self._stopped or not self._left:
+            raise DagError(f"the run of dag {self._plan.name!r} is over", run=self)
+
+
+def _by_itself(error: BaseException) -> bool:
+    """Whether a cancellation was raised by user code, with nobody having asked for it."""
+    cancelled = isinstance(error, get_cancelled_exc_class())
+    return cancelled and current_effective_deadline() > -math.inf
