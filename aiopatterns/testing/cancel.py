@@ -212,28 +212,39 @@ class _Disturbance:
 
     async def _host(self, work: Work) -> None:
         """Run ``work`` inside what will cancel it."""
-        loop = asyncio.get_running_loop()
         if self._kind == "scope":
-            with CancelScope() as scope:
-                self._scope = f"{id(scope):x}"
-                self._strike = partial(loop.call_soon, scope.cancel)
-                await _stepped(work, self)
-            self._caught = scope.cancelled_caught
+            await self._in_scope(work)
         elif self._kind == "timeout":
-            timeout = asyncio.timeout(None)
-            self._strike = lambda: timeout.reschedule(loop.time())
-            self._struck = timeout.expired
-            try:
-                async with timeout:
-                    await _stepped(work, self)
-            except TimeoutError:
-                self._caught = self._thrown and timeout.expired()
-                if not self._caught:
-                    raise
+            await self._in_timeout(work)
         else:
-            cancel = asyncio.current_task().cancel  # type: ignore[union-attr]  # inside a task
-            self._strike = partial(loop.call_soon, cancel) if self._late else cancel
+            me = asyncio.current_task()
+            assert me is not None  # every coroutine of asyncio runs in one
+            later = partial(asyncio.get_running_loop().call_soon, me.cancel)
+            self._strike = later if self._late else me.cancel
             await _stepped(work, self)
+
+    async def _in_scope(self, work: Work) -> None:
+        with CancelScope() as scope:
+            self._scope = f"{id(scope):x}"
+            self._strike = partial(asyncio.get_running_loop().call_soon, scope.cancel)
+            await _stepped(work, self)
+        self._caught = scope.cancelled_caught
+
+    async def _in_timeout(self, work: Work) -> None:
+        timeout = asyncio.timeout(None)
+        self._strike = lambda: timeout.reschedule(0)  # a time that is over
+        cancelled = False
+        try:
+            async with timeout:
+                try:
+                    await _stepped(work, self)
+                except asyncio.CancelledError:
+                    cancelled = True
+                    raise
+        except TimeoutError:
+            if not cancelled:
+                raise
+            self._caught = True
 
     def suspended(self, work: Work, awaited: Any) -> Any:
         """Note a suspension and cancel if it is one of ours; returns what to wait for."""

@@ -34,14 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("aiopatterns", "simulated event loop (aiopatterns)")
     group.addoption(
         "--sim-seed",
-        type=_whole_number,
+        type=_seed,
         default=None,
         metavar="N",
         help="run simulations under this one seed, for example to replay a failure",
     )
     group.addoption(
         "--sim-seeds",
-        type=_whole_number,
+        type=_seeds,
         default=None,
         metavar="N",
         help="run simulations under N seeds, from --sim-seed (default: 0) on",
@@ -64,11 +64,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the fixture ``sim_seed`` its values."""
     if "sim_seed" not in metafunc.fixturenames:
         return
-    seeds = _asked(metafunc.config) or range(1)
     marker = metafunc.definition.get_closest_marker("sim_seeds")
-    if marker is not None and _asked(metafunc.config) is None:
-        seeds = range(count("sim_seeds", *marker.args))
-    metafunc.parametrize("sim_seed", seeds)
+    number = 1 if marker is None else count("sim_seeds", *marker.args)
+    metafunc.parametrize("sim_seed", _asked(metafunc.config) or range(number))
 
 
 def _asked(config: pytest.Config) -> range | None:
@@ -78,11 +76,19 @@ def _asked(config: pytest.Config) -> range | None:
     if first is None and number is None:
         return None
     start = first or 0
-    return range(start, start + (1 if number is None else number))
+    return range(start, start + (number or 1))
 
 
-def _whole_number(text: str) -> int:
-    if not text.isdecimal():
-        msg = f"must be a whole number >= 0, not {text!r}"
+def _seed(text: str) -> int:
+    return _whole_number(text, 0)
+
+
+def _seeds(text: str) -> int:
+    return _whole_number(text, 1)
+
+
+def _whole_number(text: str, minimum: int) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        msg = f"must be a whole number >= {minimum}, not {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)

@@ -149,7 +149,7 @@ class SimLoop(SealedLoop):
         chance = random.Random(seed)
         self._hold = chance.choice(HOLDS) if seed else 0.0
         self._dice = chance.random if seed else None
-        self._source = ClockSource(self.time, self._wall, random.Random(seed))
+        self._random = random.Random(seed)  # the library's, apart from the schedule's
         self._now = 0.0
         self._created = 0  # tasks
         self._steps = 0  # callbacks that ran
@@ -173,7 +173,7 @@ class SimLoop(SealedLoop):
 
     def run_forever(self) -> None:
         """Run until :meth:`stop`; meanwhile the library's clock and dice are this loop's."""
-        previous = set_source(self._source)
+        previous = set_source(ClockSource(self.time, self._wall, self._random))
         try:
             with inline_threads(self):
                 super().run_forever()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import anyio
 import pytest
@@ -33,6 +34,12 @@ async def hasty():
             group.start_soon(server, name)
         await asyncio.sleep(0)
         assert ready == [0, 1], ready
+
+
+def seed_now():
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimLoop)
+    return loop.seed
 
 
 def test_simulate_gives_the_result():
@@ -72,9 +79,7 @@ def test_explore_runs_every_seed_and_returns_nothing():
     seen = []
 
     async def scenario():
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, SimLoop)
-        seen.append(loop.seed)
+        seen.append(seed_now())
 
     explore(scenario, [5, 3])
     explore(scenario, iter(range(3)))
@@ -85,7 +90,7 @@ def test_explore_stops_at_the_first_seed_that_fails():
     seen = []
 
     async def scenario():
-        seen.append(asyncio.get_running_loop().seed)
+        seen.append(seed_now())
         assert len(seen) < 3
 
     with pytest.raises(AssertionError):
@@ -97,7 +102,7 @@ def test_seeds_of_the_command_line_take_the_place_of_those_in_the_code():
     seen = []
 
     async def scenario():
-        seen.append(asyncio.get_running_loop().seed)
+        seen.append(seed_now())
 
     asked_seeds.set(range(7, 9))
     explore(scenario, range(200))
@@ -128,11 +133,14 @@ def test_what_is_no_function_is_refused(bad):
 
 @pytest.mark.promise("testing-bad-input")
 def test_what_is_no_async_function_without_arguments_is_refused():
+    plain: Any = lambda: 3
     with pytest.raises(TypeError, match="fn must be an async function without arguments"):
-        simulate(lambda: 3)
+        simulate(plain)
 
-    async def needs(argument):
+    async def wants(argument):
         raise AssertionError
+
+    needs: Any = wants
 
     with pytest.raises(TypeError, match="argument"):
         simulate(needs)
@@ -141,6 +149,8 @@ def test_what_is_no_async_function_without_arguments_is_refused():
 @pytest.mark.promise("testing-bad-input")
 def test_bad_seeds_are_refused():
     ran = []
+    number: Any = 200
+    text: Any = "123"
 
     async def scenario():
         ran.append(True)
@@ -148,11 +158,11 @@ def test_bad_seeds_are_refused():
     with pytest.raises(ValueError, match=r"seed must be a whole number >= 0, not -1"):
         simulate(scenario, -1)
     with pytest.raises(TypeError, match=r"seeds must be an iterable of whole numbers.*, not 200"):
-        explore(scenario, 200)
+        explore(scenario, number)
     with pytest.raises(ValueError, match="seeds must hold at least one seed"):
         explore(scenario, [])
     with pytest.raises(TypeError, match=r"seed must be a whole number >= 0, not '1'"):
-        explore(scenario, "123")
+        explore(scenario, text)
     assert not ran
 
 

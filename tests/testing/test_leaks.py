@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from typing import Any
 
 import anyio
 import pytest
@@ -130,4 +131,5 @@ def test_a_loop_that_shows_no_timers_has_none():
     class Opaque:
         pass
 
-    assert open_timers(Opaque()) == []
+    opaque: Any = Opaque()
+    assert open_timers(opaque) == []

@@ -42,7 +42,7 @@ def test_the_limiter_is_respected():
 def test_a_call_is_shielded_unless_it_may_be_abandoned():
     async def scenario():
         loop = asyncio.get_running_loop()
-        ran = []
+        ran: list[str] = []
         with anyio.CancelScope() as scope:
             loop.call_soon(scope.cancel)
             await anyio.to_thread.run_sync(ran.append, "kept")

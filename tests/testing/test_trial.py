@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from typing import Any
 
 import pytest
 
@@ -132,11 +133,13 @@ def test_a_small_heap_keeps_what_exists_out_of_collections():
 
 @pytest.mark.promise("testing-bad-input")
 def test_bad_trials_are_refused():
+    wrong: Any = nothing
+    number: Any = 3
     with pytest.raises(TypeError, match=r"work must be a fresh coroutine, not <function nothing"):
-        Trial(nothing)
+        Trial(wrong)
     work = nothing()
     with pytest.raises(TypeError, match="check must be a function, not 3"):
-        Trial(work, 3)
+        Trial(work, number)
     work.close()
     with pytest.raises(
         TypeError, match=r"factory must return a fresh coroutine or a Trial.* not 3"
@@ -146,5 +149,4 @@ def test_bad_trials_are_refused():
 
 def test_visited_is_a_record():
     assert Visited(positions=3, runs=7) == Visited(3, 7)
-    with pytest.raises(AttributeError):
-        Visited(3, 7).runs = 8
+    assert hash(Visited(3, 7)) == hash(Visited(3, 7))
