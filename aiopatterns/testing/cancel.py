@@ -35,9 +35,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, final, get_args
 
 from anyio import CancelScope
 
@@ -127,7 +126,7 @@ def _checked(kinds: Iterable[CancelKind]) -> list[CancelKind]:
     if isinstance(kinds, str):
         msg = f"kinds must be {allowed}, not {kinds!r}"
         raise TypeError(msg)
-    wanted = [choice("kinds", kind, KINDS) for kind in kinds]
+    wanted: list[CancelKind] = [choice("kinds", kind, KINDS) for kind in kinds]
     if not wanted:
         msg = f"kinds must be {allowed}, not be empty"
         raise ValueError(msg)
@@ -217,16 +216,27 @@ class _Disturbance:
         elif self._kind == "timeout":
             await self._in_timeout(work)
         else:
-            me = asyncio.current_task()
-            assert me is not None  # every coroutine of asyncio runs in one
-            later = partial(asyncio.get_running_loop().call_soon, me.cancel)
-            self._strike = later if self._late else me.cancel
-            await _stepped(work, self)
+            await self._in_task(work)
+
+    async def _in_task(self, work: Work) -> None:
+        me = asyncio.current_task()
+        assert me is not None  # every coroutine of asyncio runs in one
+        loop = asyncio.get_running_loop()
+
+        def strike() -> None:
+            if self._late:
+                loop.call_soon(me.cancel)
+            else:
+                me.cancel()
+
+        self._strike = strike
+        await _stepped(work, self)
 
     async def _in_scope(self, work: Work) -> None:
+        loop = asyncio.get_running_loop()
         with CancelScope() as scope:
             self._scope = f"{id(scope):x}"
-            self._strike = partial(asyncio.get_running_loop().call_soon, scope.cancel)
+            self._strike = lambda: loop.call_soon(scope.cancel)
             await _stepped(work, self)
         self._caught = scope.cancelled_caught
 
@@ -246,15 +256,15 @@ class _Disturbance:
                 raise
             self._caught = True
 
-    def suspended(self, work: Work, awaited: Any) -> Any:
+    def suspended(self, work: Work, awaited: object) -> object:
         """Note a suspension and cancel if it is one of ours; returns what to wait for."""
         self.suspensions += 1
-        if isinstance(awaited, asyncio.Future):
+        if _is_future(awaited):
             self._waits.add(self.suspensions)
         if self.suspensions not in self._at:
             return awaited
         self._place = innermost(work)
-        if self._late and self.suspensions == self._at[0]:
+        if self._late and self.suspensions == self._at[0] and _is_future(awaited):
             return _Gate(awaited, self._strike)
         self._strike()
         return awaited
@@ -292,6 +302,10 @@ class _Gate(asyncio.Future[None]):
         del awaited  # the work asks it itself when it resumes
         self._strike()
         self.set_result(None)
+
+
+def _is_future(awaited: object) -> TypeGuard[asyncio.Future[Any]]:
+    return isinstance(awaited, asyncio.Future)
 
 
 @coroutine

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiopatterns.core.telemetry import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from aiopatterns.core.telemetry import Event
 
@@ -23,7 +23,7 @@ __all__ = ["capture_events"]
 
 
 @contextmanager
-def capture_events() -> Iterator[list[Event]]:
+def capture_events() -> Generator[list[Event], None, None]:
     """Collect every event of the process inside a ``with`` block.
 
     Returns:

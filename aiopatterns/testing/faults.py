@@ -129,5 +129,5 @@ def _is_injected(error: BaseException | None) -> bool:
     """Whether an InjectedError is ``error`` itself, in its group, its cause or its context."""
     if error is None or isinstance(error, InjectedError):
         return error is not None
-    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return any(map(_is_injected, (*inner, error.__cause__, error.__context__)))

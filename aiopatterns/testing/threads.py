@@ -22,7 +22,7 @@ from anyio.lowlevel import checkpoint
 from anyio.to_thread import current_default_thread_limiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from anyio import CapacityLimiter
 
@@ -32,7 +32,7 @@ ENTRY = "run_sync_in_worker_thread"
 
 
 @contextmanager
-def inline_threads(simulated: asyncio.AbstractEventLoop) -> Iterator[None]:
+def inline_threads(simulated: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
     """Send anyio's thread calls on one loop to ``loop.run_in_executor``.
 
     Args:
@@ -50,9 +50,10 @@ def inline_threads(simulated: asyncio.AbstractEventLoop) -> Iterator[None]:
         if asyncio.get_running_loop() is not simulated:
             return await start_thread(func, args, abandon_on_cancel, limiter)
         await checkpoint()
+        context = copy_context()
         async with limiter or current_default_thread_limiter():
             with CancelScope(shield=not abandon_on_cancel):
-                return await simulated.run_in_executor(None, copy_context().run, func, *args)
+                return await simulated.run_in_executor(None, lambda: context.run(func, *args))
 
     setattr(AsyncIOBackend, ENTRY, staticmethod(run))
     try:

@@ -29,7 +29,7 @@ from aiopatterns.testing.leaks import describe_context, open_timers, report_leak
 from aiopatterns.testing.simloop import SimLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator
 
 __all__ = ["Trial", "Visited", "ended", "run_trial", "small_heap"]
 
@@ -113,7 +113,7 @@ async def ended(work: Work) -> BaseException | None:
 
 
 @contextmanager
-def small_heap() -> Iterator[None]:
+def small_heap() -> Generator[None, None, None]:
     """Keep what exists now out of garbage collections, so that one after each run is cheap."""
     gc.freeze()
     try:
@@ -144,7 +144,7 @@ def _bare(made: object) -> Trial:
 
 
 @contextmanager
-def _complaints(unseen: list[str]) -> Iterator[None]:
+def _complaints(unseen: list[str]) -> Generator[None, None, None]:
     """Collect ResourceWarnings and coroutines never awaited; other warnings go their way."""
     caught: list[warnings.WarningMessage] = []
     try:
