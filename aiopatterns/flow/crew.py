@@ -1,0 +1,602 @@
+"""A crew: long-lived workers that share one source, behind :func:`~aiopatterns.flow.stream_map`.
+
+What becomes of one item, and who moves it::
+
+    source --admit--> ready --worker--> running --------> finished --reader--> read
+      (window)          ^                  |    (lane, in order of       |
+                        '--- timer <-- retry     start or of end)        '--> room for one more
+
+A plain iterable is advanced by the workers themselves, each for its next item. An async source
+has one task of its own, because an async generator may be entered by one task only, always the
+same, if it holds a cancel scope.
+
+All changes of state are made in the small synchronous methods; the coroutines wait. Whoever
+waits is woken and looks again, so a cancelled wait loses nothing. Once nothing more can come the
+workers leave, the last one ends the run, and the reader gets what is left and then the failure,
+if there was one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, final
+
+from anyio import current_effective_deadline, get_cancelled_exc_class
+
+from aiopatterns.core.clock import call_later, monotonic, yield_now
+from aiopatterns.core.context import run_in
+from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.core.outcome import Err, Ok
+from aiopatterns.core.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from contextvars import Context
+
+    from anyio import TaskHandle
+    from anyio.abc import TaskGroup
+
+    from aiopatterns.core.types import AsyncFn, Source
+    from aiopatterns.resilience.retry import Retry
+    from aiopatterns.resilience.timeout import TimeoutScope
+
+__all__ = [
+    "TURN",
+    "Crew",
+    "Errors",
+    "Job",
+    "MapStatistics",
+    "Plan",
+    "blame",
+    "blame_source",
+    "called",
+    "own_cancellation",
+    "own_error",
+    "untouched",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+Y = TypeVar("Y")
+
+Errors: TypeAlias = Literal["raise", "collect", "skip"]
+
+# Calls or reads that never suspend, until the loop is given a turn (as in flow.channel).
+TURN: Final = 64
+# Workers that a worker starts with its first item: all are up in log2(limit) turns of the loop,
+# and few are started for few items.
+GROWTH: Final = 2
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Generic[T]):
+    """What a crew is to do; see :func:`~aiopatterns.flow.stream_map` for the fields.
+
+    ``fn`` returns what the reader gets, or with ``errors="collect"`` what goes into an ``Ok``.
+    ``total`` tells that ``retry`` bounds the time of all attempts together.
+    """
+
+    fn: AsyncFn[T, Any]
+    items: Source[T]
+    limit: int
+    window: int
+    ordered: bool
+    errors: Errors
+    retry: Retry | None
+    total: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MapStatistics:
+    """Figures of a map; ``accepted == done + failed + cancelled + queued + running`` always holds.
+
+    Args:
+        accepted: Items taken from the source.
+        done: Items whose call returned.
+        failed: Items that failed for good.
+        cancelled: Items that were given up when the map ended early.
+        queued: Items that wait for a worker or for their next attempt.
+        running: Items whose call runs now.
+        unread: Items that have come to their end, or were skipped, and are not read yet.
+        retries: Attempts beyond the first that were scheduled.
+    """
+
+    accepted: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    queued: int = 0
+    running: int = 0
+    unread: int = 0
+    retries: int = 0
+
+
+@final
+class Job(Generic[T, Y]):
+    """One item on its way."""
+
+    __slots__ = ("attempts", "finished", "index", "item", "skipped", "started", "value")
+
+    value: Y
+
+    def __init__(self, item: T, index: int) -> None:
+        self.item = item
+        self.index = index
+        self.attempts = 0
+        self.started = 0.0
+        self.finished = False
+        self.skipped = False
+
+
+@final
+class Crew(Generic[T, Y]):
+    """One run of a plan, on one loop.
+
+    Args:
+        plan: What to do.
+        tasks: Where the workers live.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_alive",
+        "_cancelled",
+        "_done",
+        "_exhausted",
+        "_failed",
+        "_handles",
+        "_hired",
+        "_idle",
+        "_lane",
+        "_open",
+        "_others",
+        "_over",
+        "_plain",
+        "_plan",
+        "_readers",
+        "_reads_left",
+        "_ready",
+        "_retries",
+        "_room",
+        "_roused",
+        "_running",
+        "_stopped",
+        "_tasks",
+        "_timed",
+        "_timers",
+        "_turns_left",
+        "_variables",
+        "closing",
+        "failure",
+    )
+
+    def __init__(self, plan: Plan[T], tasks: TaskGroup) -> None:
+        self._plan = plan
+        self._tasks = tasks
+        self._timed = plan.retry is not None or plan.errors == "collect"
+        self._variables = copy_context()
+        self._plain: Iterator[T] | None = None
+        self._ready: deque[Job[T, Y]] = deque()
+        self._timers: dict[Job[T, Y], Callable[[], None]] = {}
+        self._lane: deque[Job[T, Y]] = deque()
+        self._handles: list[TaskHandle[None]] = []
+        self._idle = Waiters()
+        self._room: Waiters | None = None
+        self._readers = Waiters()
+        self._accepted = self._done = self._failed = self._cancelled = self._retries = 0
+        self._running = self._open = self._others = self._hired = self._alive = 0
+        self._roused = 0  # workers that were woken and have not run yet
+        self._turns_left = self._reads_left = TURN
+        self._exhausted = self._stopped = self._over = False
+        self.failure: Exception | None = None
+        self.closing: Exception | None = None
+
+    def start(self) -> None:
+        """Start the first workers, which start the others."""
+        items = self._plan.items
+        if isinstance(items, AsyncIterable):
+            self._room = Waiters()
+            self._spawn(self._pull(aiter(items), self._room))
+        else:
+            self._plain = iter(items)
+        self._hire()
+
+    async def read(self) -> Y:
+        """Return the next result.
+
+        Raises:
+            StopAsyncIteration: There is none any more.
+            Exception: The first failure, or the source's error; raised once.
+
+        Cancellation: nothing was read.
+        """
+        lane = self._lane
+        while True:
+            if self._reads_left <= 0 or not lane or not lane[0].finished:
+                await self._arrival()
+            self._reads_left -= 1
+            job = lane.popleft()
+            self._open -= 1
+            if self._room is not None:
+                self._room.wake()
+            elif self._idle.parked:
+                self._rouse()
+            if self._readers.parked and lane and lane[0].finished:
+                self._readers.wake()
+            if not job.skipped:
+                return job.value
+
+    def stop(self) -> None:
+        """Give everything up that is not finished, and cancel the workers."""
+        if self._stopped:
+            return
+        self._stopped = True
+        retry = self._plan.retry
+        for cancel in self._timers.values():
+            cancel()
+        given_up = [*self._ready, *self._timers]
+        self._ready.clear()
+        self._timers.clear()
+        self._cancelled += len(given_up)
+        for job in given_up:
+            if retry is not None and job.attempts:
+                retry.finish(job.attempts + 1)
+        for handle in self._handles:
+            handle.cancel()
+        self._idle.wake_all()
+        if self._room is not None:
+            self._room.wake_all()
+
+    def end(self) -> None:
+        """End the run: readers get what is finished, then the failure or the end."""
+        self._over = True
+        self._readers.wake_all()
+
+    def statistics(self) -> MapStatistics:
+        """Return the figures of this moment."""
+        return MapStatistics(
+            accepted=self._accepted,
+            done=self._done,
+            failed=self._failed,
+            cancelled=self._cancelled,
+            queued=len(self._ready) + len(self._timers),
+            running=self._running,
+            unread=sum(job.finished for job in self._lane),
+            retries=self._retries,
+        )
+
+    # ------------------------------------------------------------------------------- workers
+
+    def _hire(self) -> None:
+        """Start some more workers, until there are ``limit``."""
+        for _ in range(min(GROWTH, self._plan.limit - self._hired)):
+            self._hired += 1
+            self._spawn(self._work())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._alive += 1
+        self._handles.append(self._tasks.create_task(work, context=self._variables))
+
+    def _left(self) -> None:
+        """Count one task fewer; the last one ends the run."""
+        self._alive -= 1
+        if not self._alive:
+            self.end()
+
+    async def _work(self) -> None:
+        """Be a worker."""
+        try:
+            job = self._next() or await self._next_later()
+            if job is not None:
+                self._hire()
+                await self._serve(job)
+        finally:
+            self._left()
+
+    async def _serve(self, job: Job[T, Y] | None) -> None:
+        """Make one call after another, until nothing more can come."""
+        fn, variables = self._plan.fn, self._variables
+        known = False
+        while job is not None:
+            try:
+                direct = known and untouched(variables)
+                value = await (fn(job.item) if direct else self._apart(job))
+            except Exception as error:
+                self._raised(job, error)
+            except BaseException as error:
+                if not self._own(job, error):
+                    raise
+            else:
+                self._returned(job, value)
+            known = not self._plan.total
+            self._turns_left -= 1
+            if self._turns_left <= 0:
+                self._turns_left = TURN
+                await yield_now()
+            job = self._next() or await self._next_later()
+
+    async def _apart(self, job: Job[T, Y]) -> Any:
+        """Make the call in a context of its own, and within the time of all its attempts."""
+        plan = self._plan
+        work = called(plan.fn, job.item)
+        if plan.retry is not None and (scope := plan.retry.scope(job.started)) is not None:
+            work = _within(scope, work)
+        return await run_in(self._variables.copy(), work)
+
+    async def _next_later(self) -> Job[T, Y] | None:
+        """Wait for a job; None when nothing more can come."""
+        while not self._stopped and (self._ready or self._timers or not self._exhausted):
+            await self._idle.wait()
+            self._roused = max(self._roused - 1, 0)
+            if (job := self._next()) is not None:
+                self._rouse(GROWTH)
+                return job
+        self._idle.wake_all()
+        return None
+
+    def _rouse(self, workers: int = 1) -> None:
+        """Wake idle workers for what there is to do.
+
+        Not one for each job: a worker may do many without a suspension, and waking costs more
+        than a short call. One is woken, and if it finds a job it wakes two more, and so on.
+        """
+        while self._roused < workers and self._idle.parked and self._next_exists():
+            self._idle.wake()
+            self._roused += 1
+
+    def _next_exists(self) -> bool:
+        return bool(self._ready) or (self._plain is not None and self._open < self._plan.window)
+
+    def _next(self) -> Job[T, Y] | None:
+        """Begin the next attempt that may begin now, if there is one."""
+        if self._stopped:
+            return None
+        if self._ready:
+            job = self._ready.popleft()
+            if self._room is not None:
+                self._room.wake()
+        elif self._plain is None or self._open >= self._plan.window:
+            return None
+        elif (advanced := self._advance(self._plain)) is not None:
+            job = advanced
+        else:
+            return None
+        self._running += 1
+        job.attempts += 1
+        if self._timed and job.attempts == 1:
+            self._begin(job)
+        return job
+
+    def _begin(self, job: Job[T, Y]) -> None:
+        """Note the time of a first attempt, where somebody will ask for it."""
+        if self._plan.retry is not None:
+            self._plan.retry.begin()
+        job.started = monotonic()
+
+    # -------------------------------------------------------------------------------- source
+
+    def _advance(self, source: Iterator[T]) -> Job[T, Y] | None:
+        """Take one item from a plain source."""
+        try:
+            for item in source:
+                return self._admit(item)
+        except Exception as error:
+            self._source_failed(error)
+        self._plain = None
+        self._exhausted = True
+        return None
+
+    async def _pull(self, source: AsyncIterator[T], room: Waiters) -> None:
+        """Take the items of an async source; alone, and only as far ahead as is allowed."""
+        try:
+            async for item in source:
+                self._ready.append(self._admit(item))
+                self._rouse()
+                await self._until(room)
+                if self._stopped:
+                    break
+        except Exception as error:
+            self._source_failed(error)
+        finally:
+            self._exhausted = True
+            try:
+                await self._close(source)
+            finally:
+                self._idle.wake_all()
+                self._left()
+
+    async def _until(self, room: Waiters) -> None:
+        """Wait until one more item may be taken from an async source."""
+        self._turns_left -= 1
+        if self._turns_left <= 0:
+            self._turns_left = TURN
+            await yield_now()
+        plan = self._plan
+        while not self._stopped and (self._open >= plan.window or len(self._ready) >= plan.limit):
+            await room.wait()
+
+    async def _close(self, source: AsyncIterator[T]) -> None:
+        """Close an async generator, which nobody else can; anything else is its owner's."""
+        if isinstance(source, AsyncGenerator):
+            try:
+                await source.aclose()
+            except Exception as error:
+                error.add_note("raised by the source of the items, when it was closed")
+                self.closing = error
+
+    def _admit(self, item: T) -> Job[T, Y]:
+        job: Job[T, Y] = Job(item, self._accepted)
+        self._accepted += 1
+        self._open += 1
+        if self._plan.ordered:
+            self._lane.append(job)
+        return job
+
+    def _source_failed(self, error: Exception) -> None:
+        self._blame(blame_source(error, self._accepted))
+
+    # --------------------------------------------------------------------------- ends of jobs
+
+    def _returned(self, job: Job[T, Y], value: Any) -> None:
+        """The call has returned."""
+        self._running -= 1
+        if self._plan.retry is not None and self._retried(job, None, value):
+            return
+        self._done += 1
+        if self._plan.errors == "collect":
+            value = Ok(value, job.index, monotonic() - job.started, job.attempts)
+        job.value = value
+        self._finish(job)
+
+    def _raised(self, job: Job[T, Y], error: Exception) -> None:
+        """The call has raised."""
+        self._running -= 1
+        if self._plan.retry is None or not self._retried(job, error, None):
+            self._failed_with(job, error)
+
+    def _own(self, job: Job[T, Y], error: BaseException) -> bool:
+        """Count a call that was interrupted; True if it has cancelled itself, which is a failure."""
+        if own_cancellation(error):
+            self._raised(job, own_error(job.index, error))
+            return True
+        self._running -= 1
+        self._cancelled += 1
+        if self._plan.retry is not None:
+            self._plan.retry.finish(job.attempts)
+        return False
+
+    def _retried(self, job: Job[T, Y], error: Exception | None, value: Any) -> bool:
+        """See to a retry; False if what the attempt came to is what the item comes to."""
+        retry = self._plan.retry
+        assert retry is not None
+        if self._stopped or isinstance(error, _NotAsyncError):
+            retry.finish(job.attempts)
+            return False
+        elapsed = monotonic() - job.started
+        try:
+            if error is None:
+                delay = retry.after_result(job.attempts, value, elapsed)
+            else:
+                delay = retry.after_error(job.attempts, error, elapsed)
+        except Exception as broken:  # of a predicate: an error of the user's like any other
+            self._failed_with(job, broken)
+            return True
+        if delay is None:
+            return False
+        self._retries += 1
+        self._timers[job] = call_later(delay, partial(self._due, job)).cancel
+        return True
+
+    def _failed_with(self, job: Job[T, Y], error: Exception) -> None:
+        """The item has failed for good."""
+        self._failed += 1
+        errors = self._plan.errors
+        if errors == "raise" or isinstance(error, _NotAsyncError):
+            self._blame(blame(error, job.index))
+            self.stop()
+            return
+        if errors == "collect":
+            elapsed = monotonic() - job.started
+            job.value = cast("Y", Err(error, job.index, elapsed, job.attempts))
+        job.skipped = errors == "skip"
+        self._finish(job)
+
+    def _due(self, job: Job[T, Y]) -> None:
+        """The wait of a retry is over."""
+        del self._timers[job]
+        self._ready.append(job)
+        self._rouse()
+
+    def _finish(self, job: Job[T, Y]) -> None:
+        """Put a job where the reader finds it."""
+        job.finished = True
+        if not self._plan.ordered:
+            self._lane.append(job)
+        if self._readers.parked and self._lane[0].finished:
+            self._readers.wake()
+
+    def _blame(self, error: Exception) -> None:
+        """Keep the first failure; count the others."""
+        if self.failure is None:
+            self.failure = error
+        else:
+            self._others += 1
+
+    # -------------------------------------------------------------------------------- reader
+
+    async def _arrival(self) -> None:
+        """Give the loop its turn if it is due, then wait until the next result may be read."""
+        if self._reads_left <= 0:
+            self._reads_left = TURN
+            await yield_now()
+        while not self._lane or not self._lane[0].finished:
+            if self._over:
+                raise self.verdict() or StopAsyncIteration
+            await self._readers.wait()
+
+    def verdict(self) -> Exception | None:
+        """Return the failure, once, with a note about those that came after it."""
+        failure, self.failure = self.failure, None
+        if failure is not None and self._others:
+            failure.add_note(f"{self._others} more failed before everything had ended")
+        return failure
+
+
+async def called(fn: AsyncFn[T, R], item: T) -> R:
+    """Call ``fn``, and see that it is an async function."""
+    work = fn(item)
+    if not hasattr(type(work), "__await__"):
+        name = getattr(fn, "__qualname__", repr(fn))
+        msg = f"fn must be an async function, but {name} returned {work!r:.80}"
+        raise _NotAsyncError(msg)
+    return await work
+
+
+async def _within(scope: TimeoutScope, work: Coroutine[Any, Any, R]) -> R:
+    with scope:
+        return await work
+
+
+def untouched(variables: Context) -> bool:
+    """Whether the context of this task still is ``variables``; O(1) if nobody has set any."""
+    try:
+        return copy_context() == variables
+    except Exception:  # of a value that cannot be compared: then it has been set
+        return False
+
+
+def own_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` is a cancellation that nobody has asked this task for."""
+    return (
+        isinstance(error, get_cancelled_exc_class()) and current_effective_deadline() != -math.inf
+    )
+
+
+def own_error(index: int, cause: BaseException) -> JobCancelledError:
+    """Make the error of a call that has cancelled itself."""
+    error = JobCancelledError(f"the call for item {index} cancelled itself", job_id=str(index))
+    error.__cause__ = cause
+    return error
+
+
+def blame(error: Exception, index: int) -> Exception:
+    """Note on ``error`` which item it is about."""
+    error.add_note(f"raised by the call for item {index}")
+    return error
+
+
+def blame_source(error: Exception, taken: int) -> Exception:
+    """Note on ``error`` that it is the source's."""
+    error.add_note(f"raised by the source of the items, after {taken} items")
+    return error
+
+
+class _NotAsyncError(TypeError):
+    """The function is not async: that is not for one item alone."""
