@@ -24,16 +24,15 @@ with their defaults of 20 %.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from typing import Final, final
 
-from aiopatterns.core.clock import monotonic
 from aiopatterns.core.validate import count, in_range, non_negative, positive
+from aiopatterns.core.windows import TimeWindow
 
 __all__ = ["Budget"]
 
-# The window of a token budget moves in so many steps.
-_SLOTS: Final = 10
+# Products of a ratio and a count are off by less: 0.29 * 100 is a little less than 29.
+_EXACT: Final = 1e-9
 
 
 class Budget(ABC):
@@ -94,52 +93,34 @@ class Budget(ABC):
 class TokenBudget(Budget):
     """Counts calls and extras of the last ``ttl`` seconds; made by :meth:`Budget.tokens`.
 
-    Complexity: O(1) amortised; ten pairs of numbers.
+    Complexity: O(1) amortised, in time and in memory.
     """
 
-    __slots__ = ("_calls", "_extras", "_ratio", "_reserve", "_slot", "_slots")
+    __slots__ = ("_calls", "_extras", "_ratio", "_reserve")
 
     def __init__(self, ratio: float, *, min_per_second: float, ttl: float) -> None:
         self._ratio = in_range("ratio", ratio, 0.0, 1000.0)
-        self._slot = positive("ttl", ttl) / _SLOTS
-        self._reserve = non_negative("min_per_second", min_per_second) * ttl
-        # Number of the slot, calls, extras; the oldest first.
-        self._slots: deque[list[int]] = deque()
-        self._calls = 0
-        self._extras = 0
+        self._reserve = non_negative("min_per_second", min_per_second) * positive("ttl", ttl)
+        self._calls = TimeWindow(ttl)
+        self._extras = TimeWindow(ttl)
 
     def begin(self) -> None:
         """Note that a call begins."""
-        self._now()[1] += 1
-        self._calls += 1
+        self._calls.record()
 
     def finish(self) -> None:
         """Do nothing: this kind counts beginnings."""
 
     def try_extra(self) -> bool:
         """Claim one extra; False, and nothing is counted, if the budget is used up."""
-        slot = self._now()
-        if self._extras + 1 > self._calls * self._ratio + self._reserve:
+        allowed = self._calls.totals().calls * self._ratio + self._reserve
+        if self._extras.totals().calls + 1 > allowed + _EXACT:
             return False
-        slot[2] += 1
-        self._extras += 1
+        self._extras.record()
         return True
 
     def finish_extra(self) -> None:
         """Do nothing: an extra counts until it is ``ttl`` seconds old."""
-
-    def _now(self) -> list[int]:
-        """Forget what is too old and return the slot of now."""
-        slots = self._slots
-        number = int(monotonic() // self._slot)
-        # A slot of the future is of another clock, as after a simulation.
-        while slots and not number - _SLOTS < slots[0][0] <= number:
-            _, calls, extras = slots.popleft()
-            self._calls -= calls
-            self._extras -= extras
-        if not slots or slots[-1][0] != number:
-            slots.append([number, 0, 0])
-        return slots[-1]
 
 
 @final
@@ -175,7 +156,7 @@ class RatioBudget(Budget):
     def try_extra(self) -> bool:
         """Claim one extra; False, and nothing is counted, if the budget is used up."""
         extras = self._extras + 1
-        if extras > max(self._min, self._ratio * (self._calls + self._extras)):
+        if extras > max(self._min, self._ratio * (self._calls + self._extras) + _EXACT):
             return False
         self._extras = extras
         return True

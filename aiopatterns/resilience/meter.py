@@ -27,6 +27,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from aiopatterns.core.clock import call_later, monotonic
@@ -301,10 +302,12 @@ class Window(Meter):
 
     def short(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` is there (0 or less: it is), whoever waits."""
+        self._forget(now)
         return self._last_of((cost,), now)
 
     def behind(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` is there for somebody who joins the line now."""
+        self._forget(now)
         return self._last_of((*(ticket.cost for ticket in self.line), cost), now)
 
     def take(self, cost: float, now: float) -> None:
@@ -350,15 +353,16 @@ class Window(Meter):
 
     def _last_of(self, costs: tuple[float, ...], now: float) -> float:
         """Seconds until the last of ``costs`` is there if they are taken in order."""
-        self._forget(now)
-        held = deque((each.last, each.cost) for each in self._slices)
+        planned: list[tuple[float, float]] = []
+        # What will be forgotten, in order: what was taken, then what is being planned here.
+        held = chain(((each.last, each.cost) for each in self._slices), planned)
         used, at = self._used, now
         for cost in costs:
-            while held and used + cost > self._limit:
-                taken_at, freed = held.popleft()
+            while used + cost > self._limit:
+                taken_at, freed = next(held)
                 used -= freed
                 at = max(at, taken_at + self._per)
-            held.append((at, cost))
+            planned.append((at, cost))
             used += cost
         return at - now
 

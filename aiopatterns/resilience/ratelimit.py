@@ -194,8 +194,9 @@ class _Limited(Policy):
 
         Complexity: O(1) and no turn of the loop if nobody waits and the cost is there.
         """
-        if cost != 1.0:
-            positive("cost", cost)
+        if cost != 1.0 and positive("cost", cost) > self._capacity:
+            msg = f"cost must be at most {self._capacity:g} for {self!r}, not {cost!r}"
+            raise ValueError(msg)
         if max_wait is not None:
             _check_wait(max_wait)
         meter = self._one if key is None else self._meter(key)
@@ -258,9 +259,6 @@ class _Limited(Policy):
 
     async def _queue(self, meter: Meter, cost: float, wait: float, limit: float) -> None:
         """Wait in line for what will be there in ``wait`` seconds, or refuse at once."""
-        if cost > self._capacity:
-            msg = f"cost must be at most {self._capacity:g} for {self!r}, not {cost!r}"
-            raise ValueError(msg)
         left = remaining()
         if wait > limit or (left is not None and wait > left):
             if listening():
