@@ -464,7 +464,7 @@ class Crew(Generic[T, Y]):
     def _own(self, job: Job[T, Y], error: BaseException) -> bool:
         """Count a call that was interrupted; True if it has cancelled itself, which is a failure."""
         if own_cancellation(error):
-            self._raised(job, own_error(job.index, error))
+            self._raised(job, own_error(f"the call for item {job.index}", error))
             return True
         self._running -= 1
         self._cancelled += 1
@@ -579,9 +579,9 @@ def own_cancellation(error: BaseException) -> bool:
     )
 
 
-def own_error(index: int, cause: BaseException) -> JobCancelledError:
+def own_error(what: str, cause: BaseException) -> JobCancelledError:
     """Make the error of a call that has cancelled itself."""
-    error = JobCancelledError(f"the call for item {index} cancelled itself", job_id=str(index))
+    error = JobCancelledError(f"{what} cancelled itself")
     error.__cause__ = cause
     return error
 

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from aiopatterns.core.outcome import Outcome
     from aiopatterns.core.types import AsyncFn, Source
 
-__all__ = ["Errors", "MapStatistics", "StreamMap", "amap", "stream_map"]
+__all__ = ["StreamMap", "amap", "stream_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -355,7 +355,7 @@ class _Gathering(Generic[T, R]):
         except BaseException as error:
             if not own_cancellation(error):
                 raise
-            self._failed(index, own_error(index, error))
+            self._failed(index, own_error(f"the call for item {index}", error))
 
     async def _apart(self, item: T, variables: Context) -> R:
         """Make a call in a context of its own; the first of a worker brings in more workers."""
