@@ -47,7 +47,7 @@ from dataclasses import dataclass, replace
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, TypeVarTuple, cast, final, overload
 
-from anyio import CancelScope, CapacityLimiter, move_on_after, to_thread
+from anyio import CancelScope, move_on_after
 
 from aiopatterns.core.errors import ClosedError, WorkerCrashedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
@@ -283,9 +283,7 @@ class Threads(Executor):
 
     def _settle(self) -> None:
         super()._settle()
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+        _shut(self._threads)
 
     async def _call(self, fn: Callable[..., object], args: tuple[object, ...]) -> object:
         loop = asyncio.get_running_loop()
@@ -340,6 +338,12 @@ class _ThreadCall:
             self.error = error
 
 
+def _shut(threads: ThreadPoolExecutor | None) -> None:
+    """Let threads end when they are idle; None if starting them has failed."""
+    if threads is not None:
+        threads.shutdown(wait=False)
+
+
 async def _outlast(future: asyncio.Future[None]) -> None:
     """Wait for the end of ``future``, however often this task is cancelled meanwhile."""
     with CancelScope(shield=True):
@@ -384,7 +388,7 @@ class Processes(Executor):
         "_method",
         "_preload",
         "_seats",
-        "_starts",
+        "_starter",
         "_workers",
     )
 
@@ -408,16 +412,19 @@ class Processes(Executor):
         self._crashes = 0
         self._seats: list[WorkerProcess] = []
         self._workers: set[WorkerProcess] = set()
-        self._starts: CapacityLimiter | None = None
+        self._starter: ThreadPoolExecutor | None = None
 
     def statistics(self) -> ExecutorStatistics:
         """Return the figures of this moment."""
         return replace(super().statistics(), crashes=self._crashes)
 
     async def _start(self, tasks: TaskGroup) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         await super()._start(tasks)
         self._crashes = 0
-        self._starts = CapacityLimiter(1)  # multiprocessing starts one process at a time
+        # A thread of our own: anyio's would keep an interpreter from exiting inside the block.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-start")
         atexit.register(self._kill)
         self._seats = [self._hire() for _ in range(self.capacity)]
 
@@ -432,6 +439,7 @@ class Processes(Executor):
     def _settle(self) -> None:
         super()._settle()
         atexit.unregister(self._kill)
+        _shut(self._starter)
         self._seats = []
         for worker in tuple(self._workers):
             worker.dismiss()
@@ -453,9 +461,22 @@ class Processes(Executor):
         """Start a worker process; what goes wrong reaches the call that waits for it."""
         try:
             with await _connect(worker) as link:
-                await to_thread.run_sync(self._start_one, worker, link, limiter=self._starts)
+                await self._started(worker, link)
         except Exception as error:
             worker.dismiss(error)
+
+    async def _started(self, worker: WorkerProcess, link: socket.socket) -> None:
+        """Wait until the process runs; a start that has begun is not left half done."""
+        start = asyncio.get_running_loop().run_in_executor(
+            self._starter, self._start_one, worker, link
+        )
+        try:
+            await asyncio.wait((start,))
+        except asyncio.CancelledError:
+            await _outlast(start)
+            start.exception()  # it has been seen; the cancellation is what counts
+            raise
+        start.result()
 
     def _start_one(self, worker: WorkerProcess, link: socket.socket) -> None:
         """Start the process of ``worker``; blocks, so it runs in a thread."""
@@ -482,13 +503,13 @@ class Processes(Executor):
                 if self._group is not group:
                     raise self._closed()
                 self._crashes += 1
+            raise WorkerCrashedError(
+                f"the worker process {worker.ending} under {fn!r}; tried {self._attempts} times",
+                attempts=self._attempts,
+            )
         finally:
             if self._group is group:
                 self._seats.append(worker)
-        raise WorkerCrashedError(
-            f"the worker process {worker.ending} under {fn!r}; tried {self._attempts} times",
-            attempts=self._attempts,
-        )
 
 
 @final

@@ -156,6 +156,8 @@ class WorkerProcess:
     def connected(self, transport: Transport) -> None:
         """The connection is made, though the process may not have started."""
         self._transport = transport
+        if self._over:
+            transport.abort()
 
     def answered(self, body: memoryview) -> None:
         """An answer came; the first one says that the process is ready, or why it is not."""
