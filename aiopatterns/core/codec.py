@@ -67,12 +67,15 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """Short name that is stored with what it wrote, such as ``"json"``."""
+        ...
 
     def encode(self, value: object) -> bytes:
         """Return ``value`` as bytes."""
+        ...
 
     def decoder(self, type: Any) -> Callable[[bytes], Any]:
         """Return the function that decodes bytes into ``type``."""
+        ...
 
 
 @final
@@ -103,8 +106,12 @@ class MsgspecCodec:
     ) -> None:
         self.name = name
         self._encode = encode
-        self._decoder = lru_cache(_KEPT_DECODERS)(lambda kind: _guarded(name, kind, decoder(kind)))
-        self._untyped = self._decoder(Any)
+
+        def make(kind: Any) -> Callable[[bytes], Any]:
+            return _guarded(name, kind, decoder(kind))
+
+        self._decoder = lru_cache(_KEPT_DECODERS)(make)
+        self._untyped = make(Any)
 
     def encode(self, value: object) -> bytes:
         """Return ``value`` as bytes.

@@ -196,7 +196,7 @@ class Context:
     deadline: float | None = None
     correlation_id: str | None = None
     hops: int = 0
-    state: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def remaining(self) -> float | None:

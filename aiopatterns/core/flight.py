@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import asyncio
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 from anyio import CancelScope
 
@@ -285,7 +285,8 @@ def _blank(kind: type[BaseException], error: BaseException) -> BaseException:
     new = next(vars(base)["__new__"] for base in kind.__mro__ if _is_builtin_error(base))
     blank: BaseException
     if isinstance(error, BaseExceptionGroup):
-        blank = new(kind, error.message, error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        blank = new(kind, group.message, group.exceptions)
     else:
         blank = new(kind)
     return blank

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from math import log
 from struct import unpack
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from aiopatterns.core.errors import NoEndpointError
 from aiopatterns.core.validate import count, positive, text
@@ -249,7 +249,10 @@ def _weights(nodes: Iterable[str] | Mapping[str, float]) -> dict[str, float]:
     if isinstance(nodes, str):
         msg = f"nodes must be names or a mapping from name to weight, not {nodes!r}"
         raise TypeError(msg)
-    given = nodes if isinstance(nodes, Mapping) else dict.fromkeys(nodes, 1.0)
+    if isinstance(nodes, Mapping):
+        given = cast("Mapping[str, float]", nodes)
+    else:
+        given = dict.fromkeys(nodes, 1.0)
     return {text("node", node): positive("weight", weight) for node, weight in given.items()}
 
 

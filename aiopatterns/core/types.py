@@ -68,7 +68,7 @@ def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
         TypeError: ``sink`` is neither.
     """
     if isinstance(sink, ObjectSendStream):
-        return sink.send
+        return sink.send  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # isinstance loses T
     if callable(sink):
         return sink
     msg = f"{name} must be an async function of one item or an object send stream, not {sink!r}"

@@ -28,7 +28,15 @@ from aiopatterns.core.validate import choice
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Line", "Order", "PriorityWaiters", "Waiters", "cancel_requested", "waiting_line"]
+__all__ = [
+    "Line",
+    "Order",
+    "PriorityWaiters",
+    "Waiters",
+    "cancel_count",
+    "cancel_requested",
+    "waiting_line",
+]
 
 Order: TypeAlias = Literal["fifo", "lifo", "priority"]
 
@@ -38,15 +46,19 @@ class Line(Protocol):
 
     def __len__(self) -> int:
         """Number of tasks that still wait."""
+        ...
 
     async def wait(self, *, priority: int = 0, lost: Callable[[], object] | None = None) -> None:
         """Wait to be woken; see :meth:`Waiters.wait`."""
+        ...
 
     def wake(self) -> bool:
         """Wake the next in line; False if nobody waits."""
+        ...
 
     def wake_all(self) -> None:
         """Wake everybody."""
+        ...
 
 
 class Waiters:
@@ -184,6 +196,17 @@ def cancel_requested() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def cancel_count() -> Callable[[], int]:
+    """Return the function that tells how often the running task has been asked to end.
+
+    For a loop that runs user code, which may swallow the request: asking costs a few nanoseconds,
+    and a loop that was asked starts nothing new.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "called outside a task"
+    return task.cancelling
 
 
 def _was_woken(parked: asyncio.Future[None]) -> bool:

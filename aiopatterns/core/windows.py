@@ -100,12 +100,15 @@ class Window(Protocol):
         at: float | None = None,
     ) -> None:
         """Count one call."""
+        ...
 
     def totals(self) -> Totals:
         """Return what the window holds now."""
+        ...
 
     def clear(self) -> None:
         """Forget all calls."""
+        ...
 
 
 @final
@@ -130,6 +133,7 @@ class CountWindow:
     failures: int
     slow: int
     _next: int
+    _ring: list[tuple[bool, bool, float]]
 
     def __init__(self, size: int) -> None:
         self._size = count("size", size)

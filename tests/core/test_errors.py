@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from aiopatterns.core.errors import (
     TimeoutExceededError,
 )
 
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     "QuorumError": {"got": 1, "need": 2, "errors": {"a": "lost"}},
     "RejectedError": {"name": "billing", "retry_after": 1.5},
     "TimeoutExceededError": {"timeout": 2.0},

@@ -77,8 +77,9 @@ async def test_leaving_normally_drains_then_ends_the_tasks():
 
 
 async def test_an_owner_may_have_nothing_to_do():
-    async with Plain("plain") as owner:
-        assert owner.state is OwnerState.RUNNING
+    owner = Plain("plain")
+    async with owner:
+        pass
     assert owner.state is OwnerState.STOPPED
 
 
@@ -202,6 +203,21 @@ async def test_an_error_in_start_or_drain_leaves_bare(where):
     setattr(owner, where, None)
     async with owner:
         pass
+
+
+@pytest.mark.parametrize("where", ["_start", "_drain"])
+async def test_an_error_of_an_owner_without_tasks_leaves_bare(where):
+    error = KeyError("lost")
+
+    async def fail(self, *tasks):
+        raise error
+
+    owner = type("Failing", (Plain,), {where: fail})("failing")
+    with pytest.raises(KeyError) as caught:
+        async with owner:
+            assert where == "_drain"
+    assert caught.value is error
+    assert owner.state is OwnerState.STOPPED
 
 
 @pytest.mark.promise("core-owner-reentry")
@@ -330,7 +346,7 @@ def test_an_owner_that_was_never_left_is_reported():
     async def forget():
         owner = Plain("mail")
         await owner.__aenter__()
-        group = owner._group
+        group = owner._open_group()
         del owner
         gc.collect()
         await group.__aexit__(None, None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import structlog
@@ -91,7 +91,7 @@ def test_an_error_in_a_listener_is_logged_and_dropped(caplog):
     def broken(event):
         raise ValueError("no")
 
-    got = []
+    got: list[Event] = []
     with listen(broken), listen(got.append), caplog.at_level(logging.ERROR, "aiopatterns"):
         emit(EVENT)
     assert got == [EVENT]
@@ -108,7 +108,7 @@ def test_what_is_no_error_passes():
 
 
 def test_a_listener_may_leave_while_it_is_called():
-    got = []
+    got: list[Event] = []
 
     def once(event):
         got.append(event)
@@ -149,7 +149,7 @@ def test_events_go_to_the_logger_that_is_given():
         def __init__(self):
             self.lines = []
 
-        def warning(self, event, **fields):
+        def warning(self, event, /, **fields):
             self.lines.append((event, fields))
 
         debug = info = error = warning
@@ -164,7 +164,11 @@ def test_events_go_to_the_logger_that_is_given():
 def test_what_cannot_listen_is_refused():
     async def later(event): ...
 
-    for wrong, match in [(5, "listener must be a function, not 5"), (later, "a plain function")]:
+    refused: list[tuple[Any, str]] = [
+        (5, "listener must be a function, not 5"),
+        (later, "listener must be a plain function"),
+    ]
+    for wrong, match in refused:
         with pytest.raises(TypeError, match=match):
             install_listener(wrong)
         with pytest.raises(TypeError, match=match):
@@ -177,6 +181,7 @@ def test_what_cannot_log_is_refused():
     class Half:
         debug = info = print
 
-    for wrong, match in [(5, "logger.debug"), (Half(), "logger.warning")]:
+    refused: list[tuple[Any, str]] = [(5, "logger.debug"), (Half(), "logger.warning")]
+    for wrong, match in refused:
         with pytest.raises(TypeError, match=f"{match} must be a function, not None"):
             log_events(wrong)

@@ -148,7 +148,9 @@ def test_no_wake_up_is_lost_under_any_schedule(order):
 
     async def run():
         dice = random.Random(clock.rng().random())
-        items, got, line = [], [], waiting_line(order)
+        items: list[int] = []
+        got: list[int] = []
+        line = waiting_line(order)
 
         async def get():
             while not items:
