@@ -28,11 +28,14 @@ Guarantees:
 
 Not simulated: sockets, pipes, subprocesses and signals raise
 :class:`~aiopatterns.testing.RealWorldError`; threads that the code under test starts by itself
-are not waited for. Not under the seed: the global functions of ``random``, ``time.monotonic``
-(``loop.time`` is), and the order of a set whose members hash by address or are strings. Sets of
-tasks do have an order. The order in which a set of something else wakes tasks, for example a
-cancel scope with other scopes inside, makes a difference under seed 0 only: the other seeds sort
-what is ready before they permute it.
+are not waited for. The library has one source of time, so a process runs one simulation at a
+time, not several in threads.
+
+Not under the seed: the global functions of ``random``, ``time.monotonic`` (``loop.time`` is), and
+the order of a set whose members hash by address or are strings. Sets of tasks do have an order.
+The order in which a set of something else wakes tasks, for example a cancel scope with other
+scopes inside, makes a difference under seed 0 only: the other seeds sort what is ready before
+they permute it.
 
 A loop that stays busy is taken for one that polls: after 10,000 turns without rest each turn
 costs 0.1 ms, about what it costs in reality, so polling for a time comes to its end.
@@ -50,6 +53,7 @@ import heapq
 import math
 import random
 from contextvars import Context
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
 
 from aiopatterns.core.clock import ClockSource, set_source
@@ -60,7 +64,7 @@ from aiopatterns.testing.threads import inline_threads
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Iterable
     from concurrent.futures import Executor
 
 __all__ = ["DeadlockError", "LivelockError", "SimLoop"]
@@ -85,6 +89,12 @@ HOLDS: Final = (0.0, 0.0, 0.1, 0.3)
 
 THREAD_TURNS: Final = 4
 """A thread call begins within so many turns."""
+
+CALLBACK: Final = -2
+"""Number of a callback that is no step of a task."""
+
+FOREIGN: Final = -1
+"""Number of a task that a task factory has made; others count from 1."""
 
 
 class DeadlockError(SimulationError):
@@ -279,11 +289,10 @@ class SimLoop(SealedLoop):
 
     def _order(self, dice: Callable[[], float]) -> int:
         """Put the ready callbacks in the seed's order; returns how many of them run now."""
-        handles = _sorted_steps(self._ready)
         backwards: list[asyncio.Handle] = []
         held: list[asyncio.Handle] = []
-        for handle in reversed(handles):
-            if not _number(handle):
+        for _, number, handle in reversed(_sorted_steps(self._ready)):
+            if number == CALLBACK:
                 backwards.append(handle)  # in front of everything behind it
             elif dice() < self._hold:
                 held.append(handle)
@@ -304,21 +313,24 @@ class SimLoop(SealedLoop):
 
 
 def _number(handle: asyncio.Handle) -> int:
-    """Return the number of the task of which ``handle`` is a step; 0 for a plain callback."""
+    """Return the number of the task of which ``handle`` is a step, or what it is instead."""
     owner = getattr(getattr(handle, "_callback", None), "__self__", None)
     if isinstance(owner, Task):
         return owner.number
-    return -1 if isinstance(owner, asyncio.Task) else 0  # -1: a task factory has made it
+    return FOREIGN if isinstance(owner, asyncio.Task) else CALLBACK
 
 
-def _sorted_steps(handles: deque[asyncio.Handle]) -> list[asyncio.Handle]:
-    """Sort neighbouring steps by task: what a set has woken in its own order, loses that order."""
-    keyed: list[tuple[int, int, asyncio.Handle]] = []
+def _sorted_steps(handles: Iterable[asyncio.Handle]) -> list[tuple[int, int, asyncio.Handle]]:
+    """Sort neighbouring steps by task: what a set has woken in its own order, loses that order.
+
+    Returns:
+        Of each handle the number of callbacks up to it, its own number, and the handle.
+    """
     callbacks = 0
+    entries: list[tuple[int, int, asyncio.Handle]] = []
     for handle in handles:
         number = _number(handle)
-        callbacks += not number
-        # The callback itself comes before the steps that follow it.
-        keyed.append((callbacks, number or -2, handle))
-    keyed.sort(key=lambda entry: entry[:2])
-    return [entry[-1] for entry in keyed]
+        callbacks += number == CALLBACK
+        entries.append((callbacks, number, handle))
+    entries.sort(key=itemgetter(0, 1))  # a callback comes before the steps that follow it
+    return entries

@@ -13,6 +13,8 @@ import warnings
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiopatterns.core import clock
 from aiopatterns.testing import DeadlockError, LivelockError, SimLoop, explore, simulate
@@ -579,3 +581,45 @@ def test_a_real_loop_can_run_inside_a_thread_call():
         return await asyncio.to_thread(lambda: asyncio.run(chatter()))
 
     assert len(simulate(scenario, 3)) == 12
+
+
+# --- against a plain model
+
+
+@given(
+    timers=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.5, 1.0, 1.5, 7.0]), st.booleans()), max_size=12
+    ),
+    steps=st.lists(st.integers(0, 4), max_size=6),
+    seed=st.integers(0, 1000),
+)
+def test_everything_runs_once_in_the_order_of_time(timers, steps, seed):
+    """Timers fire once, at their time, unless cancelled; tasks make all their steps."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        fired: list[tuple[float, int]] = []
+        made: list[int] = []
+
+        def fire(number):
+            fired.append((loop.time(), number))
+
+        async def worker(number, turns):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            made.append(number)
+
+        tasks = [asyncio.create_task(worker(*each)) for each in enumerate(steps)]
+        for number, (delay, cancelled) in enumerate(timers):
+            timer = loop.call_later(delay, fire, number)
+            if cancelled:
+                timer.cancel()
+        await asyncio.sleep(10)
+        assert fired == sorted(fired, key=lambda each: each[0])
+        assert sorted(fired) == sorted(
+            (d, n) for n, (d, cancelled) in enumerate(timers) if not cancelled
+        )
+        assert sorted(made) == [*range(len(steps))]
+        assert all(task.done() for task in tasks)
+
+    simulate(scenario, seed)
