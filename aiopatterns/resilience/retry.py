@@ -285,7 +285,7 @@ class Retry(Policy):
         self._groups = tuple(t for t in self._types if issubclass(t, BaseExceptionGroup))
         self._attempts = optional_count("attempts", attempts)
         self._backoff = Exponential() if backoff is None else _check_backoff(backoff)
-        self._spread = _SPREAD if getattr(backoff, "jitter", "none") != "none" else 0.0
+        self._spread = _SPREAD if getattr(self._backoff, "jitter", "none") != "none" else 0.0
         until = Until() if until is None else until
         self._until = instance("until", until, Until, "an Until, as in Until(elapsed=30)")
         self._hint = hint if hint is None else instance("hint", hint, Hint, "None or a Hint")

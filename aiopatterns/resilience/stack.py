@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 from aiopatterns.core.validate import instance
@@ -131,7 +132,7 @@ class Stack(Policy):
         """
         kinds = {"retry": retry, "breaker": breaker, "ratelimit": rate, "bulkhead": bulkhead}
         for kind, policy in {"fallback": fallback, **kinds}.items():
-            if policy is not None and policy.kind != kind:
+            if policy is not None and getattr(policy, "kind", None) != kind:
                 msg = f"{policy!r} is not a policy of the kind {kind!r}"
                 raise TypeError(msg)
         first = None if total is None else Timeout(total)
@@ -214,18 +215,15 @@ def _flat(policies: tuple[Policy, ...]) -> Iterator[Policy]:
 
 def _without_idle(policies: tuple[Policy, ...]) -> Iterator[Policy]:
     """Leave out each timeout that can never be the one that fires."""
-    for index, policy in enumerate(policies):
-        if not isinstance(policy, Timeout):
+    kept = [each for index, each in enumerate(policies) if not _covered(each, policies[:index])]
+    for policy, neighbour in zip_longest(kept, kept[1:]):
+        if not _outlived(policy, neighbour):
             yield policy
-        elif not _covered(policy, policies[:index]):
-            neighbour = policies[index + 1] if index + 1 < len(policies) else None
-            if not (isinstance(neighbour, Timeout) and _shorter(neighbour, policy)):
-                yield policy
 
 
-def _covered(timeout: Timeout, outer: tuple[Policy, ...]) -> bool:
+def _covered(timeout: Policy, outer: tuple[Policy, ...]) -> bool:
     """Whether a timeout around ``timeout`` is over no later; of two that are, the outer wins."""
-    return any(
+    return isinstance(timeout, Timeout) and any(
         isinstance(each, Timeout)
         and each.stream == timeout.stream
         and each.seconds <= timeout.seconds
@@ -233,8 +231,14 @@ def _covered(timeout: Timeout, outer: tuple[Policy, ...]) -> bool:
     )
 
 
-def _shorter(inner: Timeout, outer: Timeout) -> bool:
-    return inner.stream == outer.stream and inner.seconds < outer.seconds
+def _outlived(outer: Policy, inner: Policy | None) -> bool:
+    """Whether ``outer`` and ``inner``, right inside it, are timeouts and ``inner`` is over first."""
+    return (
+        isinstance(outer, Timeout)
+        and isinstance(inner, Timeout)
+        and outer.stream == inner.stream
+        and inner.seconds < outer.seconds
+    )
 
 
 def _misplaced(policies: tuple[Policy, ...]) -> tuple[str, ...]:
@@ -253,5 +257,5 @@ def _advice(policies: tuple[Policy, ...]) -> Iterator[str]:
     if "retry" in kinds and "timeout" not in kinds[kinds.index("retry") :]:
         yield "no timeout inside the retry: an attempt that hangs is never tried again"
     for index, policy in enumerate(policies):
-        if isinstance(policy, Timeout) and _covered(policy, policies[:index]):
+        if _covered(policy, policies[:index]):
             yield f"{policy!r} can never fire: a timeout around it is over no later"
