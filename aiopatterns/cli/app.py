@@ -1,0 +1,186 @@
+"""The command ``aiopatterns``: commands, exit codes, and one clear line when something is wrong.
+
+::
+
+    exit code   meaning
+    0           done
+    1           the work failed, or some of it could not be done
+    2           wrong usage: nothing was begun
+    130         interrupted by Ctrl-C
+
+Guarantees: on an error, standard error holds exactly one line; a traceback comes only with
+``--debug``. Results go to standard output, a screen that moves goes only to a terminal.
+
+The modules behind a command are imported when it runs, so that ``--help`` answers at once and
+worker processes, which import this module as the main one, stay light.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import aiopatterns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "USAGE", "UsageError", "complain", "main"]
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+
+
+class UsageError(Exception):
+    """What was asked for cannot be begun; the text says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; None takes those of this process.
+
+    Returns:
+        The exit code.
+    """
+    given = sys.argv[1:] if argv is None else [*argv]
+    try:
+        return _run(given)
+    except KeyboardInterrupt:
+        return complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+            return _code(error)
+        return complain(_told(error), _code(error))
+
+
+def complain(message: str, code: int) -> int:
+    """Say on standard error, in one line, what is wrong; returns the exit code."""
+    line = " ".join(message.split())
+    with suppress(OSError):
+        print(f"aiopatterns: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+def _run(given: list[str]) -> int:
+    """Parse and run; standard output is flushed here, where its errors can still be told."""
+    options = _parser().parse_args(given)
+    try:
+        code = _dispatch(options)
+        sys.stdout.flush()
+    except OSError:
+        _give_up_stdout()
+        raise
+    return code
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "run":
+        from aiopatterns.cli.run import run
+
+        return run(options)
+    from aiopatterns.cli.doctor import doctor
+
+    return doctor()
+
+
+def _give_up_stdout() -> None:
+    """Keep the interpreter from flushing once more what cannot be written, if that is so."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _code(error: Exception) -> int:
+    return USAGE if isinstance(error, (UsageError, ValueError)) else FAILED
+
+
+def _told(error: Exception) -> str:
+    """Say an error in one line: a system's error by its own words and its file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> _Parser:
+    """Describe the command line."""
+    # Given on both levels, so that `--debug` works before and after the command.
+    common = _Parser(add_help=False)
+    common.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+    )
+    parser = _Parser(prog="aiopatterns", parents=[common])
+    parser.description = "Concurrency, resilience and distributed patterns: the command line."
+    parser.add_argument(
+        "--version", action="version", version=f"aiopatterns {aiopatterns.__version__}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands, common)
+    commands.add_parser(
+        "doctor",
+        parents=[common],
+        help="look at this machine and give advice",
+        description="Print Python, event loop, packages and limits, and what could be better.",
+    )
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``run``."""
+    parser = commands.add_parser(
+        "run",
+        parents=[common],
+        help="the main job: process real files and report",
+        description="Read files, count words and names, find key words, duplicates and outliers, "
+        "and write one HTML report. By default the files are the *.py files of Python's standard "
+        "library.",
+    )
+    add = parser.add_argument
+    add("path", nargs="?", metavar="PATH", help="a folder or a file; every text in it counts")
+    add("--backend", default="memory://", metavar="URL", help="where state lives (memory://)")
+    add("--workers", type=_count, metavar="N", help="worker processes; default: one a processor")
+    add(
+        "--report",
+        default="aiopatterns-report.html",
+        metavar="FILE",
+        help="where the report goes (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="print the result as JSON instead of text")
+    add("--trace", metavar="FILE", help="write a timeline for Perfetto or chrome://tracing")
+    add(
+        "--executor",
+        default="processes",
+        metavar="inline|processes",
+        help="where the work runs (default: %(default)s)",
+    )
+
+
+def _count(text: str) -> int:
+    """Read a number of workers."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return value

@@ -1,0 +1,216 @@
+"""``aiopatterns run``: the data-processing system on real files.
+
+Everything that can be refused is refused before any work: a backend or an executor that this
+command does not have, a path that cannot be read, a report or a trace that cannot be written.
+Then the system runs under a view of it, and at the end the result is printed, as text or as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aiopatterns.cli.app import DONE, FAILED, UsageError, complain
+from aiopatterns.cli.screen import view_for
+from aiopatterns.flow.executors import Inline, Processes
+from aiopatterns.processor import units
+from aiopatterns.processor.corpus import Corpus
+from aiopatterns.processor.output import Output
+from aiopatterns.processor.system import DataProcessor
+from aiopatterns.processor.trace import render_trace
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from aiopatterns.cli.screen import View
+    from aiopatterns.flow.executors import Executor
+    from aiopatterns.processor.analysis import Analysis
+    from aiopatterns.processor.progress import StageSnapshot
+
+__all__ = ["run"]
+
+# Worker processes are forked from one that has imported this, and nothing that they do not need.
+_PRELOAD = ("aiopatterns.processor.stages",)
+_TOP = 10
+
+
+def run(options: Namespace) -> int:
+    """Run the main job; returns the exit code.
+
+    Args:
+        options: What the command line says.
+
+    Raises:
+        UsageError: It cannot be begun.
+        Exception: It failed.
+    """
+    executor = _executor(options)
+    corpus = _corpus(options.path)
+    with ExitStack() as stack:
+        report = stack.enter_context(_reserved("--report", options.report))
+        trace = options.trace and stack.enter_context(_reserved("--trace", options.trace))
+        processor = DataProcessor(corpus, executor=executor, report=report)
+        view = view_for(json=options.json)
+        uvloop = {"use_uvloop": find_spec("uvloop") is not None}
+        analysis = anyio.run(_work, processor, view, backend_options=uvloop)
+        if trace:
+            trace.write(render_trace(processor.progress))
+        if options.json:
+            print(json.dumps(_as_data(analysis, processor, options), indent=1))
+        else:
+            print("\n".join(_as_text(analysis, processor, options)))
+    if analysis.troubles:
+        first = analysis.troubles[0]
+        number = len(analysis.troubles)
+        what = f"{number} files or folders" if number > 1 else "a file or folder"
+        where = f"{units.printable(first.path) or corpus.title}: {first.reason}"
+        return complain(f"{what} could not be read: {where}", FAILED)
+    return DONE
+
+
+def _executor(options: Namespace) -> Executor:
+    """Make what the work runs in, or say what is not there."""
+    if options.backend != "memory://":
+        scheme = options.backend.partition(":")[0]
+        raise UsageError(
+            f"--backend must be memory://: run works in one process and its workers, "
+            f"not over {scheme!r}"
+        )
+    if options.executor == "inline":
+        return Inline(1)
+    if options.executor == "processes":
+        return Processes(options.workers, preload=_PRELOAD)
+    kind = options.executor.partition(":")[0]
+    raise UsageError(f"--executor must be inline or processes, not {kind!r}")
+
+
+def _corpus(path: str | None) -> Corpus:
+    if path is None:
+        return Corpus.standard_library()
+    try:
+        return Corpus.at(path)
+    except OSError as error:
+        raise UsageError(f"{error.strerror}: {path}") from error
+
+
+def _reserved(option: str, path: str) -> Output:
+    """Make sure that a file can be written before the work begins."""
+    output = Output(path)
+    try:
+        output.reserve()
+    except OSError as error:
+        raise UsageError(f"{option} cannot be written: {error.strerror}: {path}") from error
+    return output
+
+
+async def _work(processor: DataProcessor, view: View) -> Analysis:
+    """Run the system under a view of it; what the system raises leaves bare."""
+    failure: Exception | None = None
+    analysis: Analysis | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(view.follow, processor)
+        try:
+            analysis = await processor.run()
+        except Exception as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert analysis is not None, "it was made or there is a failure"
+    return analysis
+
+
+def _as_text(analysis: Analysis, processor: DataProcessor, options: Namespace) -> Iterator[str]:
+    """The result as lines for people."""
+    found = analysis.catalogue
+    copies = sum(len(group) - 1 for group in found.duplicates)
+    count = units.count
+    yield f"{processor.corpus.title}: {count(analysis.files)} files, {units.size(analysis.size)}"
+    yield f"files        {count(analysis.files)} in {count(len(analysis.packages))} packages"
+    yield f"lines        {count(analysis.lines)}"
+    yield f"words        {count(analysis.word_count)}, {count(len(analysis.words))} different"
+    yield f"top words    {_terms(analysis.top_words)}"
+    yield f"top names    {_terms(analysis.top_names)}"
+    yield f"undecodable  {count(len(found.undecodable))}"
+    yield f"duplicates   {count(copies)} in {len(found.duplicates)} groups"
+    yield f"binary       {count(len(found.binary))}"
+    yield ""
+    yield from _stage_lines(processor)
+    yield ""
+    yield f"report       {options.report}"
+    if options.trace:
+        yield f"trace        {options.trace}"
+
+
+def _terms(terms: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{text} {units.count(count)}" for text, count in terms[:_TOP])
+
+
+def _stage_lines(processor: DataProcessor) -> Iterator[str]:
+    """A table of the stages."""
+    snapshot = processor.progress.snapshot()
+    yield f"{'stage':<12}{'tasks':>6}{'time':>10}{'throughput':>13}{'p50':>10}{'p99':>10}"
+    for each in snapshot.stages:
+        rate = f"{units.size(each.throughput)}/s" if each.size else "-"
+        yield (
+            f"{each.name:<12}{each.done:>6}{units.seconds(each.elapsed):>10}{rate:>13}"
+            f"{units.seconds(each.p50):>10}{units.seconds(each.p99):>10}"
+        )
+    yield f"{'wall time':<18}{units.seconds(snapshot.elapsed):>10}"
+
+
+def _as_data(analysis: Analysis, processor: DataProcessor, options: Namespace) -> dict[str, object]:
+    """The result as plain data."""
+    found = analysis.catalogue
+    snapshot = processor.progress.snapshot()
+    shown = units.printable
+    return {
+        "corpus": processor.corpus.title,
+        "files": analysis.files,
+        "bytes": analysis.size,
+        "lines": analysis.lines,
+        "words": analysis.word_count,
+        "unique_words": len(analysis.words),
+        "top_words": [{"word": each.text, "count": each.number} for each in analysis.top_words],
+        "names": analysis.name_count,
+        "unique_names": len(analysis.names),
+        "top_names": [{"name": each.text, "count": each.number} for each in analysis.top_names],
+        "undecodable": [*map(shown, found.undecodable)],
+        "duplicates": [[*map(shown, group)] for group in found.duplicates],
+        "binary": [*map(shown, found.binary)],
+        "unreadable": [{"path": shown(path), "reason": why} for path, why in analysis.troubles],
+        "skipped": found.skipped,
+        "characters": analysis.volume._asdict(),
+        "packages": [
+            {"name": shown(each.name), "files": each.files, "bytes": each.size,
+             "lines": each.lines, "words": each.words, "keywords": each.keywords}
+            for each in analysis.packages
+        ],
+        "outliers": [
+            {"path": shown(each.path), "what": each.what, "bytes": each.value, "score": each.score}
+            for each in analysis.outliers
+        ],
+        "stages": [*map(_stage_data, snapshot.stages)],
+        "elapsed": snapshot.elapsed,
+        "report": options.report,
+        "trace": options.trace,
+    }  # fmt: skip
+
+
+def _stage_data(stage: StageSnapshot) -> dict[str, object]:
+    return {
+        "name": stage.name,
+        "tasks": stage.done,
+        "files": stage.files,
+        "bytes": stage.size,
+        "elapsed": stage.elapsed,
+        "bytes_per_second": stage.throughput,
+        "p50": stage.p50,
+        "p95": stage.p95,
+        "p99": stage.p99,
+    }
