@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -125,7 +126,7 @@ def _lambda_maker():
 def test_what_cannot_be_packed_is_named():
     with pytest.raises(TypeError, match="top level of a module"):
         child.pack_call(lambda: 1, ())
-    with pytest.raises(TypeError, match="argument 1 of S{80}... cannot be sent"):
+    with pytest.raises(TypeError, match=r"argument 1 of S{80}\.\.\. cannot be sent"):
         child.pack_call(Silent(), (lambda: 1,))
 
 
@@ -136,7 +137,7 @@ def test_what_only_fails_together_is_told_too(monkeypatch):
 
 
 def _hold(link, path):
-    open(path, "w").write(str(os.getpid()))
+    Path(path).write_text(str(os.getpid()))
     child.serve(link, None)
 
 
@@ -154,8 +155,7 @@ def _parent(path):
 
 def _running(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -176,6 +176,6 @@ def test_a_busy_worker_process_ends_with_its_parent(tmp_path):
     time.sleep(0.2)
     pid = path.read_text()
     assert _running(pid)
-    os.kill(parent.pid, signal.SIGKILL)
+    parent.kill()
     parent.join()
     _until(lambda: not _running(pid))

@@ -10,6 +10,8 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,11 +19,13 @@ import pytest
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError, RemoteError, WorkerCrashedError
 from aiopatterns.flow import executors
+from aiopatterns.flow.child import HEADER
 from aiopatterns.flow.executors import Executor, Inline, Processes, Threads
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere
 
 VARIABLE = contextvars.ContextVar("variable", default="unset")
 STATE: list[int] = []
+WRONG: Any = 3
 
 
 def note_pid():
@@ -41,14 +45,14 @@ def leave(code):
 
 
 def die_unless(path):
-    if not os.path.exists(path):
-        open(path, "w").close()
+    if not Path(path).exists():
+        Path(path).touch()
         die()
     return "alive"
 
 
 def linger(path, seconds):
-    open(path, "w").write(str(os.getpid()))
+    Path(path).write_text(str(os.getpid()))
     time.sleep(seconds)
 
 
@@ -88,15 +92,21 @@ async def wait_for(condition):
 
 def is_alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def str_to_any(value: str) -> Any:
+    return value
 
 
 async def double(x):
     await yield_now()
     return 2 * x
+
+
+ASYNC_CALL: Any = (double, 1)
 
 
 # -- Inline
@@ -159,7 +169,7 @@ def test_a_cancelled_caller_leaves_no_claim_behind():
 
 
 def thread_scenario():
-    ran = []
+    ran: list[int] = []
     pool = Threads(1)
 
     async def scenario():
@@ -334,10 +344,10 @@ async def test_another_loop_is_refused():
         (lambda: Threads(True), TypeError, "workers must be"),
         (lambda: Processes(-1), ValueError, "workers must be a whole number"),
         (lambda: Processes(1, attempts=0), ValueError, "attempts must be"),
-        (lambda: Processes(1, initializer=3), TypeError, "initializer must be a function"),
+        (lambda: Processes(1, initializer=WRONG), TypeError, "initializer must be a function"),
         (lambda: Processes(1, preload="json"), TypeError, "preload must be a sequence"),
-        (lambda: Processes(1, preload=[3]), TypeError, "preload must be"),
-        (lambda: Processes(1, method="fork"), ValueError, "method must be one of"),
+        (lambda: Processes(1, preload=[WRONG]), TypeError, "preload must be"),
+        (lambda: Processes(1, method=str_to_any("fork")), ValueError, "method must be one of"),
         (lambda: Processes(1, max_calls=0), ValueError, "max_calls must be"),
         (lambda: Threads(1, name=""), ValueError, "name must be"),
     ],
@@ -351,11 +361,11 @@ def test_bad_constructor_arguments(make, error, text):
 async def test_bad_functions():
     async with Threads(1) as pool, Inline() as here:
         with pytest.raises(TypeError, match="fn must be a function, not 3"):
-            await pool.run(3)
+            await pool.run(WRONG)
         with pytest.raises(TypeError, match="fn must be a function"):
-            await here.run(None)
+            await here.run(WRONG)
         with pytest.raises(TypeError, match="double is asynchronous"):
-            await pool.run(double, 1)
+            await pool.run(*ASYNC_CALL)
     assert pool.statistics().failed == 0
 
 
@@ -417,7 +427,7 @@ async def test_a_cancelled_caller_waits_for_its_thread():
 
     async with Threads(1) as pool:
         call = asyncio.get_running_loop().create_task(pool.run(work))
-        queued = asyncio.get_running_loop().create_task(pool.run(ended.append, "never"))
+        queued = asyncio.get_running_loop().create_task(pool.run(ended.append, False))
         await wait_for(entered.is_set)
         queued.cancel()
         call.cancel()
@@ -435,7 +445,7 @@ async def test_a_cancelled_caller_waits_for_its_thread():
 
 
 def test_a_withdrawn_call_does_nothing_in_its_thread():
-    ran = []
+    ran: list[int] = []
     call = executors._ThreadCall(ran.append, (1,))
     assert call.withdraw()
     assert not call.withdraw()
@@ -464,9 +474,10 @@ def test_frames_arrive_in_pieces():
     class Worker:
         answered = staticmethod(lambda body: got.append(bytes(body)))
 
-    link = executors._Link(Worker())
+    worker: Any = Worker()
+    link = executors._Link(worker)
     message = bytes(range(256)) * 1000
-    frame = executors.HEADER.pack(len(message)) + message
+    frame = HEADER.pack(len(message)) + message
     for repeat in range(2):
         position = 0
         for size in (3, 7, 60_000, len(frame)):
@@ -509,12 +520,12 @@ async def test_processes_run_and_report():
 @pytest.mark.real
 async def test_what_cannot_be_sent_is_named():
     async with Processes(1) as pool:
-        with pytest.raises(TypeError, match="lambda> cannot be sent.*top level of a module"):
+        with pytest.raises(TypeError, match=r"lambda> cannot be sent.*top level of a module"):
             await pool.run(lambda: 1)
         with pytest.raises(TypeError, match="argument 2 of add cannot be sent"):
             await pool.run(operator.add, 1, lambda: 2)
         with pytest.raises(TypeError, match="asynchronous"):
-            await pool.run(double, 1)
+            await pool.run(*ASYNC_CALL)
 
 
 @pytest.mark.real
@@ -523,7 +534,9 @@ async def test_a_crash_is_retried_in_a_fresh_process(tmp_path):
     async with Processes(1) as pool:
         assert await pool.run(die_unless, flag) == "alive"
         assert pool.statistics().crashes == 1
-        with pytest.raises(WorkerCrashedError, match="killed by signal 9.*tried 2 times") as caught:
+        with pytest.raises(
+            WorkerCrashedError, match=r"killed by signal 9.*tried 2 times"
+        ) as caught:
             await pool.run(die)
         assert caught.value.attempts == 2
         with pytest.raises(WorkerCrashedError, match="ended with exit code 3"):
@@ -677,9 +690,10 @@ async def test_a_failed_connection_closes_both_ends(monkeypatch):
         def __getattr__(self, name):
             return refuse if name.startswith("create_") else getattr(loop, name)
 
-    monkeypatch.setattr(executors.asyncio, "get_running_loop", Loop)
+    monkeypatch.setattr(asyncio, "get_running_loop", Loop)
+    nobody: Any = None
     with pytest.raises(OSError, match="refused"):
-        await executors._connect(None)
+        await executors._connect(nobody)
 
 
 async def test_the_simulated_loop_says_why_there_are_no_processes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,10 @@ class FakeProcess:
         self.log.append("join")
 
 
+def fake_process(exitcode: int | None = -9) -> Any:
+    return FakeProcess(exitcode)
+
+
 class FakeTransport:
     def __init__(self):
         self.log = []
@@ -47,16 +52,16 @@ def reply(value, *, done=True):
 
 @pytest.fixture
 def made():
-    buried = []
+    buried: list[object] = []
     worker = WorkerProcess(ended=buried.append)
-    process, transport = FakeProcess(), FakeTransport()
+    process, transport = fake_process(), FakeTransport()
     worker.connected(transport)
     worker.start(process)
     return worker, process, transport, buried
 
 
 async def test_an_answer_reaches_the_call(made):
-    worker, process, transport, _ = made
+    worker, _, transport, _ = made
     call = asyncio.get_running_loop().create_task(worker.answer(b"call"))
     await yield_now()
     await yield_now()
@@ -123,7 +128,7 @@ async def test_waiting_for_one_that_leaves(made):
 def test_dismissed_before_it_was_started():
     worker = WorkerProcess(ended=lambda _: None)
     worker.dismiss()
-    process = FakeProcess()
+    process = fake_process()
     worker.start(process)
     assert process.log == []
     worker.bury()
@@ -132,7 +137,7 @@ def test_dismissed_before_it_was_started():
 
 def test_dismissed_while_it_was_being_started():
     worker = WorkerProcess(ended=lambda _: None)
-    process = FakeProcess(exitcode=None)
+    process = fake_process(exitcode=None)
     process.start = worker.dismiss
     worker.start(process)
     assert process.log == ["kill", "join"]
@@ -149,7 +154,7 @@ def test_a_connection_made_too_late_is_closed_at_once():
 
 def test_exit_codes_are_told():
     worker = WorkerProcess(ended=lambda _: None)
-    worker.start(FakeProcess(exitcode=3))
+    worker.start(fake_process(exitcode=3))
     worker.lost()
     assert worker.ending == "ended with exit code 3"
 
@@ -157,10 +162,11 @@ def test_exit_codes_are_told():
 def scenario():
     loop = asyncio.get_running_loop()
     worker = WorkerProcess(ended=lambda _: None)
-    process, transport = FakeProcess(), FakeTransport()
+    process: Any = fake_process()
+    transport: Any = FakeTransport()
     worker.connected(transport)
     worker.start(process)
-    sent = []
+    sent: list[object] = []
 
     def write(data):
         transport.log.append(data)
