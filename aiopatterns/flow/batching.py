@@ -23,7 +23,6 @@ Not guaranteed: a batch is passed on within the time only if whoever follows is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from aiopatterns.core.clock import call_later, monotonic
@@ -130,7 +129,7 @@ class Batching(Node):
         if len(items) == 1:
             self._began = monotonic()
             if self._spec.within is not None:
-                self._timer = call_later(self._spec.within, partial(self._ring, items))
+                self._timer = call_later(self._spec.within, self._ring)
         if self._ready():
             self._news.wake()
 
@@ -152,8 +151,7 @@ class Batching(Node):
         self._room.wake()
         return taken
 
-    def _ring(self, items: list[Any]) -> None:
-        """The time of a batch is over, if it still is the one that fills."""
-        if items is self._items:
-            self._due = True
-            self._news.wake()
+    def _ring(self) -> None:
+        """The time of the batch that fills is over; the timers of others are disarmed."""
+        self._due = True
+        self._news.wake()

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final, final
 
+from anyio import CancelScope
+
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.flow.stage import Node, failure
@@ -199,8 +201,12 @@ class Flat(Node):
 
 
 async def close(source: object) -> None:
-    """Close what is left of a generator; nothing else has to be closed."""
+    """Close what is left of a generator, whose cleanup may wait; nothing else has to be closed.
+
+    Cancellation: a cancel scope's waits until the generator has ended; ``Task.cancel()`` reaches it.
+    """
     if isinstance(source, AsyncGenerator):
-        await source.aclose()
+        with CancelScope(shield=True):
+            await source.aclose()
     elif isinstance(source, Generator):
         source.close()

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.outcome import Err
 from aiopatterns.core.types import as_async_iterator
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.offload import Offload
 from aiopatterns.flow.stage import Node, failure, is_stray_cancel
@@ -185,14 +185,14 @@ class Lanes(Node):
 
     async def _work(self) -> None:
         """Run ready items, one after the other, until the stage is over."""
-        isolation = Isolation()
+        isolation, asked = Isolation(), cancel_count()
         while not self._over:
             if self._offload is not None:
-                await self._run_many(self._offload, isolation)
+                await self._run_many(self._offload, isolation, asked)
             elif self._plain:
-                await self._run_here(isolation)
+                await self._run_here(isolation, asked)
             else:
-                await self._run_guarded(isolation)
+                await self._run_guarded(isolation, asked)
             await self._idle.wait()
 
     async def _emit(self) -> None:
@@ -216,10 +216,10 @@ class Lanes(Node):
 
     # -- one item, or several in one call
 
-    async def _run_here(self, isolation: Isolation) -> None:
+    async def _run_here(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready: a plain ``map``, where every step counts."""
         ready, tally, fn, spoiled = self._ready, self.tally, self._fn, isolation.spoiled
-        while ready:
+        while ready and not asked():
             entry = ready.popleft()
             timed = is_timed(tally.started)
             began = monotonic() if timed else 0.0
@@ -240,9 +240,9 @@ class Lanes(Node):
             tally.done += 1
             self._finish(entry, outputs)
 
-    async def _run_guarded(self, isolation: Isolation) -> None:
+    async def _run_guarded(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready, with retries and timeouts, or several outputs for an item."""
-        while self._ready:
+        while self._ready and not asked():
             entry = self._ready.popleft()
             began = self._begin(entry)
             run = self._run if entry.attempts == 1 else self._run_again
@@ -254,9 +254,11 @@ class Lanes(Node):
             self.tally.latency.record(monotonic() - began)
             self._succeed(entry, outputs)
 
-    async def _run_many(self, offload: Offload, isolation: Isolation) -> None:
+    async def _run_many(
+        self, offload: Offload, isolation: Isolation, asked: Callable[[], int]
+    ) -> None:
         """Run what is ready in the executor, as many items in a call as pays."""
-        while self._ready:
+        while self._ready and not asked():
             share = offload.share(len(self._ready), self._stage.width)
             entries = [self._ready.popleft() for _ in range(share)]
             began = min(self._begin(entry) for entry in entries)

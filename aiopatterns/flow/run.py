@@ -31,7 +31,7 @@ from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
 from aiopatterns.core.types import as_async_iterator, as_sink
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.batching import Batch, Batching
 from aiopatterns.flow.broadcast import Branches, Broadcast, Relay
 from aiopatterns.flow.channel import Channel
@@ -97,6 +97,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         "_executors",
         "_failure",
         "_head",
+        "_late",
         "_nodes",
         "_output",
         "_over",
@@ -198,6 +199,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         self._nodes, self._executors = assembly.nodes, assembly.executors
         self._tallies = tuple(reversed(assembly.tallies))
         self._failure, self._ended, self._read = None, None, 0
+        self._late: list[Exception] = []
         self._began = monotonic()
         tasks.start_soon(self._supervise, name=f"pipeline {self.name}")
 
@@ -219,6 +221,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
 
     async def _move(self) -> None:
         """Move all items from the source to the output."""
+        errors: Sequence[BaseException] = ()
         try:
             async with create_task_group() as tasks:
                 for node in self._nodes:
@@ -226,9 +229,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
                 tasks.start_soon(self._pump, name=f"source of {self.name}")
         except BaseExceptionGroup as group:
             errors = group.exceptions
-        else:
-            return
-        for error in errors:
+        for error in (*errors, *self._late):
             self._fail(error)
 
     async def _pump(self) -> None:
@@ -242,7 +243,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
     async def _take_all(self, head: Node, isolation: Isolation) -> None:
         pulling = True
         turn = _TURN
-        push, spoiled = head.push, isolation.spoiled
+        push, spoiled, asked = head.push, isolation.spoiled, cancel_count()
         try:
             items = as_async_iterator("source", self._plan.source)
             while True:
@@ -252,24 +253,24 @@ class PipelineRun(Owner, AsyncIterator[T]):
                 self._read += 1
                 await (isolation.call(push, item) if spoiled() else push(item))
                 turn -= 1
-                if not turn:
+                if not turn or asked():
                     turn = _TURN
                     await yield_now()
         except BaseException as error:
             if not pulling:
                 raise
             if not isinstance(error, StopAsyncIteration):
-                self._fail_source(failure(error))
+                self._fail(self._noted(failure(error)))
 
     async def _close_source(self) -> None:
         try:
             await close(self._plan.source)
         except BaseException as error:
-            self._fail_source(failure(error))
+            self._late.append(self._noted(failure(error)))
 
-    def _fail_source(self, error: Exception) -> None:
+    def _noted(self, error: Exception) -> Exception:
         error.add_note(f"in the source of pipeline {self.name!r}, after {self._read} items")
-        self._fail(error)
+        return error
 
     def _fail(self, error: BaseException) -> None:
         """Keep the first error; later ones become notes on it."""

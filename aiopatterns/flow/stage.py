@@ -250,7 +250,8 @@ def failure(error: BaseException) -> Exception:
 
 def is_stray_cancel(error: Exception) -> bool:
     """Whether ``error`` stands for a cancellation nobody asked for; no policy is shown it."""
-    return isinstance(error.__cause__, get_cancelled_exc_class())
+    stands_for = isinstance(error, JobCancelledError) and error.__cause__
+    return isinstance(stands_for, get_cancelled_exc_class())
 
 
 def blame(error: Exception, where: str) -> None:

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.core import clock
-from aiopatterns.core.waiters import PriorityWaiters, Waiters, cancel_requested, waiting_line
+from aiopatterns.core.waiters import (
+    PriorityWaiters,
+    Waiters,
+    cancel_count,
+    cancel_requested,
+    waiting_line,
+)
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 
 orders = pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
@@ -288,3 +294,23 @@ def test_an_unknown_order_is_refused(wrong):
         waiting_line(wrong)
     with pytest.raises(ValueError, match="order must be one of 'fifo', 'lifo'"):
         Waiters(wrong)
+
+
+async def test_cancel_count_tells_what_user_code_swallowed():
+    counts = []
+
+    async def work():
+        asked = cancel_count()
+        counts.append(asked())
+        for _ in range(2):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                counts.append(asked())
+
+    task = asyncio.ensure_future(work())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        task.cancel()
+    await task
+    assert counts == [0, 1, 2]

@@ -165,7 +165,7 @@ async def test_verbs_take_functions_of_every_colour():
         for fn in (twice, agen, gen, Twice(), lambda x: iter([x, x])):
             assert await collect(filtered.flat_map(fn)) == [1, 1, 3, 3]
             assert await collect(filtered.flat_map(fn, workers=2)) == [1, 1, 3, 3]
-    assert await collect(numbers.map(lambda x: double(x))) == [0, 2, 4, 6]
+    assert await collect(numbers.map(lambda x: double(x + 0))) == [0, 2, 4, 6]
     assert await collect(numbers.map(partial(pow, 2))) == [1, 2, 4, 8]
 
 
@@ -495,6 +495,35 @@ def test_run_cancelled_everywhere():
         return Trial(Pipeline(range(5)).map(double).map(lambda x: x // 2).run(take), check)
 
     cancel_everywhere(factory, minimum=2)
+
+
+@pytest.mark.promise("flow-cancel-native", "flow-cancel-scope", "flow-no-leaks")
+@pytest.mark.parametrize("kind", ["native", "scope"])
+def test_cancelled_at_every_moment(kind):
+    """Not only where the caller waits: at every moment of what goes on inside."""
+
+    async def scenario(after):
+        run = PipelineRun(everything([], [])._plan, reads=False)
+
+        async def drive():
+            async with run:
+                await run.finished()
+
+        async with leak_guard():
+            if kind == "native":
+                task = asyncio.ensure_future(drive())
+                await sleep(after)
+                task.cancel()
+                await asyncio.wait([task])
+            else:
+                with anyio.move_on_after(after):
+                    await drive()
+        balanced(run.statistics(), ended=True)
+        return run.statistics().delivered
+
+    delivered = [simulate(partial(scenario, step * 0.005), seed=step) for step in range(1, 80)]
+    assert delivered[0] == 0
+    assert delivered[-1] == 32
 
 
 @pytest.mark.promise("flow-fail-everywhere", "flow-no-leaks")
