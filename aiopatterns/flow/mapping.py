@@ -52,7 +52,6 @@ from aiopatterns.flow.crew import (
     GROWTH,
     TURN,
     Crew,
-    Errors,
     MapStatistics,
     Plan,
     blame,
@@ -74,6 +73,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.core.outcome import Outcome
     from aiopatterns.core.types import AsyncFn, Source
+    from aiopatterns.flow.crew import Errors
 
 __all__ = ["StreamMap", "amap", "stream_map"]
 
