@@ -1,4 +1,11 @@
-"""The ground floor: errors, time, telemetry, lifecycle and small algorithms."""
+"""The ground floor: errors, outcomes, events, correlation and lifecycle.
+
+What users of the library meet is named here. The building blocks under the rooms above stay in
+their modules: :mod:`~aiopatterns.core.clock`, :mod:`~aiopatterns.core.waiters`,
+:mod:`~aiopatterns.core.flight`, :mod:`~aiopatterns.core.quantile`,
+:mod:`~aiopatterns.core.windows`, :mod:`~aiopatterns.core.hashing`,
+:mod:`~aiopatterns.core.validate` and :mod:`~aiopatterns.core.codec`, which alone loads msgspec.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,41 @@ from aiopatterns.core.context import (
     correlation_id,
     deadline,
     remaining,
+)
+from aiopatterns.core.errors import (
+    AioPatternsError,
+    BackendError,
+    BackendUnavailableError,
+    BulkheadFullError,
+    CheckpointExpiredError,
+    CircuitIsolatedError,
+    CircuitOpenError,
+    ClosedError,
+    CodecError,
+    ConflictError,
+    CycleError,
+    DagError,
+    HeuristicOutcomeError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    JobNotFoundError,
+    NoEndpointError,
+    NoHandlersError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QueueFullError,
+    QuorumError,
+    RateLimitedError,
+    Reject,
+    RejectedError,
+    RemoteError,
+    RetryLater,
+    SagaError,
+    TimeoutExceededError,
+    TwoPhaseError,
+    UnknownVersionError,
+    WorkerCrashedError,
 )
 from aiopatterns.core.lifecycle import Owner, OwnerState
 from aiopatterns.core.outcome import Err, Ok, Outcome
@@ -22,15 +64,48 @@ from aiopatterns.core.telemetry import (
 )
 
 __all__ = [
+    "AioPatternsError",
+    "BackendError",
+    "BackendUnavailableError",
+    "BulkheadFullError",
+    "CheckpointExpiredError",
+    "CircuitIsolatedError",
+    "CircuitOpenError",
+    "ClosedError",
+    "CodecError",
+    "ConflictError",
     "Context",
+    "CycleError",
+    "DagError",
     "Err",
     "Event",
+    "HeuristicOutcomeError",
+    "JobCancelledError",
+    "JobError",
+    "JobFailedError",
+    "JobNotFoundError",
     "Listener",
+    "NoEndpointError",
+    "NoHandlersError",
     "Ok",
     "Outcome",
+    "OutcomeUnknownError",
+    "OverloadedError",
     "Owner",
     "OwnerState",
+    "QueueFullError",
+    "QuorumError",
+    "RateLimitedError",
+    "Reject",
+    "RejectedError",
+    "RemoteError",
+    "RetryLater",
+    "SagaError",
     "Subscription",
+    "TimeoutExceededError",
+    "TwoPhaseError",
+    "UnknownVersionError",
+    "WorkerCrashedError",
     "bind_correlation",
     "bind_deadline",
     "correlation_id",

@@ -49,7 +49,7 @@ class Histogram:
     Not safe for use by several threads at once; owners that record from threads hand the figure
     to the loop first.
 
-    Complexity: O(1) to record, about 0.15 us; O(b log b) for a quantile and O(b) for the rest,
+    Complexity: O(1) to record, about 0.2 us; O(b log b) for a quantile and O(b) for the rest,
     where b is the number of buckets hit.
 
     Example::
