@@ -109,9 +109,8 @@ def cancel_everywhere(
         plain = _run(factory, _Disturbance(), seed)
         runs = 1
         for kind in wanted:
-            for position in range(1, plain.suspensions + 1):
-                for late in (False, True)[: 1 + plain.waits_at(position)]:
-                    runs += _visit(factory, kind, position, late=late, seed=seed)
+            for position, late in plain.moments():
+                runs += _visit(factory, kind, position, late=late, seed=seed)
     name = getattr(factory, "__qualname__", None) or repr(factory)
     print(f"cancel_everywhere({name}): {plain.suspensions} positions, {runs} runs")
     if plain.suspensions < minimum:
@@ -186,9 +185,10 @@ class _Disturbance:
         place = f" ({self._place})" if self._place else ""
         return f"{self._kind} cancel when {moment} at {' and '.join(map(str, self._at))}{place}"
 
-    def waits_at(self, position: int) -> bool:
-        """Whether the work waits for a future at ``position``, not only for its turn."""
-        return position in self._waits
+    def moments(self) -> list[tuple[int, bool]]:
+        """Return where this run could be cancelled: each suspension, and whether late."""
+        positions = range(1, self.suspensions + 1)
+        return [(each, late) for each in positions for late in sorted({False, each in self._waits})]
 
     async def drive(self, work: Work) -> None:
         """Run ``work`` in a task, cancel it, and judge how the cancellation came through."""
