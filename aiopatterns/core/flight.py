@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 from anyio import CancelScope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
 __all__ = ["Flight", "Flights"]
@@ -267,10 +267,8 @@ def _copied(error: BaseException) -> BaseException | None:
     """
     try:
         copy = _blank(type(error), error)
-        for kind in reversed(type(error).__mro__):
-            for name, field in vars(kind).items():
-                if isinstance(field, _FIELDS) and name not in _OWN:
-                    _carry(field, error, copy)
+        for field in _layout(type(error)):
+            _carry(field, error, copy)
         copy.__suppress_context__ = error.__suppress_context__  # the cause has switched it on
         copy.__dict__.update(error.__dict__)
         if hasattr(error, "__notes__"):
@@ -294,6 +292,14 @@ def _blank(kind: type[BaseException], error: BaseException) -> BaseException:
 
 def _is_builtin_error(kind: type) -> bool:
     return kind.__module__ == "builtins" and "__new__" in vars(kind)
+
+
+def _layout(kind: type) -> Iterator[GetSetDescriptorType | MemberDescriptorType]:
+    """Iterate over what an error keeps outside its ``__dict__``, its base's fields first."""
+    for base in reversed(kind.__mro__):
+        for name, field in vars(base).items():
+            if isinstance(field, _FIELDS) and name not in _OWN:
+                yield field
 
 
 def _carry(field: GetSetDescriptorType | MemberDescriptorType, old: object, new: object) -> None:

@@ -54,6 +54,7 @@ def test_typed_values_come_back(codec):
     assert codec.decoder(Order) is codec.decoder(Order)
 
 
+@pytest.mark.promise("core-decoders")
 @codecs
 @pytest.mark.parametrize("kind", [None, Order, dict[str, int], list[float], bytes], ids=str)
 @given(st.binary(max_size=60))
@@ -116,6 +117,7 @@ def test_headers_come_back(header, payload):
     assert unpack(pack(header, payload)) == (header, payload)
 
 
+@pytest.mark.promise("core-decoders")
 @given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda rest: bytes((VERSION, 0)) + rest))
 def test_any_bytes_are_a_header_or_one_error(data):
     try:
@@ -134,6 +136,7 @@ def test_every_truncation_of_a_header_is_an_error(header, data):
         unpack(whole[:cut])
 
 
+@pytest.mark.promise("core-wire-format")
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_what_was_written_once_stays_readable(path):
     golden = json.loads(path.read_text("utf-8"))
@@ -142,6 +145,7 @@ def test_what_was_written_once_stays_readable(path):
     assert payload == bytes.fromhex(golden["payload"])
 
 
+@pytest.mark.promise("core-wire-format")
 @pytest.mark.parametrize(
     "path", [path for path in GOLDEN if f"-v{VERSION}-" in path.name], ids=lambda path: path.stem
 )

@@ -33,6 +33,7 @@ def test_an_empty_histogram_knows_nothing():
     assert histogram.quantile(0.5) is None
 
 
+@pytest.mark.promise("core-quantiles")
 @given(st.lists(durations, min_size=1, max_size=60), st.floats(0, 1))
 def test_every_quantile_is_within_the_error(samples, q):
     found = filled(samples).quantile(q)
