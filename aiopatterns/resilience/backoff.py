@@ -52,6 +52,7 @@ class Dice(Protocol):
 
     def random(self) -> float:
         """Return a number in [0, 1)."""
+        ...
 
 
 class Backoff(Protocol):
@@ -59,6 +60,7 @@ class Backoff(Protocol):
 
     def delay(self, n: int, *, rng: Dice) -> float:
         """Return the seconds to wait before attempt ``n + 1`` (``n`` counts failures, from 1)."""
+        ...
 
 
 @final

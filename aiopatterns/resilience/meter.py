@@ -367,4 +367,4 @@ class Window(Meter):
         return at - now
 
 
-_new = tuple.__new__  # Grant(...) without the detour through its Python-level __new__
+_new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - generic; saves Grant's Python-level __new__

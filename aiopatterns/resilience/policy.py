@@ -31,7 +31,7 @@ means for a stream. A decorated stream is for iterating: ``asend`` does not reac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, overload
@@ -173,9 +173,8 @@ def _opening(
 
 def _is(kind: Callable[[object], bool], fn: object) -> bool:
     """Whether ``fn``, or its ``__call__`` if it is an object, is a function of ``kind``."""
-    if isinstance(fn, (FunctionType, MethodType, partial)):
-        return kind(fn)
-    return kind(fn) or kind(getattr(fn, "__call__", None))  # noqa: B004 - not asked if callable
+    called = None if isinstance(fn, type) else getattr(fn, "__call__", None)  # noqa: B004 - read
+    return kind(fn) or kind(called)
 
 
 def _async(fn: Callable[P, Awaitable[T]], *, strict: bool) -> Callable[P, Awaitable[T]]:

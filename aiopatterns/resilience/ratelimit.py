@@ -92,11 +92,13 @@ class Limiter(Protocol):
 
     def try_acquire(self, cost: float = 1.0, *, key: Hashable = None) -> Grant:
         """Take ``cost`` now if it is there; never waits."""
+        ...
 
     async def acquire(
         self, cost: float = 1.0, *, key: Hashable = None, max_wait: float | None = None
     ) -> Grant:
         """Take ``cost``, waiting for it if need be."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

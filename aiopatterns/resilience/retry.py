@@ -50,7 +50,9 @@ from typing import (
     Literal,
     ParamSpec,
     TypeAlias,
+    TypeGuard,
     TypeVar,
+    cast,
     final,
 )
 
@@ -302,7 +304,8 @@ class Retry(Policy):
     def matches(self, error: Exception) -> bool:
         """Whether ``error`` is one of ``on``; of a group, whether all that it holds are."""
         if isinstance(error, ExceptionGroup) and not isinstance(error, self._groups):
-            return all(self.matches(each) for each in error.exceptions)
+            group = cast("ExceptionGroup[Exception]", error)
+            return all(map(self.matches, group.exceptions))
         if self._predicate is not None:
             return bool(self._predicate(error))
         return isinstance(
@@ -515,14 +518,20 @@ def _tell(attempt: int, error: Exception | None, verdict: Again | Stop) -> None:
 
 def _parse_on(on: On) -> tuple[tuple[type[Exception], ...], Callable[[Exception], bool] | None]:
     """Return the types that ``on`` names, or the predicate that it is."""
-    types = (on,) if isinstance(on, type) else on
-    if isinstance(types, tuple):
-        if types and all(isinstance(t, type) and issubclass(t, Exception) for t in types):
-            return types, None
-    elif callable(types):
-        return (), _check_predicate("on", types)
+    named = (on,) if isinstance(on, type) else on
+    if _are_error_types(named):
+        return named, None
+    if callable(named):
+        return (), _check_predicate("on", named)
     msg = f"on must be an Exception type, a tuple of them, or a predicate, not {on!r}"
     raise TypeError(msg)
+
+
+def _are_error_types(value: object) -> TypeGuard[tuple[type[Exception], ...]]:
+    if not isinstance(value, tuple) or not value:
+        return False
+    each = cast("tuple[object, ...]", value)
+    return all(isinstance(t, type) and issubclass(t, Exception) for t in each)
 
 
 def _check_predicate(name: str, predicate: Callable[[Any], bool]) -> Callable[[Any], bool]:
