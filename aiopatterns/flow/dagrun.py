@@ -34,7 +34,6 @@ from anyio import (
     CapacityLimiter,
     create_task_group,
     current_effective_deadline,
-    get_cancelled_exc_class,
     move_on_after,
     to_thread,
 )
@@ -43,6 +42,7 @@ from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.errors import CycleError, DagError, TimeoutExceededError
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.checkpoint import result_key
+from aiopatterns.flow.crew import own_cancellation, own_error
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.node import UNSETTLED, Node, TaskState, needed
 from aiopatterns.flow.ready import Ready
@@ -268,10 +268,10 @@ class DagRun:
             self._failed(node, error)
         except BaseException as error:
             self._ready.release(node)
-            if not _by_itself(error):
+            if not own_cancellation(error):
                 self._settle(node, TaskState.CANCELLED)
                 raise
-            self._failed(node, DagError(f"task {node.task.id!r} cancelled itself", run=self))
+            self._failed(node, own_error(f"task {node.task.id!r}", error))
         else:
             self._ready.release(node)
             self._succeeded(node, value)
@@ -455,9 +455,3 @@ class DagRun:
     def _check_open(self) -> None:
         if self._stopped or not self._left:
             raise DagError(f"the run of dag {self._plan.name!r} is over", run=self)
-
-
-def _by_itself(error: BaseException) -> bool:
-    """Whether a cancellation was raised by user code, with nobody having asked for it."""
-    cancelled = isinstance(error, get_cancelled_exc_class())
-    return cancelled and current_effective_deadline() > -math.inf

@@ -20,6 +20,8 @@ Guarantees:
 * One key, one fate: it is in ``values``, in ``errors`` or in ``missing``, each in the order of the
   calls.
 * A failure never leaves as itself; it is in ``errors``, or in the ``errors`` of the QuorumError.
+  A call that raises a cancellation that nobody has asked for has failed, too
+  (:class:`~aiopatterns.core.errors.JobCancelledError`).
 
 Not guaranteed: a call that refuses to be cancelled keeps the caller as long as it likes.
 """
@@ -36,6 +38,7 @@ from anyio import create_task_group, current_time
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import QuorumError
 from aiopatterns.core.validate import count, function, optional_positive
+from aiopatterns.flow.crew import own_cancellation, own_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,7 +62,7 @@ class Gathered(Generic[K, T, M]):
         values: Results of the calls that succeeded, by their key (or position, from 0).
         errors: Errors of the calls that failed.
         missing: Keys of the calls that were cancelled, because enough had answered or because the
-            time was over, and of those that cancelled themselves.
+            time was over.
         elapsed: Seconds from the start to the end.
         merged: What ``merge(values)`` returned; None without ``merge``.
     """
@@ -191,6 +194,10 @@ class _Scatter(Generic[K, T]):
             value = await answer
         except Exception as error:
             self._errors[key] = error
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self._errors[key] = own_error(f"calls[{key!r}]", error)
         else:
             if not self._over:
                 self._values[key] = value

@@ -43,6 +43,7 @@ from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.validate import function, instance, optional_count
 from aiopatterns.core.waiters import Waiters
+from aiopatterns.flow.crew import own_cancellation, own_error
 from aiopatterns.flow.executors import Executor, Inline
 
 if TYPE_CHECKING:
@@ -317,6 +318,7 @@ class _Run:
     """One call of :func:`map_reduce`: workers that map chunks, and one fold in input order."""
 
     __slots__ = (
+        "_asked",
         "_engine",
         "_failure",
         "_feed",
@@ -338,6 +340,7 @@ class _Run:
         self._workers = engine.capacity * (1 if isinstance(engine, Inline) else 2)
         self._window = 2 * self._workers
         self._parts: dict[int, tuple[int, Any]] = {}
+        self._asked = 0
         self._folded = 0
         self._folding = False
         self._room = Waiters()
@@ -364,12 +367,21 @@ class _Run:
             while await self._one_chunk():
                 await yield_now()
         except Exception as error:
-            self._failure = self._failure or error
+            self._fail(error)
+            stop()
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self._fail(own_error("a function of map_reduce", error))
             stop()
 
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+
     async def _one_chunk(self) -> bool:
-        while self._feed.pulled - self._folded >= self._window:
+        while self._asked - self._folded >= self._window:
             await self._room.wait()
+        self._asked += 1
         chunk = await self._feed.next()
         if chunk is None:
             return False
