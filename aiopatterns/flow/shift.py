@@ -1,0 +1,475 @@
+"""One run of a pool: every item that it has accepted, and every move of an item.
+
+A pool can be entered again and again; whatever belongs to one run of it is here, in one object
+that is dropped with the run. All moves are synchronous methods::
+
+    accept --> queued --start--> running --done--------> DONE
+                 |  ^              |  |------failed----> FAILED
+                 |  `--- pause ----'  `---interrupted--> CANCELLED or FAILED
+                 `---- withdraw, abandon --------------> CANCELLED or FAILED
+
+Each changes the counters and the state in one step and tells others afterwards, so the counters
+add up whenever anybody can look.
+
+Whatever ends a worker, its item goes on: back to the backlog if it had not started, else to its
+end or its retry. When the *last* worker cannot open its resource, the item that comes next fails
+with that error (or is retried), as if its function had raised it: so a database that is down is
+seen by those who submit, and nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
+
+from anyio import current_effective_deadline
+
+from aiopatterns.core.clock import Alarms, call_later, monotonic, running_loop
+from aiopatterns.core.context import bind_deadline
+from aiopatterns.core.errors import ClosedError, TimeoutExceededError
+from aiopatterns.core.telemetry import Event, emit, listening
+from aiopatterns.core.waiters import Waiters
+from aiopatterns.flow.backlog import Backlog
+from aiopatterns.flow.handle import HandleStatus, Terms, Ticket
+from aiopatterns.flow.ledger import Ledger
+from aiopatterns.flow.staff import Staff
+from aiopatterns.flow.worker import Cut, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
+
+    from aiopatterns.flow.ledger import PoolStatistics
+    from aiopatterns.flow.staff import PoolPlan
+
+__all__ = ["PoolItemFailed", "Shift"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_DONE, _FAILED, _CANCELLED = HandleStatus.DONE, HandleStatus.FAILED, HandleStatus.CANCELLED
+_QUEUED, _RUNNING = HandleStatus.QUEUED, HandleStatus.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class PoolItemFailed(Event):
+    """An item has failed for good; of retries ``aiopatterns.retry.scheduled`` tells.
+
+    Args:
+        pool: Name of the pool.
+        index: Number of the item in this run of the pool.
+        attempts: How often its function ran.
+        error: What it raised at last.
+    """
+
+    name: ClassVar[str] = "aiopatterns.pool.item_failed"
+    level: ClassVar[str] = "warning"
+    pool: str
+    index: int
+    attempts: int
+    error: Exception
+
+
+@final
+class Shift(Generic[T, R]):
+    """One run of a pool; must be made on the running loop.
+
+    Args:
+        plan: How the pool works.
+        group: The task group of the workers.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_pauses",
+        "_quiet",
+        "_reserved",
+        "_resumed",
+        "_room",
+        "alarms",
+        "backlog",
+        "closed",
+        "ledger",
+        "plan",
+        "staff",
+    )
+
+    def __init__(self, plan: PoolPlan[R], group: TaskGroup) -> None:
+        self.plan = plan
+        self.ledger = Ledger()
+        self.backlog: Backlog[R] = Backlog()
+        self.staff = Staff(plan, group, self.backlog, partial(Worker, self))
+        self.alarms = None if plan.timeout is None else Alarms(plan.timeout)
+        self.closed = False
+        self._loop = running_loop()
+        self._room = Waiters()
+        self._quiet = Waiters()
+        self._resumed = Waiters()
+        self._pauses: set[Ticket[R]] = set()
+        self._reserved = 0
+
+    # ---------------------------------------------------------------------------- admission
+
+    def check_loop(self) -> None:
+        """Refuse use from another event loop, or from none.
+
+        Raises:
+            RuntimeError: This is not the loop on which the pool was opened.
+        """
+        if running_loop() is not self._loop:
+            msg = (
+                f"WorkerPool {self.plan.name!r} is open on another event loop; "
+                "use it, and its handles, on the loop that entered it"
+            )
+            raise RuntimeError(msg)
+
+    def full(self) -> bool:
+        """Whether no further item may wait now."""
+        return self.ledger.queued + self._reserved >= self.plan.capacity
+
+    async def reserve(self) -> None:
+        """Wait for room, in turn; the place of a woken task is kept for it."""
+        await self._room.wait(lost=self._unreserve)
+        if self.closed:
+            msg = f"WorkerPool {self.plan.name!r} was closed before it had room for the item"
+            raise ClosedError(msg)
+        self._reserved -= 1
+
+    def accept(
+        self,
+        item: T,
+        terms: Terms | None = None,
+        watcher: Callable[[Ticket[R], float, int], object] | None = None,
+    ) -> Ticket[R]:
+        """Take an item in; whether there is room was asked before."""
+        ledger = self.ledger
+        ticket = Ticket(self, ledger.accepted, item, copy_context(), terms, watcher)
+        ledger.accepted += 1
+        ledger.queued += 1
+        if self.staff.scaled:
+            terms = ticket.terms = terms or Terms()
+            terms.ready_at = monotonic()
+        if terms is not None and terms.deadline is not None:
+            self._limit_time(ticket, terms, terms.deadline)
+        if self.backlog.push(ticket):
+            self.staff.call()
+        return ticket
+
+    def _limit_time(self, ticket: Ticket[R], terms: Terms, deadline: float) -> None:
+        """Let the deadline travel with the item, and ring when it is over."""
+        assert ticket.variables is not None
+        ticket.variables.run(bind_deadline(deadline).__enter__)
+        terms.timer = call_later(deadline - monotonic(), partial(self._overdue, ticket))
+
+    def _free_room(self) -> None:
+        """Let in those who wait, as far as there is room."""
+        while self._room.parked and not self.full() and self._room.wake():
+            self._reserved += 1
+
+    def _unreserve(self) -> None:
+        """Give a kept place to the next in line."""
+        self._reserved -= 1
+        self._free_room()
+        self._notice_quiet()
+
+    # -------------------------------------------------------------- moves, called by workers
+
+    def take(self) -> Ticket[R] | None:
+        """Take the item that comes next out of the backlog; None if there is nothing to do."""
+        while not self.staff.paused and (ticket := self.backlog.pop()) is not None:
+            terms = ticket.terms
+            if terms is None or terms.deadline is None or terms.deadline > monotonic():
+                return ticket
+            self._withdraw(ticket, _FAILED, _too_late(), popped=True)
+        return None
+
+    async def token(self, worker: Worker) -> bool:
+        """Wait for a token of the rate limit; False if it was refused and the item has failed."""
+        assert self.plan.rate is not None
+        self.staff.thirsty += 1
+        try:
+            await self.plan.rate.acquire()
+        except Exception as error:
+            ticket, worker.ticket = worker.ticket, None
+            if ticket is not None:
+                self.start(ticket, worker)
+                self.failed(ticket, worker, error)
+            return False
+        finally:
+            self.staff.thirsty -= 1
+        return True
+
+    async def unpaused(self) -> None:
+        """Wait until items may start."""
+        while self.staff.paused:
+            await self._resumed.wait()
+
+    def start(self, ticket: Ticket[R], worker: Worker) -> None:
+        """An attempt begins."""
+        self.ledger.queued -= 1
+        self.ledger.running += 1
+        ticket.state = _RUNNING
+        ticket.worker = worker
+        worker.started = worker.first = monotonic()
+        worker.attempt = 1
+        terms = ticket.terms
+        if terms is not None and terms.attempts:
+            worker.attempt += terms.attempts
+            worker.first = terms.first
+        elif self.plan.retry is not None:
+            self.plan.retry.begin()
+        if self._room.parked:
+            self._free_room()
+
+    def done(self, ticket: Ticket[R], worker: Worker, value: R) -> None:
+        """The function has returned."""
+        if self.plan.retry is not None and self._retried(ticket, worker, None, value):
+            return
+        self.ledger.running -= 1
+        self.ledger.done += 1
+        self._end(ticket, _DONE, value, monotonic() - worker.first, worker.attempt)
+
+    def failed(self, ticket: Ticket[R], worker: Worker, error: Exception) -> None:
+        """The attempt has failed: there will be another, or the item has failed."""
+        if self.plan.retry is None or not self._retried(ticket, worker, error, None):
+            self._fail(ticket, worker, error)
+
+    def interrupted(self, ticket: Ticket[R], worker: Worker, cut: Cut | None) -> None:
+        """The function has let a cancellation through."""
+        if ticket.state is _QUEUED:  # no function yet: the limiter has cancelled itself
+            ticket.worker = None
+            self._withdraw(ticket, _CANCELLED, None, popped=True)
+        elif cut is Cut.TIMEOUT:
+            timeout = self.plan.timeout
+            text = f"an attempt in pool {self.plan.name!r} took longer than {timeout} s"
+            self.failed(ticket, worker, TimeoutExceededError(text, timeout=timeout))
+        else:
+            self._give_up(worker)
+            if cut is Cut.DEADLINE:
+                self._fail(ticket, worker, _too_late())
+                return
+            self.ledger.running -= 1
+            self.ledger.cancelled += 1
+            self._end(ticket, _CANCELLED, None, monotonic() - worker.first, worker.attempt)
+
+    def resource_failed(self, worker: Worker, error: Exception) -> None:
+        """Report it; fail the item that must not wait for it."""
+        ticket = worker.ticket
+        if not worker.opened and len(self.staff.workers) == 1:
+            ticket = self.take()
+            if ticket is not None:
+                self.start(ticket, worker)
+        if ticket is not None and ticket.state is _RUNNING:
+            worker.ticket = None
+            self.failed(ticket, worker, error)
+        self.staff.resource_failed(worker, error)
+
+    def farewell(self, worker: Worker) -> None:
+        """A worker has ended, however that came about; its item does not end with it."""
+        self.staff.workers.pop(worker.number, None)
+        ticket, worker.ticket = worker.ticket, None
+        if ticket is not None and ticket.state is _QUEUED:
+            ticket.worker = None
+            self.backlog.put_back(ticket)
+        elif ticket is not None:
+            self.interrupted(ticket, worker, worker.cut)
+        if not self.closed and current_effective_deadline() > -inf:
+            self.staff.call_all()
+
+    # ------------------------------------------------------------- moves, called from outside
+
+    def cancel(self, ticket: Ticket[R]) -> bool:
+        """Settle an item that waits; interrupt one that runs."""
+        self.check_loop()
+        if ticket.state is _QUEUED:
+            self._withdraw(ticket, _CANCELLED, None)
+        elif ticket.worker is not None:
+            ticket.worker.interrupt(Cut.CANCEL)
+        return True
+
+    def abandon(self) -> None:
+        """Take nothing in any more and drop all that waits; what runs is ended by its worker."""
+        self.closed = True
+        held = [each.ticket for each in self.staff.workers.values()]
+        waiting = [*self.backlog, *self._pauses, *(each for each in held if each is not None)]
+        for ticket in waiting:
+            if ticket.state is _QUEUED:
+                past = self._past(ticket)
+                self.ledger.queued -= 1
+                self.ledger.dropped += 1
+                self._end(ticket, _CANCELLED, None, *past)
+        self._pauses.clear()
+
+    def finish(self) -> None:
+        """No task is left: settle the rest and let go of everybody who waits."""
+        self.abandon()
+        self.staff.stop()
+        for line in (self._room, self._quiet, self._resumed):
+            line.wake_all()
+
+    async def drained(self) -> None:
+        """Wait until nothing waits or runs, and nobody waits for room."""
+        while self._busy():
+            await self._quiet.wait()
+
+    def resume(self) -> None:
+        """Start items again after a pause."""
+        self.staff.paused = False
+        self._resumed.wake_all()
+        self.staff.call_all()
+
+    def statistics(self) -> PoolStatistics:
+        """Return the figures of this moment."""
+        staff = self.staff
+        per_worker = (each.statistics() for each in staff.workers.values())
+        return self.ledger.snapshot(staff.limit, per_worker)
+
+    # ----------------------------------------------------------- private core: ends of items
+
+    def _end(
+        self, ticket: Ticket[R], state: HandleStatus, value: object, elapsed: float, attempts: int
+    ) -> None:
+        """Settle an item; the counters have been moved already."""
+        terms = ticket.terms
+        if terms is not None:
+            self._let_go(terms)
+        ticket.settle(state, value, elapsed, attempts)
+        if self._quiet.parked:
+            self._notice_quiet()
+
+    def _let_go(self, terms: Terms) -> None:
+        """Drop what an item that has ended holds; its key goes to the next in line."""
+        for timer in (terms.timer, terms.pause):
+            if timer is not None:
+                timer.cancel()
+        if terms.key is None or terms.blocked or self.closed:
+            return
+        follower = self.backlog.release(terms.key)
+        if follower is not None and follower.terms is not None:
+            follower.terms.ready_at = monotonic()
+
+    def _fail(self, ticket: Ticket[R], worker: Worker, error: Exception) -> None:
+        """The item has failed for good."""
+        self.ledger.running -= 1
+        self.ledger.failed += 1
+        self._end(ticket, _FAILED, error, monotonic() - worker.first, worker.attempt)
+        self._report(ticket, worker.attempt, error)
+
+    def _withdraw(
+        self,
+        ticket: Ticket[R],
+        state: HandleStatus,
+        value: Exception | None,
+        *,
+        popped: bool = False,
+    ) -> None:
+        """Settle an item that waits, wherever it does."""
+        worker = ticket.worker
+        past = self._past(ticket)
+        self.ledger.queued -= 1
+        ticket.state = state  # the backlog skips it from now on
+        if state is _FAILED:
+            self.ledger.failed += 1
+        else:
+            self.ledger.cancelled += 1
+        if worker is not None:
+            worker.put_down()
+        elif ticket in self._pauses:
+            self._pauses.remove(ticket)
+        elif not popped:
+            self.backlog.discard(ticket.terms)
+        keyed = ticket.terms is not None and ticket.terms.key is not None
+        self._end(ticket, state, value, *past)
+        self._free_room()
+        if keyed:  # the next of its key may be ready now, and no worker knows
+            self.staff.call_all()
+        if value is not None:
+            self._report(ticket, past[1], value)
+
+    def _overdue(self, ticket: Ticket[R]) -> None:
+        """The deadline of an item is over."""
+        if ticket.state is _QUEUED:
+            self._withdraw(ticket, _FAILED, _too_late())
+        elif ticket.worker is not None:
+            ticket.worker.interrupt(Cut.DEADLINE)
+
+    def _past(self, ticket: Ticket[R]) -> tuple[float, int]:
+        """Return how long and how often an item that waits has been tried, and give it up."""
+        terms = ticket.terms
+        if terms is None or not terms.attempts:
+            return 0.0, 0
+        if self.plan.retry is not None:
+            self.plan.retry.finish(terms.attempts + 1)
+        return monotonic() - terms.first, terms.attempts
+
+    def _report(self, ticket: Ticket[R], attempts: int, error: Exception) -> None:
+        if listening():
+            emit(PoolItemFailed(self.plan.name, ticket.index, attempts, error))
+
+    def _busy(self) -> int:
+        return self.ledger.queued + self.ledger.running + self._reserved
+
+    def _notice_quiet(self) -> None:
+        """Wake those who wait for the end of all work, if it has come."""
+        if not self._busy():
+            self._quiet.wake_all()
+
+    # ---------------------------------------------------------------- private core: retries
+
+    def _give_up(self, worker: Worker) -> None:
+        """Tell the retry that the item ends with this attempt, otherwise than by an error."""
+        if self.plan.retry is not None:
+            self.plan.retry.finish(worker.attempt)
+
+    def _retried(
+        self, ticket: Ticket[R], worker: Worker, error: Exception | None, value: object
+    ) -> bool:
+        """See to another attempt; False if what this one came to is what the item comes to.
+
+        The retry looks at the deadline that is bound in the item's own context.
+        """
+        retry, variables = self.plan.retry, ticket.variables
+        assert retry is not None
+        assert variables is not None
+        if self.closed or worker.cut in {Cut.CANCEL, Cut.DEADLINE}:
+            self._give_up(worker)
+            return False
+        elapsed = monotonic() - worker.first
+        try:
+            if error is None:
+                delay = variables.run(retry.after_result, worker.attempt, value, elapsed)
+            else:
+                delay = variables.run(retry.after_error, worker.attempt, error, elapsed)
+        except Exception as broken:  # of a predicate: an error of the user's like any other
+            self._fail(ticket, worker, broken)
+            return True
+        if delay is not None:
+            self._pause(ticket, worker, delay)
+        return delay is not None
+
+    def _pause(self, ticket: Ticket[R], worker: Worker, delay: float) -> None:
+        """Queue an item again, once its pause is over; it holds no worker meanwhile."""
+        terms = ticket.terms = ticket.terms or Terms()
+        terms.attempts, terms.first = worker.attempt, worker.first
+        self.ledger.running -= 1
+        self.ledger.queued += 1
+        ticket.state = _QUEUED
+        ticket.worker = None
+        self._pauses.add(ticket)
+        terms.pause = call_later(delay, partial(self._due, ticket, terms))
+
+    def _due(self, ticket: Ticket[R], terms: Terms) -> None:
+        """The pause before a retry is over."""
+        terms.pause = None
+        terms.ready_at = monotonic()
+        self._pauses.discard(ticket)
+        self.backlog.put_back(ticket)
+        self.staff.call()
+
+
+def _too_late() -> TimeoutExceededError:
+    return TimeoutExceededError("the deadline of the item has passed")
