@@ -112,10 +112,10 @@ class Bound(Generic[T]):
 
     __slots__ = ("_token", "_value", "_variable")
 
-    def __init__(self, variable: ContextVar[T], value: T) -> None:
+    def __init__(self, variable: ContextVar[T | None], value: T) -> None:
         self._variable = variable
         self._value = value
-        self._token: Token[T] | None = None
+        self._token: Token[T | None] | None = None
 
     def __enter__(self) -> T:
         """Set the value and return it."""
@@ -137,7 +137,7 @@ class Bound(Generic[T]):
             self._token = None
 
 
-def bind_correlation(id: str | None = None) -> Bound[str | None]:
+def bind_correlation(id: str | None = None) -> Bound[str]:
     """Bind a correlation id inside a ``with`` block; the block's value is the id.
 
     Args:
@@ -161,7 +161,7 @@ def bind_deadline(at: float | None) -> Bound[float | None]:
         number("at", at)
     outer = _deadline.get()
     earliest = min((each for each in (at, outer) if each is not None), default=None)
-    return Bound(_deadline, earliest)
+    return Bound[float | None](_deadline, earliest)
 
 
 def push_deadline(at: float) -> Token[float | None] | None:
