@@ -20,8 +20,8 @@ each item; ``workers=2`` on one of them makes a boundary.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Final, final
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, final
 
 from anyio import CancelScope
 
@@ -31,7 +31,7 @@ from aiopatterns.flow.stage import Node, failure
 from aiopatterns.flow.tally import Tally, is_timed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from aiopatterns.flow.stage import Stage
 
@@ -137,15 +137,15 @@ class Flat(Node):
         timed = is_timed(step.started)
         step.started += 1
         began = monotonic() if timed else 0.0
-        outputs = await self._asked(item, self._called(item))
+        outputs: Any = await self._asked(item, self._called(item))
         if outputs is _FAILED:
             return
         if timed:
             step.latency.record(monotonic() - began)
-        if isinstance(outputs, AsyncIterator):
-            complete = await self._stream(item, outputs)
-        else:
+        if _is_finished(outputs):
             complete = await self._spread(outputs)
+        else:
+            complete = await self._stream(item, outputs)
         if complete:
             step.done += 1
 
@@ -153,12 +153,12 @@ class Flat(Node):
         """Take the end of the input; see :class:`Node`."""
         await self._down.end()
 
-    async def _called(self, item: Any) -> list[Any] | tuple[Any, ...] | AsyncIterator[Any]:
+    async def _called(self, item: Any) -> Sequence[Any] | AsyncIterator[Any]:
         """Call the function; return a finished sequence, or an iterator over what it gives."""
         value = self._step.fn(item)
         if hasattr(value, "__await__"):
             value = await value
-        if isinstance(value, (list, tuple)):
+        if _is_finished(value):
             return value
         return as_async_iterator("what the function of flat_map gives", value)
 
@@ -198,6 +198,11 @@ class Flat(Node):
         except BaseException as error:
             await self._step.fail(item, error)
             return _FAILED
+
+
+def _is_finished(outputs: object) -> TypeGuard[Sequence[Any]]:
+    """Whether outputs are there already, so that asking for one more cannot fail or wait."""
+    return isinstance(outputs, (list, tuple))
 
 
 async def close(source: object) -> None:

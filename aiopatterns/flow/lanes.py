@@ -151,7 +151,9 @@ class Lanes(Node):
         if self._ordered:
             self._line.append(entry)
         if self._key is None:
-            self._make_ready(entry)
+            self._ready.append(entry)
+            if self._idle.parked:
+                self._idle.wake()
             return
         entry.key = _NO_KEY
         try:

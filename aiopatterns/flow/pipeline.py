@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 # Enough to keep workers busy over a turn of the loop, little enough to keep memory flat.
@@ -66,7 +66,7 @@ _CAPACITY: Final = 100
 
 
 @final
-class Pipeline(Generic[T]):
+class Pipeline(Generic[T_co]):
     """A chain of stages over a source; immutable.
 
     Args:
@@ -95,7 +95,7 @@ class Pipeline(Generic[T]):
 
     __slots__ = ("_plan",)
 
-    def __init__(self, source: Source[T], *, capacity: int = _CAPACITY, name: str = "pipeline"):
+    def __init__(self, source: Source[T_co], *, capacity: int = _CAPACITY, name: str = "pipeline"):
         allowed = "an iterable, an async iterable or an object receive stream"
         instance("source", source, (Iterable, AsyncIterable), allowed)
         self._plan = Plan(
@@ -107,10 +107,10 @@ class Pipeline(Generic[T]):
     @overload
     def map(
         self,
-        fn: Callable[[T], Awaitable[U]],
+        fn: Callable[[T_co], Awaitable[U]],
         *,
         workers: int | None = ...,
-        key: Callable[[T], Hashable] | None = ...,
+        key: Callable[[T_co], Hashable] | None = ...,
         ordered: bool = ...,
         retry: Retry | None = ...,
         timeout: float | None = ...,
@@ -121,10 +121,10 @@ class Pipeline(Generic[T]):
     @overload
     def map(
         self,
-        fn: Callable[[T], U],
+        fn: Callable[[T_co], U],
         *,
         workers: int | None = ...,
-        key: Callable[[T], Hashable] | None = ...,
+        key: Callable[[T_co], Hashable] | None = ...,
         ordered: bool = ...,
         retry: Retry | None = ...,
         timeout: float | None = ...,
@@ -134,10 +134,10 @@ class Pipeline(Generic[T]):
 
     def map(
         self,
-        fn: Callable[[T], Any],
+        fn: Callable[[T_co], Any],
         *,
         workers: int | None = None,
-        key: Callable[[T], Hashable] | None = None,
+        key: Callable[[T_co], Hashable] | None = None,
         ordered: bool = True,
         retry: Retry | None = None,
         timeout: float | None = None,
@@ -189,16 +189,16 @@ class Pipeline(Generic[T]):
 
     def filter(
         self,
-        predicate: Callable[[T], object],
+        predicate: Callable[[T_co], object],
         *,
         workers: int | None = None,
-        key: Callable[[T], Hashable] | None = None,
+        key: Callable[[T_co], Hashable] | None = None,
         ordered: bool = True,
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "stop",
         executor: Executor | None = None,
-    ) -> Pipeline[T]:
+    ) -> Pipeline[T_co]:
         """Keep the items for which a function gives something true.
 
         Args:
@@ -234,10 +234,10 @@ class Pipeline(Generic[T]):
 
     def flat_map(
         self,
-        fn: Callable[[T], Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]],
+        fn: Callable[[T_co], Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]],
         *,
         workers: int | None = None,
-        key: Callable[[T], Hashable] | None = None,
+        key: Callable[[T_co], Hashable] | None = None,
         ordered: bool = True,
         retry: Retry | None = None,
         timeout: float | None = None,
@@ -282,7 +282,7 @@ class Pipeline(Generic[T]):
         )
         return self._then(stage)
 
-    def batch(self, size: int, *, within: float | None = None) -> Pipeline[list[T]]:
+    def batch(self, size: int, *, within: float | None = None) -> Pipeline[list[T_co]]:
         """Collect items into lists.
 
         Args:
@@ -299,7 +299,7 @@ class Pipeline(Generic[T]):
         """
         return self._then(Batch(size=size, within=within))
 
-    def broadcast(self, *branches: Callable[[Pipeline[T]], Pipeline[U]]) -> Pipeline[U]:
+    def broadcast(self, *branches: Callable[[Pipeline[T_co]], Pipeline[U]]) -> Pipeline[U]:
         """Send every item through each of several branches, and merge what they give.
 
         Args:
@@ -326,7 +326,7 @@ class Pipeline(Generic[T]):
             raise ValueError(msg)
         return self._then(Branches(branches=tuple(self._branch(each) for each in branches)))
 
-    def named(self, name: str) -> Pipeline[T]:
+    def named(self, name: str) -> Pipeline[T_co]:
         """Give the last stage another name than that of its function.
 
         Args:
@@ -344,7 +344,7 @@ class Pipeline(Generic[T]):
 
     # -- running
 
-    async def run(self, into: Sink[T] | None = None) -> PipelineReport:
+    async def run(self, into: Sink[T_co] | None = None) -> PipelineReport:
         """Run the pipeline to the end of its source.
 
         Args:
@@ -360,12 +360,12 @@ class Pipeline(Generic[T]):
 
         Cancellation: all tasks are cancelled and awaited; nothing is left behind.
         """
-        run = PipelineRun[T](self._plan, into=into, reads=False)
+        run = PipelineRun[T_co](self._plan, into=into, reads=False)
         async with run:
             await run.finished()
         return run.statistics()
 
-    def open(self) -> PipelineRun[T]:
+    def open(self) -> PipelineRun[T_co]:
         """Run the pipeline while its results are read.
 
         Returns:
@@ -393,17 +393,18 @@ class Pipeline(Generic[T]):
         return self._with((*self._plan.stages, stage))
 
     def _with(self, stages: tuple[Stage | Batch | Branches, ...]) -> Pipeline[Any]:
-        extended = object.__new__(Pipeline)
-        extended._plan = replace(self._plan, stages=stages)
+        plan = self._plan
+        extended = Pipeline[Any](plan.source, capacity=plan.capacity, name=plan.name)
+        extended._plan = replace(plan, stages=stages)
         return extended
 
-    def _branch(self, branch: Callable[[Pipeline[T]], Pipeline[U]]) -> tuple[Any, ...]:
+    def _branch(self, branch: Callable[[Pipeline[T_co]], Pipeline[U]]) -> tuple[Any, ...]:
         """Return the stages that a branch adds."""
         function("branches", branch)
-        upstream: tuple[T, ...] = _Upstream()
+        upstream: tuple[T_co, ...] = _Upstream()
         return self._added(branch(Pipeline(upstream, name=self._plan.name)), upstream)
 
-    def _added(self, added: Pipeline[Any], upstream: tuple[T, ...]) -> tuple[Any, ...]:
+    def _added(self, added: Pipeline[Any], upstream: tuple[T_co, ...]) -> tuple[Any, ...]:
         if not isinstance(added, Pipeline):
             msg = f"a branch must return the pipeline it was given, extended, not {added!r}"
             raise TypeError(msg)

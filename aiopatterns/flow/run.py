@@ -269,7 +269,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
             self._late.append(self._noted(failure(error)))
 
     def _noted(self, error: Exception) -> Exception:
-        error.add_note(f"in the source of pipeline {self.name!r}, after {self._read} items")
+        error.add_note(f"in the source of pipeline {self.name!r}, after {self._read} item(s)")
         return error
 
     def _fail(self, error: BaseException) -> None:

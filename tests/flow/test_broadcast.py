@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 
 from aiopatterns.core.clock import rng, sleep
@@ -64,10 +66,13 @@ def test_a_branch_runs_ahead_by_the_capacity_only():
 
 
 async def test_broadcasts_nest_and_follow_each_other():
-    def split(p):
-        return p.broadcast(lambda p: p.map(lambda x: x + 1), lambda p: p)
+    def split(p: Pipeline[int]) -> Pipeline[int]:
+        return p.broadcast(lambda p: p.map(plus), lambda p: p)
 
-    pipeline = Pipeline([10]).broadcast(split, lambda p: p.map(lambda x: -x))
+    def plus(x: int) -> int:
+        return x + 1
+
+    pipeline = Pipeline([10]).broadcast(split, lambda p: p.map(operator.neg))
     assert sorted(await collect(split(pipeline))) == [-10, -9, 10, 11, 11, 12]
 
 

@@ -14,7 +14,7 @@ from aiopatterns.flow.tally import Tally
 class Target(Node):
     def __init__(self, log=None):
         self.tally = Tally("target")
-        self.items = []
+        self.items: list[object] = []
         self.log = self.items if log is None else log
         self.ended = False
 

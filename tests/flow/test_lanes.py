@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import anyio
 import pytest
@@ -42,8 +43,8 @@ class Flaky:
 
     def __init__(self, failures, *, took=0.0):
         self.failures = failures
-        self.calls = Counter()
-        self.log = []
+        self.calls: Counter[int] = Counter()
+        self.log: list[int] = []
         self.took = took
 
     async def __call__(self, x):
@@ -166,8 +167,9 @@ async def test_several_workers_for_filter_and_flat_map():
 
     pipeline = Pipeline(range(6)).filter(odd, workers=3).flat_map(two, workers=3)
     assert await collect(pipeline) == [1, -1, 3, -3, 5, -5]
+    no_iterable: Any = abs
     with pytest.raises(TypeError, match="must be an iterable"):
-        await Pipeline([1]).flat_map(abs, workers=2).run()
+        await Pipeline([1]).flat_map(no_iterable, workers=2).run()
 
 
 async def test_a_stream_that_fails_half_way_passes_nothing_on():

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -48,8 +49,8 @@ async def jitter():
 
 def balanced(report: PipelineReport, *, ended: bool = False) -> None:
     """The accounts of every stage and of the whole add up."""
-    each: StageStatistics | PipelineReport
-    for each in (*report.stages, report.output, report):
+    records: list[StageStatistics | PipelineReport] = [*report.stages, report.output, report]
+    for each in records:
         parts = each.processed + each.failed + each.cancelled + each.queued + each.in_flight
         assert each.accepted == parts, each
         assert min(each.processed, each.failed, each.cancelled, each.queued, each.in_flight) >= 0
@@ -179,8 +180,8 @@ async def test_a_pipeline_is_immutable_and_can_be_run_again():
 
 
 async def test_names():
-    pipeline = Pipeline([1]).map(double).named("twice").map(partial(partial(max, 0))).batch(2)
-    pipeline = pipeline.named("rows").broadcast(lambda p: p.map(len)).named("all")
+    rows = Pipeline([1]).map(double).named("twice").map(partial(partial(max, 0))).batch(2)
+    pipeline = rows.named("rows").broadcast(lambda p: p.map(len)).named("all")
     report = await pipeline.run()
     assert [each.name for each in report.stages] == ["twice", "max", "rows", "all", "len"]
     assert repr(pipeline) == ("<Pipeline 'pipeline'.map(twice).map(max).batch(rows).branches(all)>")
@@ -218,36 +219,40 @@ def test_mermaid():
 # ------------------------------------------------------------------------------- bad input
 
 
+anything: Any = Pipeline
+dead_letter: Any = DeadLetter
+empty: Any = Pipeline([])
+
 BAD = [
-    (lambda: Pipeline(3), TypeError, "source must be an iterable"),
-    (lambda: Pipeline([], capacity=0), ValueError, "capacity must be"),
-    (lambda: Pipeline([], capacity=1.5), TypeError, "capacity must be"),
-    (lambda: Pipeline([], name=""), ValueError, "name must be"),
-    (lambda: Pipeline([]).map(3), TypeError, "fn must be a function"),
-    (lambda: Pipeline([]).filter(None), TypeError, "predicate must be a function"),
-    (lambda: Pipeline([]).flat_map("x"), TypeError, "fn must be a function"),
-    (lambda: Pipeline([]).map(double, workers=0), ValueError, "workers must be"),
-    (lambda: Pipeline([]).map(double, workers=True), TypeError, "workers must be"),
-    (lambda: Pipeline([]).map(double, key=3), TypeError, "key must be a function"),
-    (lambda: Pipeline([]).map(double, ordered=1), TypeError, "ordered must be True or False"),
-    (lambda: Pipeline([]).map(double, retry=3), TypeError, "retry must be a Retry or None"),
-    (lambda: Pipeline([]).map(double, timeout=0), ValueError, "timeout must be"),
-    (lambda: Pipeline([]).map(double, timeout=float("nan")), ValueError, "timeout must be"),
-    (lambda: Pipeline([]).map(double, on_error="ignore"), ValueError, "'stop', 'skip'"),
-    (lambda: Pipeline([]).map(double, on_error=None), TypeError, "on_error must be 'stop'"),
-    (lambda: DeadLetter(3), TypeError, "sink must be an async function"),
-    (lambda: Pipeline([]).map(double, executor=3), TypeError, "executor must be an Executor"),
-    (lambda: Pipeline([]).map(double, executor=Threads(1)), TypeError, "double is asynchr"),
-    (lambda: Pipeline([]).batch(0), ValueError, "size must be"),
-    (lambda: Pipeline([]).batch(2.5), TypeError, "size must be"),
-    (lambda: Pipeline([]).batch(2, within=0), ValueError, "within must be"),
-    (lambda: Pipeline([]).broadcast(), ValueError, "branches must be at least one"),
-    (lambda: Pipeline([]).broadcast(3), TypeError, "branches must be a function"),
-    (lambda: Pipeline([]).broadcast(lambda p: 3), TypeError, "a branch must return"),
-    (lambda: Pipeline([]).broadcast(lambda p: Pipeline([])), ValueError, "is another one"),
-    (lambda: Pipeline([]).named("x"), ValueError, "named() names the last stage"),
-    (lambda: Pipeline([]).map(double).named(""), ValueError, "name must be"),
-    (lambda: Pipeline([]).map(double).named(None), TypeError, "name must be"),
+    (lambda: anything(3), TypeError, "source must be an iterable"),
+    (lambda: anything([], capacity=0), ValueError, "capacity must be"),
+    (lambda: anything([], capacity=1.5), TypeError, "capacity must be"),
+    (lambda: anything([], name=""), ValueError, "name must be"),
+    (lambda: empty.map(3), TypeError, "fn must be a function"),
+    (lambda: empty.filter(None), TypeError, "predicate must be a function"),
+    (lambda: empty.flat_map("x"), TypeError, "fn must be a function"),
+    (lambda: empty.map(double, workers=0), ValueError, "workers must be"),
+    (lambda: empty.map(double, workers=True), TypeError, "workers must be"),
+    (lambda: empty.map(double, key=3), TypeError, "key must be a function"),
+    (lambda: empty.map(double, ordered=1), TypeError, "ordered must be True or False"),
+    (lambda: empty.map(double, retry=3), TypeError, "retry must be a Retry or None"),
+    (lambda: empty.map(double, timeout=0), ValueError, "timeout must be"),
+    (lambda: empty.map(double, timeout=float("nan")), ValueError, "timeout must be"),
+    (lambda: empty.map(double, on_error="ignore"), ValueError, "'stop', 'skip'"),
+    (lambda: empty.map(double, on_error=None), TypeError, "on_error must be 'stop'"),
+    (lambda: dead_letter(3), TypeError, "sink must be an async function"),
+    (lambda: empty.map(double, executor=3), TypeError, "executor must be an Executor"),
+    (lambda: empty.map(double, executor=Threads(1)), TypeError, "double is asynchr"),
+    (lambda: empty.batch(0), ValueError, "size must be"),
+    (lambda: empty.batch(2.5), TypeError, "size must be"),
+    (lambda: empty.batch(2, within=0), ValueError, "within must be"),
+    (empty.broadcast, ValueError, "branches must be at least one"),
+    (lambda: empty.broadcast(3), TypeError, "branches must be a function"),
+    (lambda: empty.broadcast(lambda p: 3), TypeError, "a branch must return"),
+    (lambda: empty.broadcast(lambda p: Pipeline([])), ValueError, "is another one"),
+    (lambda: empty.named("x"), ValueError, "named() names the last stage"),
+    (lambda: empty.map(double).named(""), ValueError, "name must be"),
+    (lambda: empty.map(double).named(None), TypeError, "name must be"),
 ]
 
 
@@ -262,8 +267,13 @@ def test_bad_input(make, error, text):
 
 @pytest.mark.promise("flow-bad-input")
 async def test_a_bad_sink_starts_nothing():
-    pulled = []
-    pipeline = Pipeline(pulled.append(x) for x in range(3))
+    pulled: list[int] = []
+
+    def source():
+        pulled.append(1)
+        yield 1
+
+    pipeline: Any = Pipeline(source())
     with pytest.raises(TypeError, match="into must be an async function"):
         await pipeline.run(into=3)
     assert pulled == []
@@ -411,7 +421,7 @@ def everything(dead, saved, fault=lambda: None):
             raise LookupError(x)
         return x
 
-    attempts = defaultdict(int)
+    attempts: defaultdict[int, int] = defaultdict(int)
 
     async def flaky(x):
         fault()
@@ -474,7 +484,7 @@ def check_runs(runs):
 )
 def test_cancelled_everywhere():
     def factory():
-        runs: list[PipelineRun] = []
+        runs: list[PipelineRun[int]] = []
         return Trial(run_watched(everything([], []), runs), partial(check_runs, runs))
 
     cancel_everywhere(factory, minimum=10)
@@ -503,7 +513,7 @@ def test_cancelled_at_every_moment(kind):
     """Not only where the caller waits: at every moment of what goes on inside."""
 
     async def scenario(after):
-        run = PipelineRun(everything([], [])._plan, reads=False)
+        run: PipelineRun[int] = PipelineRun(everything([], [])._plan, reads=False)
 
         async def drive():
             async with run:
@@ -529,10 +539,11 @@ def test_cancelled_at_every_moment(kind):
 @pytest.mark.promise("flow-fail-everywhere", "flow-no-leaks")
 def test_fails_everywhere():
     def factory(fault):
-        runs: list[PipelineRun] = []
+        runs: list[PipelineRun[int]] = []
 
         async def work():
-            dead, saved = [], []
+            dead: list[int] = []
+            saved: list[int] = []
             await run_watched(everything(dead, saved, fault), runs)
             # Only a fault whose item is a dead letter lets the run end well.
             assert len(set(map(abs, saved))) + len(dead) == 12
@@ -545,8 +556,9 @@ def test_fails_everywhere():
 @pytest.mark.promise("flow-seeds", "flow-conservation")
 def test_two_hundred_seeds():
     async def scenario():
-        dead, saved = [], []
-        runs = []
+        dead: list[int] = []
+        saved: list[int] = []
+        runs: list[PipelineRun[int]] = []
         async with leak_guard():
             await run_watched(everything(dead, saved), runs)
         report = runs[0].statistics()

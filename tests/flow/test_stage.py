@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,8 @@ def plain(x):
     return x
 
 
-def stage(**options):
-    return Stage(**{"verb": "map", "fn": plain, "name": "plain"} | options)
+def stage(**options: Any) -> Stage:
+    return Stage(verb="map", fn=plain, name="plain", **options)
 
 
 async def test_stop_raises_the_same_error_with_a_note():
@@ -43,7 +44,7 @@ async def test_stop_raises_the_same_error_with_a_note():
 
 
 async def test_skip_goes_on():
-    assert await stage(on_error="skip").refuse("item", 0, LookupError(), 1) is None
+    await stage(on_error="skip").refuse("item", 0, LookupError(), 1)
 
 
 async def test_a_dead_letter_reaches_a_function_or_a_stream():

@@ -270,7 +270,7 @@ async def test_18_a_source_that_raises_midway_gives_what_it_gave_and_then_its_er
                     got += batch
         assert caught.value is error
         assert got == [0, 1, 2, 3, 4]
-        assert error.__notes__[-1] == "in the source of pipeline 'pipeline', after 5 items"
+        assert error.__notes__[-1] == "in the source of pipeline 'pipeline', after 5 item(s)"
 
 
 @pytest.mark.promise("regression-18-source-fails")
@@ -291,7 +291,7 @@ async def test_18_a_source_that_raises_a_cancellation_fails_the_run():
 
     with pytest.raises(JobCancelledError) as caught:
         await Pipeline(odd()).run()
-    assert caught.value.__notes__ == ["in the source of pipeline 'pipeline', after 1 items"]
+    assert caught.value.__notes__ == ["in the source of pipeline 'pipeline', after 1 item(s)"]
 
 
 def fail_at_two(x):
