@@ -33,7 +33,7 @@ import struct
 import threading
 import traceback
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiopatterns.core.errors import RemoteError
 
@@ -62,13 +62,18 @@ def pack_call(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
         raise TypeError(_culprit(fn, args, error)) from error
 
 
+def _read(body: bytes | bytearray | memoryview) -> Any:
+    """Undo :func:`_framed`, without the length."""
+    return cast("Any", ForkingPickler).loads(body)  # typeshed takes this function for a method
+
+
 def unpack_reply(body: memoryview) -> object:
     """Return what the function returned, or raise what it raised.
 
     Raises:
         Exception: The function's error, or the reason why its answer cannot be read here.
     """
-    done, value = ForkingPickler.loads(body)
+    done, value = _read(body)
     if done:
         return value
     raise value
@@ -90,7 +95,7 @@ def serve(link: socket.socket, initializer: Callable[[], object] | None) -> None
 def _answer_frame(body: bytearray) -> bytes:
     """Do what a frame asks for."""
     try:
-        fn, args = ForkingPickler.loads(body)
+        fn, args = _read(body)
     except Exception as error:
         error.add_note("the call could not be read in the worker process; can it import the names?")
         return _refusal(error)
@@ -116,7 +121,7 @@ def _refusal(error: Exception) -> bytes:
     """Pack an error, or what stands for it if it does not survive pickling."""
     try:
         frame = _framed((False, error))
-        ForkingPickler.loads(frame[HEADER.size :])
+        _read(frame[HEADER.size :])
     except Exception:
         substitute = RemoteError(str(error), type=type(error).__name__)
         for note in getattr(error, "__notes__", ()):

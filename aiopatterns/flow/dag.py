@@ -128,7 +128,11 @@ class Dag:
         """
         if fn is not None:
             return self.add(fn, **options)
-        return cast("_Decorator", lambda each: self.add(each, **options))
+
+        def decorate(each: Callable[..., Any]) -> Task[..., Any, Any]:
+            return self.add(each, **options)
+
+        return cast("_Decorator", decorate)
 
     @overload
     def add(

@@ -341,15 +341,15 @@ class DagRun:
             node.state = TaskState.PENDING
             self._timers[node] = call_later(delay, partial(self._again, node)).cancel
             return
-        attempt = f", attempt {node.attempts}" if node.attempts > 1 else ""
-        error.add_note(f"task {node.task.id!r} of dag {self._plan.name!r}{attempt}")
         node.error = error
+        with suppress(AttributeError):  # an exception may refuse attributes, as frozen ones do
+            error.add_note(f"task {node.task.id!r} of dag {self._plan.name!r}")
         self._settle(node, TaskState.FAILED)
         for name in self._graph.after(node.task.id):
             self._skip(self._nodes[name], node.task.id)
         if self._plan.mode == "fail_fast" and not self._stopped:
             self._failure = error
-            with suppress(AttributeError):  # an exception class with slots has no room for it
+            with suppress(AttributeError):
                 setattr(error, "run", self)  # noqa: B010 - any exception, no declared attribute
             self._stop()
 
@@ -400,10 +400,10 @@ class DagRun:
         timers, self._timers = self._timers, {}
         for node, cancel in timers.items():
             cancel()
-            if node.task.retry is not None:
-                node.task.retry.finish(node.attempts + 1)
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+            assert node.task.retry is not None, "only a retry waits"
+            node.task.retry.finish(node.attempts + 1)
+        assert self._group is not None, "nothing runs before the group does"
+        self._group.cancel_scope.cancel()
 
     # What comes in.
 
@@ -439,7 +439,8 @@ class DagRun:
 
     def _staff(self) -> None:
         """Have somebody look at what is ready."""
-        if not self._line.wake() and self._workers < self._plan.limit and self._group is not None:
+        if not self._line.wake() and self._workers < self._plan.limit:
+            assert self._group is not None, "nothing runs before the group does"
             self._workers += 1
             self._group.start_soon(self._work)
 

@@ -16,13 +16,16 @@ Guarantees:
 
 from __future__ import annotations
 
+import signal
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.child import unpack_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from multiprocessing.process import BaseProcess
 
 __all__ = ["Transport", "WorkerProcess"]
@@ -80,7 +83,8 @@ class WorkerProcess:
         """Start the process, unless it was dismissed before; called in a thread."""
         if self._over:
             return
-        process.start()
+        with _interrupts_held():
+            process.start()
         self._process = process
         if self._over:  # meanwhile
             self.kill()
@@ -177,6 +181,26 @@ class WorkerProcess:
         self.bury()
         self._over = True
         self._turn.wake_all()
+
+
+@contextmanager
+def _interrupts_held() -> Generator[None]:
+    """Keep Ctrl-C from a process, or a fork server, that is started and does not ignore it yet.
+
+    A terminal sends it to the whole group; what is started here inherits this thread's mask, and
+    would otherwise end with a traceback in the middle of its imports.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # begun now, since its begin lets Ctrl-C through again
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _ending(code: int | None) -> str:

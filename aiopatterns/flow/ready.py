@@ -39,10 +39,12 @@ class Startable(Protocol):
     @property
     def rank(self) -> Rank:
         """Its place in the order; smaller goes first."""
+        ...
 
     @property
     def resources(self) -> Mapping[str, int]:
         """What it needs."""
+        ...
 
 
 S = TypeVar("S", bound=Startable)

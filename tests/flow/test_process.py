@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from typing import Any
 
 import pytest
@@ -150,6 +152,18 @@ def test_a_connection_made_too_late_is_closed_at_once():
     transport = FakeTransport()
     worker.connected(transport)
     assert transport.log == ["abort"]
+
+
+@pytest.mark.parametrize("system", ["linux", "win32"])
+def test_ctrl_c_is_held_back_while_a_process_is_started(monkeypatch, system):
+    monkeypatch.setattr(sys, "platform", system)
+    masks = []
+    process = fake_process()
+    process.start = lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    WorkerProcess(ended=lambda _: None).start(process)
+    assert masks == [before | ({signal.SIGINT} if system == "linux" else set())]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_exit_codes_are_told():

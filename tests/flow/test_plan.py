@@ -1,0 +1,55 @@
+"""What a graph hands to a run, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiopatterns.core.errors import DagError
+from aiopatterns.flow.plan import Plan
+from aiopatterns.flow.task import Task
+
+
+def first():
+    return 1
+
+
+def second(first):
+    return first
+
+
+def plan(**changed: Any) -> Plan:
+    tasks: dict[str, Task[..., Any, Any]] = {"first": Task(first), "second": Task(second)}
+    given: dict[str, Any] = {
+        "name": "d",
+        "limit": 2,
+        "resources": {},
+        "tasks": tasks,
+        "inputs": {},
+        "mode": "continue",
+        "store": None,
+        "keep": None,
+    }
+    return Plan(**(given | changed))
+
+
+def test_the_graph():
+    assert plan().graph().order() == ["first", "second"]
+    with pytest.raises(DagError, match="refers to 'nobody'"):
+        plan(tasks={"first": Task(first, after=["nobody"])}).graph()
+
+
+@pytest.mark.promise("flow-bad-input")
+@pytest.mark.parametrize(
+    ("changed", "error", "text"),
+    [
+        ({"inputs": {"first": 1}}, ValueError, "inputs must not have the name of a task: 'first'"),
+        ({"mode": "hope"}, ValueError, "mode must be one of 'fail_fast', 'continue'"),
+        ({"store": {}}, TypeError, "store must be an object with async get and set"),
+        ({"keep": frozenset({"third"})}, ValueError, "keep must name tasks.*'third' is none"),
+    ],
+)
+def test_bad_input(changed, error, text):
+    with pytest.raises(error, match=text):
+        plan(**changed)
