@@ -60,6 +60,7 @@ bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.
 
 stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
 	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
+	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
 
 docs: $(DEV)/.ready ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
@@ -69,6 +70,7 @@ wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 
 promises: more seeds, longer runs
 	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
+	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
 
 docs: $(DEV)/.ready ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet

@@ -61,7 +61,7 @@ async def main(requests: int) -> None:
 
     def count(event: Event) -> None:
         nonlocal retries
-        retries += event.name == "aiopatterns.pool.retry_scheduled"
+        retries += event.name == "aiopatterns.retry.scheduled"
 
     async with (
         shaky_service(seed=7) as (url, given),
@@ -98,7 +98,7 @@ async def main(requests: int) -> None:
 
     assert sorted(int(each["item"]) for each in answers) == list(range(requests))
     assert statuses["200"] == requests == figures.done
-    assert given[503] == statuses["503"] > 0
+    assert given[503] >= statuses["503"] > 0
     print(f"requests    {requests:,} done, 0 lost, {requests / elapsed:,.0f} a second")
     print(f"latency     p50 {figures.p50:.4f} s, p95 {figures.p95:.4f} s, p99 {figures.p99:.4f} s")
     print(f"statuses    {dict(sorted(statuses.items()))}, retries {retries}")
