@@ -52,8 +52,8 @@ def run(options: Namespace) -> int:
     executor = _executor(options)
     corpus = _corpus(options.path)
     with ExitStack() as stack:
-        report = stack.enter_context(_reserved("--report", options.report))
-        trace = options.trace and stack.enter_context(_reserved("--trace", options.trace))
+        report = _reserved(stack, "--report", options.report)
+        trace = _reserved(stack, "--trace", options.trace) if options.trace else None
         processor = DataProcessor(corpus, executor=executor, report=report)
         view = view_for(json=options.json)
         uvloop = {"use_uvloop": find_spec("uvloop") is not None}
@@ -98,14 +98,12 @@ def _corpus(path: str | None) -> Corpus:
         raise UsageError(f"{error.strerror}: {path}") from error
 
 
-def _reserved(option: str, path: str) -> Output:
+def _reserved(stack: ExitStack, option: str, path: str) -> Output:
     """Make sure that a file can be written before the work begins."""
-    output = Output(path)
     try:
-        output.reserve()
+        return stack.enter_context(Output(path))
     except OSError as error:
         raise UsageError(f"{option} cannot be written: {error.strerror}: {path}") from error
-    return output
 
 
 async def _work(processor: DataProcessor, view: View) -> Analysis:

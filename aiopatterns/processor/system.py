@@ -25,7 +25,6 @@ Non-guarantees: files that change during the run are counted in the state each s
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +39,7 @@ from aiopatterns.flow.mapreduce import map_reduce
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.processor import stages, tokens
-from aiopatterns.processor.analysis import add_counted, analyse, catalogue, entries
+from aiopatterns.processor.analysis import add, add_counted, analyse, catalogue, entries
 from aiopatterns.processor.corpus import CHUNK_BYTES, Corpus, cut, plan
 from aiopatterns.processor.progress import Progress
 from aiopatterns.processor.report import render_report
@@ -75,7 +74,7 @@ class _Lexicon:
     """What processing gives: the chunks it went by, and what was in them."""
 
     chunks: tuple[Chunk, ...]
-    names: Counter[str]
+    names: dict[str, int]
     volume: Volume
     troubles: tuple[Trouble, ...]
 
@@ -181,7 +180,7 @@ class DataProcessor:
         chunks = (*cut(entries(ingestion), str(self.corpus.root), self._chunk_bytes),)
         with self.progress.stage("processing"):
             self.progress.expect("processing", chunks)
-            names: Counter[str] = Counter()
+            names: dict[str, int] = {}
             volumes: list[Volume] = []
             troubles: list[Trouble] = []
             async with WorkerPool(
@@ -193,7 +192,7 @@ class DataProcessor:
             ) as pool:
                 for handle in [await pool.submit(each, priority=each.size) for each in chunks]:
                     part: Processed = await handle
-                    names.update(tokens.unpack(part.names))
+                    add(names, tokens.unpack(part.names))
                     volumes.append(part.volume)
                     troubles += part.troubles
             volume = Volume(*map(sum, zip(*volumes, strict=True)))
@@ -208,7 +207,7 @@ class DataProcessor:
                 self._fed(processing.chunks),
                 partial(stages.timed, stages.count),
                 partial(self._fold, processing.chunks, troubles),
-                initial=dict[str, Counter[str]],
+                initial=dict[str, dict[str, int]],
                 chunk=1,
                 executor=self._executor,
             )
@@ -250,9 +249,9 @@ class DataProcessor:
         self,
         chunks: tuple[Chunk, ...],
         troubles: list[Trouble],
-        packages: dict[str, Counter[str]],
+        packages: dict[str, dict[str, int]],
         timed: Timed[Counted],
-    ) -> dict[str, Counter[str]]:
+    ) -> dict[str, dict[str, int]]:
         """Add one task's vocabularies to the total, and keep the record of the task."""
         self.progress.finish("analysis", chunks[timed.task], timed)
         troubles += timed.value.troubles

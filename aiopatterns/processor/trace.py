@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["render_trace"]
 
 _STAGES_TRACK: Final = 0
-# Of two events at one instant an end comes before the begin that follows it.
-_ORDER: Final = {"M": 0, "e": 1, "f": 2, "E": 3, "b": 4, "B": 5, "s": 6, "C": 7}
 
 Event = dict[str, object]
 
@@ -45,17 +43,19 @@ def render_trace(progress: Progress) -> str:
     """
     snapshot = progress.snapshot()
     lanes = {lane: number for number, (lane, _) in enumerate(snapshot.lanes, 1)}
+    spans = sorted(progress.spans, key=lambda each: each.start)
     events = [
         *_titles(lanes),
         *_stages(snapshot),
-        *_tasks(progress.spans, lanes),
-        *_arrows(progress.spans, lanes),
+        *_tasks(spans, lanes),
+        *_arrows(spans, lanes),
         *_queues(progress.samples),
     ]
     process = os.getpid()
     for each in events:
         each["pid"] = process
-    events.sort(key=lambda each: (each["ts"], _ORDER[str(each["ph"])]))
+    # Stable: on each track events were made in order, which equal times must not change.
+    events.sort(key=lambda each: cast("float", each["ts"]))
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
@@ -95,7 +95,7 @@ def _arrows(spans: Sequence[Span], lanes: dict[str, int]) -> Iterator[Event]:
         if each.stage == "analysis" and each.task in begun:
             source = begun[each.task]
             common = {"cat": "chunk", "id": each.task}
-            yield _event("s", "chunk", source.end, lanes[source.lane], **common)
+            yield _event("s", "chunk", source.start, lanes[source.lane], **common)
             yield _event("f", "chunk", each.start, lanes[each.lane], bp="e", **common)
 
 

@@ -82,7 +82,7 @@ def make_tree(root: Path) -> Path:
     """A tree with one of each: sources, prose, a binary, bad UTF-8, copies, links, an empty one."""
     files = {
         "alpha/one.py": SOURCE.encode(),
-        "alpha/two.py": b"x = 'unterminated\ny = \"\"\"never closed\nvalue = 1",
+        "alpha/two.py": b'x = \'unterminated\ny = """never closed\nvalue = 1',
         "alpha/copy.py": SOURCE.encode(),
         "beta/deep/er/notes.txt": "Straße İstanbul ½ x²y\r\nzwei Wörter_und 3zahlen\n".encode(),
         "beta/latin.txt": "caf\xe9 au lait\n".encode("latin-1"),

@@ -66,7 +66,7 @@ def test_the_largest_waste_comes_first():
 
 
 def test_counts_of_a_package_add_up():
-    packages: dict[str, Counter[str]] = {}
+    packages: dict[str, dict[str, int]] = {}
     add_counted(packages, Counted((("a", bag({"x": 1})), ("b", bag({"y": 2}))), ()))
     assert add_counted(packages, Counted((("a", bag({"x": 2, "z": 1})),), ())) == {
         "a": {"x": 3, "z": 1},

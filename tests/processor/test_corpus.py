@@ -63,7 +63,7 @@ def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         Corpus.at(tmp_path / "none")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="path must be a folder or a regular file, not .*pipe"):
+    with pytest.raises(ValueError, match=r"path must be a folder or a regular file, not .*pipe"):
         Corpus.at(tmp_path / "pipe")
     with pytest.raises(TypeError, match="path must be a path, not 3"):
         Corpus.at(3)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -88,12 +89,12 @@ def test_a_file_that_must_not_be_written_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.promise("processor-full-disk")
 def test_a_device_is_written_to_and_never_replaced():
-    device = os.stat("/dev/full").st_rdev
+    device = Path("/dev/full").stat().st_rdev
     output = Output("/dev/full")
     output.reserve()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         output.write("x")
-    assert os.stat("/dev/full").st_rdev == device
+    assert Path("/dev/full").stat().st_rdev == device
     Output("/dev/null").write("x")
 
 

@@ -15,7 +15,8 @@ def test_sizes(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (12, "12"), (3_552_120, "3.55 M"), (1.5e9, "1.5 G"), (95_723, "95.7 k")]
+    ("value", "text"),
+    [(0, "0"), (12, "12"), (3_552_120, "3.55 M"), (1.5e9, "1.5 G"), (95_723, "95.7 k")],
 )
 def test_short_counts(value, text):
     assert units.short(value) == text
@@ -36,4 +37,7 @@ def test_counts_have_separators():
 
 def test_paths_are_printable():
     assert units.printable("a/b ü.py") == "a/b ü.py"
-    assert units.printable("a\x1b[31m\n\udcff") == "a\N{REPLACEMENT CHARACTER}[31m" + "\N{REPLACEMENT CHARACTER}" * 2
+    assert (
+        units.printable("a\x1b[31m\n\udcff")
+        == "a\N{REPLACEMENT CHARACTER}[31m" + "\N{REPLACEMENT CHARACTER}" * 2
+    )

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aiopatterns
+from aiopatterns.cli import app
+from aiopatterns.cli.app import DONE, FAILED, INTERRUPTED, USAGE, complain, main
+
+
+def said(capsys) -> str:
+    """Standard error holds exactly one line."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND (see aiopatterns --help)"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["run", "--workers", "0"], "argument --workers: must be a whole number >= 1, not '0'"),
+        (["run", "--workers", "two"], "must be a whole number >= 1, not 'two'"),
+        (["run", "a", "b"], "unrecognized arguments: b"),
+        (["--nonsense"], "COMMAND"),
+    ],
+)
+def test_bad_usage_is_one_line_and_code_2(argv, message, capsys):
+    assert main(argv) == USAGE
+    line = said(capsys)
+    assert line.startswith("aiopatterns: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["doctor", "-h"], ["--version"]])
+def test_help_and_version_go_to_standard_output(argv, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    assert left.value.code == 0
+    out, err = capsys.readouterr()
+    assert out
+    assert err == ""
+    if argv == ["--version"]:
+        assert out == f"aiopatterns {aiopatterns.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("two\nlines"), USAGE, "two lines"),
+        (app.UsageError("no"), USAGE, "no"),
+        (KeyError(), FAILED, "KeyError"),
+        (
+            OSError(28, "No space left on device", "x.html"),
+            FAILED,
+            "No space left on device: x.html",
+        ),
+        (OSError(28, "No space left on device"), FAILED, "No space left on device"),
+        (OSError("odd"), FAILED, "odd"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+    ],
+)
+def test_errors_have_their_code_and_line(error, code, line, capsys, monkeypatch):
+    def dispatch(options):
+        raise error
+
+    monkeypatch.setattr(app, "_dispatch", dispatch)
+    assert main(["doctor"]) == code
+    assert said(capsys) == f"aiopatterns: {line}"
+
+
+@pytest.mark.parametrize("argv", [["--debug", "doctor"], ["doctor", "--debug"]])
+def test_debug_shows_the_traceback(argv, capsys, monkeypatch):
+    def dispatch(options):
+        raise KeyError("why")
+
+    monkeypatch.setattr(app, "_dispatch", dispatch)
+    assert main(argv) == FAILED
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_arguments_come_from_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["aiopatterns", "doctor"])
+    assert main() == DONE
+    assert "python" in capsys.readouterr().out
+
+
+def test_a_closed_standard_error_is_no_error(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stderr, "write", refuse)
+    assert complain("what", 7) == 7
+
+
+def shell(*argv: str, **more) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aiopatterns", *argv],
+        text=True, stderr=subprocess.PIPE, timeout=20, check=False, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.promise("processor-full-disk")
+def test_standard_output_on_a_full_disk_is_one_line():
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = shell("doctor", stdout=full)
+    assert done.returncode == FAILED
+    assert done.stderr == "aiopatterns: No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_one_line():
+    read, write = os.pipe()
+    os.close(read)
+    done = shell("doctor", stdout=write)
+    os.close(write)
+    assert done.returncode == FAILED
+    assert done.stderr == "aiopatterns: Broken pipe\n"
+
+
+def test_the_module_is_the_command():
+    done = shell("--version", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"aiopatterns {aiopatterns.__version__}\n"
