@@ -155,9 +155,12 @@ class Flat(Node):
 
     async def _called(self, item: Any) -> Sequence[Any] | AsyncIterator[Any]:
         """Call the function; return a finished sequence, or an iterator over what it gives."""
-        value = self._step.fn(item)
-        if hasattr(value, "__await__"):
-            value = await value
+        try:
+            value = self._step.fn(item)
+            if hasattr(value, "__await__"):
+                value = await value
+        except StopAsyncIteration as error:  # not the end of its outputs: there are none
+            raise failure(error) from error
         if _is_finished(value):
             return value
         return as_async_iterator("what the function of flat_map gives", value)

@@ -275,7 +275,7 @@ class Lanes(Node):
     async def _take_over(self, entry: _Entry, outcome: Outcome[Any], elapsed: float) -> None:
         """Go on with what an executor answered for one item."""
         if isinstance(outcome, Err):
-            await self._failed(entry, outcome.error)
+            await self._failed(entry, failure(outcome.error))
             return
         try:
             outputs = await self._outputs(entry.item, outcome.value)
@@ -377,7 +377,7 @@ class Lanes(Node):
         try:
             delay = self._delay(entry, error)
         except Exception as broken:  # the user's predicate or backoff
-            delay, error = None, broken
+            delay, error = None, failure(broken)
         if delay is None:
             await self._give_up(entry, error)
             return

@@ -210,14 +210,18 @@ class PipelineRun(Owner, AsyncIterator[T]):
         """Run everything; keep the first error for whoever reads or waits."""
         try:
             async with AsyncExitStack() as opened:
-                for executor in self._executors:
-                    if executor.state is not OwnerState.RUNNING:
-                        await opened.enter_async_context(executor)
+                await self._open_executors(opened)
                 await self._move()
         except Exception as error:
             self._fail(error)
         finally:
             self._conclude()
+
+    async def _open_executors(self, opened: AsyncExitStack) -> None:
+        """Open what is not open already, until the run is over."""
+        for executor in self._executors:
+            if executor.state is not OwnerState.RUNNING:
+                await opened.enter_async_context(executor)
 
     async def _move(self) -> None:
         """Move all items from the source to the output."""

@@ -239,6 +239,11 @@ def failure(error: BaseException) -> Exception:
         BaseException: ``error`` itself, if it is no failure of an item: a cancellation that was
             asked for, or something like ``KeyboardInterrupt``.
     """
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        # Leaving a coroutine or ``__anext__``, they would end a loop (PEP 479 has the same answer).
+        problem: Exception = RuntimeError(f"the function raised {type(error).__name__}")
+        problem.__cause__ = error
+        return problem
     if isinstance(error, Exception):
         return error
     if isinstance(error, get_cancelled_exc_class()) and not cancel_requested():

@@ -47,8 +47,9 @@ class StageStatistics:
         cancelled: Items that were waiting or running when the run was given up.
         queued: Items that wait: for room, for a worker, for a retry, for their batch.
         in_flight: Items whose function runs now.
-        p50: Median of the seconds that the function took; None before the first. For a batch:
-            seconds from its first item until it was taken.
+        p50: Median of the seconds that the function took; None before the first. For a generator
+            in a fused ``flat_map`` that is the time until it was there, not that of its outputs.
+            For a batch: seconds from its first item until it was taken.
         p99: 99th percentile of the same.
     """
 

@@ -490,6 +490,16 @@ def test_cancelled_everywhere():
     cancel_everywhere(factory, minimum=10)
 
 
+@pytest.mark.promise("flow-cancel-native", "flow-no-leaks")
+def test_cancelled_twice_everywhere():
+    def factory():
+        runs: list[PipelineRun[int]] = []
+        small = Pipeline(range(3), capacity=1).map(double, workers=2).batch(2, within=1.0)
+        return Trial(run_watched(small, runs), partial(check_runs, runs))
+
+    cancel_everywhere(factory, kinds=["native-twice"], minimum=3)
+
+
 @pytest.mark.promise("flow-cancel-native", "flow-cancel-scope", "flow-cancel-timeout")
 def test_run_cancelled_everywhere():
     def factory():

@@ -8,6 +8,7 @@ from aiopatterns.core.clock import sleep, yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.flow.channel import Channel
+from aiopatterns.flow.executors import Inline
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.testing import leak_guard, simulate
 
@@ -104,6 +105,27 @@ async def test_a_failing_sink_stops_the_run():
     with pytest.raises(LookupError) as caught:
         await Pipeline(range(9)).map(abs, workers=2).run(into=save)
     assert caught.value.__notes__ == ["in stage 'output', item 3"]
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"executor": Inline()}])
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+async def test_a_function_that_would_end_a_loop_fails_its_item(options, kind):
+    def stop(x):
+        if x == 2:
+            raise kind
+        return [x]
+
+    async def stop_later(x):
+        return stop(x)
+
+    for fn in (stop, stop_later):
+        for verb in ("map", "flat_map"):
+            pipeline = getattr(Pipeline(range(4)), verb)(fn, **options)
+            async with pipeline.open() as results:
+                with pytest.raises(RuntimeError, match=kind.__name__):
+                    assert len([x async for x in results]) < 3
+            skipping = getattr(Pipeline(range(4)), verb)(fn, on_error="skip", **options)
+            assert (await skipping.run()).delivered == 3
 
 
 async def test_a_closed_sink_stops_the_run():

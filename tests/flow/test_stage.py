@@ -100,6 +100,15 @@ async def test_errors_are_failures_as_they_are():
     assert not is_stray_cancel(error)
 
 
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+async def test_what_would_end_a_loop_is_a_failure_by_another_name(kind):
+    stop = kind()
+    problem = caught_by_failure(stop)
+    assert isinstance(problem, RuntimeError)
+    assert str(problem) == f"the function raised {kind.__name__}"
+    assert problem.__cause__ is stop
+
+
 async def test_a_cancellation_nobody_asked_for_is_a_failure():
     stray = asyncio.CancelledError()
     problem = caught_by_failure(stray)
