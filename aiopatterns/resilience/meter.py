@@ -300,6 +300,14 @@ class Window(Meter):
         self._slices: deque[_Slice] = deque()
         self._used = 0.0
 
+    def claim(self, cost: float, now: float) -> float:
+        """Take ``cost`` and return 0 if it is there and nobody waits; else take nothing."""
+        self._forget(now)
+        if self._used + cost > self._limit or self.line:
+            return super().claim(cost, now)
+        self.take(cost, now)
+        return 0.0
+
     def short(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` is there (0 or less: it is), whoever waits."""
         self._forget(now)

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import update_wrapper
-from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction
+from inspect import CO_COROUTINE, isasyncgenfunction, isawaitable, iscoroutinefunction
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, overload
 
@@ -145,10 +145,13 @@ class Policy(ABC):
 
         Complexity: builds the closure anew, about 0.2 us; decorate what is called often.
         """
-        if _is(isasyncgenfunction, fn):
-            msg = f"{_name(fn)} is an async generator function; decorate it instead of calling it"
-            raise TypeError(msg)
-        return self.wrap(_async(fn, strict=False))(*args, **kwargs)
+        code = getattr(fn, "__code__", None)
+        if code is None or not code.co_flags & CO_COROUTINE:  # else it is what it should be
+            if _is(isasyncgenfunction, fn):
+                msg = f"{_name(fn)} is an async generator function; decorate it, do not call it"
+                raise TypeError(msg)
+            fn = _async(fn, strict=False)
+        return self.wrap(fn)(*args, **kwargs)
 
 
 def _opening(

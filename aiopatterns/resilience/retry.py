@@ -347,6 +347,9 @@ class Retry(Policy):
         """
         count("attempt", attempt)
         non_negative("elapsed", elapsed)
+        return self._decide(attempt, error, elapsed)
+
+    def _decide(self, attempt: int, error: Exception | None, elapsed: float) -> Again | Stop:
         budget = self._budget
         if budget is not None and attempt > 1:
             budget.finish_extra()
@@ -478,7 +481,7 @@ class Retry(Policy):
 
     def after_error(self, attempt: int, error: Exception, elapsed: float) -> float | None:
         """Return the wait before the next attempt; None, and a note on ``error``, to stop."""
-        verdict = self.decide(attempt, error, elapsed)
+        verdict = self._decide(attempt, error, elapsed)
         if isinstance(verdict, Again):
             return verdict.delay
         if verdict.reason != "error":
@@ -494,7 +497,7 @@ class Retry(Policy):
         finally:
             if not unwanted:
                 self.finish(attempt)
-        verdict = self.decide(attempt, None, elapsed) if unwanted else None
+        verdict = self._decide(attempt, None, elapsed) if unwanted else None
         return verdict.delay if isinstance(verdict, Again) else None
 
 

@@ -172,12 +172,11 @@ class TimeoutScope:
         ends: When the time is over, if that is not the budget from now.
     """
 
-    __slots__ = ("_alarms", "_ends", "_expire", "_scope", "_timeout", "_timer", "_token")
+    __slots__ = ("_disarm", "_ends", "_expire", "_scope", "_timeout", "_token")
 
     def __init__(self, timeout: Timeout, ends: float | None = None) -> None:
         self._timeout = timeout
         self._ends = ends
-        self._timer: Callable[[], None] | None = None  # cancels it
 
     def __enter__(self) -> Self:
         """Start the clock and bind the deadline.
@@ -186,17 +185,20 @@ class TimeoutScope:
             TimeoutExceededError: The time is over already.
         """
         ends = self._ends
-        self._scope, self._alarms = self._timeout.fresh()
-        self._expire = self._scope.cancel
+        scope, alarms = self._timeout.fresh()
+        expire = scope.cancel
         if ends is None:
-            self._scope.__enter__()
-            ends = self._alarms.arm(self._expire)
+            scope.__enter__()
+            ends = alarms.arm(expire)
+            self._disarm: Callable[[Callable[[], object]], object] = alarms.disarm
         else:
             left = ends - monotonic()
             if left <= 0:
                 raise self._expired()
-            self._scope.__enter__()
-            self._timer = call_later(left, self._expire).cancel
+            scope.__enter__()
+            timer = call_later(left, expire)
+            self._disarm = lambda _: timer.cancel()
+        self._scope, self._expire = scope, expire
         self._token = push_deadline(ends)
         return self
 
@@ -211,10 +213,7 @@ class TimeoutScope:
         Raises:
             TimeoutExceededError: This scope, and nothing else, cancelled the work.
         """
-        if self._timer is None:
-            self._alarms.disarm(self._expire)
-        else:
-            self._timer()
+        self._disarm(self._expire)
         pop_deadline(self._token)
         if self._scope.__exit__(exc_type, exc, traceback):
             raise self._expired() from exc
