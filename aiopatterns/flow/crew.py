@@ -18,7 +18,6 @@ if there was one.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextvars import copy_context
@@ -26,17 +25,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, final
 
-from anyio import current_effective_deadline, get_cancelled_exc_class
-
 from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.context import run_in
-from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.waiters import Waiters
+from aiopatterns.flow.calls import (
+    NotAsyncError,
+    blame,
+    blame_source,
+    called,
+    own_cancellation,
+    own_error,
+    untouched,
+)
+from aiopatterns.flow.lane import TURN, Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-    from contextvars import Context
 
     from anyio import TaskHandle
     from anyio.abc import TaskGroup
@@ -45,20 +50,7 @@ if TYPE_CHECKING:
     from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.timeout import TimeoutScope
 
-__all__ = [
-    "TURN",
-    "Crew",
-    "Errors",
-    "Job",
-    "MapStatistics",
-    "Plan",
-    "blame",
-    "blame_source",
-    "called",
-    "own_cancellation",
-    "own_error",
-    "untouched",
-]
+__all__ = ["GROWTH", "Crew", "Errors", "MapStatistics", "Plan"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,8 +58,6 @@ Y = TypeVar("Y")
 
 Errors: TypeAlias = Literal["raise", "collect", "skip"]
 
-# Calls or reads that never suspend, until the loop is given a turn (as in flow.channel).
-TURN: Final = 64
 # Workers that a worker starts with its first item: all are up in log2(limit) turns of the loop,
 # and few are started for few items.
 GROWTH: Final = 2
@@ -119,23 +109,6 @@ class MapStatistics:
 
 
 @final
-class Job(Generic[T, Y]):
-    """One item on its way."""
-
-    __slots__ = ("attempts", "finished", "index", "item", "skipped", "started", "value")
-
-    value: Y
-
-    def __init__(self, item: T, index: int) -> None:
-        self.item = item
-        self.index = index
-        self.attempts = 0
-        self.started = 0.0
-        self.finished = False
-        self.skipped = False
-
-
-@final
 class Crew(Generic[T, Y]):
     """One run of a plan, on one loop.
 
@@ -154,14 +127,8 @@ class Crew(Generic[T, Y]):
         "_handles",
         "_hired",
         "_idle",
-        "_lane",
-        "_open",
-        "_others",
-        "_over",
         "_plain",
         "_plan",
-        "_readers",
-        "_reads_left",
         "_ready",
         "_retries",
         "_room",
@@ -174,7 +141,7 @@ class Crew(Generic[T, Y]):
         "_turns_left",
         "_variables",
         "closing",
-        "failure",
+        "lane",
     )
 
     def __init__(self, plan: Plan[T], tasks: TaskGroup) -> None:
@@ -185,53 +152,26 @@ class Crew(Generic[T, Y]):
         self._plain: Iterator[T] | None = None
         self._ready: deque[Job[T, Y]] = deque()
         self._timers: dict[Job[T, Y], Callable[[], None]] = {}
-        self._lane: deque[Job[T, Y]] = deque()
         self._handles: list[TaskHandle[None]] = []
         self._idle = Waiters()
-        self._room: Waiters | None = None
-        self._readers = Waiters()
+        self._room = Waiters() if isinstance(plan.items, AsyncIterable) else None
+        hungry = self._idle if self._room is None else self._room
+        self.lane: Lane[T, Y] = Lane(ordered=plan.ordered, hungry=hungry, read=self._make_room)
         self._accepted = self._done = self._failed = self._cancelled = self._retries = 0
-        self._running = self._open = self._others = self._hired = self._alive = 0
+        self._running = self._hired = self._alive = 0
         self._roused = 0  # workers that were woken and have not run yet
-        self._turns_left = self._reads_left = TURN
-        self._exhausted = self._stopped = self._over = False
-        self.failure: Exception | None = None
+        self._turns_left = TURN
+        self._exhausted = self._stopped = False
         self.closing: Exception | None = None
 
     def start(self) -> None:
         """Start the first workers, which start the others."""
         items = self._plan.items
         if isinstance(items, AsyncIterable):
-            self._room = Waiters()
-            self._spawn(self._pull(aiter(items), self._room))
+            self._spawn(self._pull(aiter(items)))
         else:
             self._plain = iter(items)
         self._hire()
-
-    async def read(self) -> Y:
-        """Return the next result.
-
-        Raises:
-            StopAsyncIteration: There is none any more.
-            Exception: The first failure, or the source's error; raised once.
-
-        Cancellation: nothing was read.
-        """
-        lane = self._lane
-        while True:
-            if self._reads_left <= 0 or not lane or not lane[0].finished:
-                await self._arrival()
-            self._reads_left -= 1
-            job = lane.popleft()
-            self._open -= 1
-            if self._room is not None:
-                self._room.wake()
-            elif self._idle.parked:
-                self._rouse()
-            if self._readers.parked and lane and lane[0].finished:
-                self._readers.wake()
-            if not job.skipped:
-                return job.value
 
     def stop(self) -> None:
         """Give everything up that is not finished, and cancel the workers."""
@@ -254,11 +194,6 @@ class Crew(Generic[T, Y]):
         if self._room is not None:
             self._room.wake_all()
 
-    def end(self) -> None:
-        """End the run: readers get what is finished, then the failure or the end."""
-        self._over = True
-        self._readers.wake_all()
-
     def statistics(self) -> MapStatistics:
         """Return the figures of this moment."""
         return MapStatistics(
@@ -268,7 +203,7 @@ class Crew(Generic[T, Y]):
             cancelled=self._cancelled,
             queued=len(self._ready) + len(self._timers),
             running=self._running,
-            unread=sum(job.finished for job in self._lane),
+            unread=self.lane.unread(),
             retries=self._retries,
         )
 
@@ -288,7 +223,7 @@ class Crew(Generic[T, Y]):
         """Count one task fewer; the last one ends the run."""
         self._alive -= 1
         if not self._alive:
-            self.end()
+            self.lane.end()
 
     async def _work(self) -> None:
         """Be a worker."""
@@ -324,10 +259,9 @@ class Crew(Generic[T, Y]):
 
     async def _apart(self, job: Job[T, Y]) -> Any:
         """Make the call in a context of its own, and within the time of all its attempts."""
-        plan = self._plan
-        work = called(plan.fn, job.item)
-        if plan.retry is not None and (scope := plan.retry.scope(job.started)) is not None:
-            work = _within(scope, work)
+        fn, retry = self._plan.fn, self._plan.retry
+        scope = None if retry is None else retry.scope(job.started)
+        work = called(fn, job.item) if scope is None else _within(scope, fn, job.item)
         return await run_in(self._variables.copy(), work)
 
     async def _next_later(self) -> Job[T, Y] | None:
@@ -352,7 +286,7 @@ class Crew(Generic[T, Y]):
             self._roused += 1
 
     def _next_exists(self) -> bool:
-        return bool(self._ready) or (self._plain is not None and self._open < self._plan.window)
+        return bool(self._ready) or (self._plain is not None and self.lane.open < self._plan.window)
 
     def _next(self) -> Job[T, Y] | None:
         """Begin the next attempt that may begin now, if there is one."""
@@ -362,7 +296,7 @@ class Crew(Generic[T, Y]):
             job = self._ready.popleft()
             if self._room is not None:
                 self._room.wake()
-        elif self._plain is None or self._open >= self._plan.window:
+        elif self._plain is None or self.lane.open >= self._plan.window:
             return None
         elif (advanced := self._advance(self._plain)) is not None:
             job = advanced
@@ -393,15 +327,10 @@ class Crew(Generic[T, Y]):
         self._exhausted = True
         return None
 
-    async def _pull(self, source: AsyncIterator[T], room: Waiters) -> None:
+    async def _pull(self, source: AsyncIterator[T]) -> None:
         """Take the items of an async source; alone, and only as far ahead as is allowed."""
         try:
-            async for item in source:
-                self._ready.append(self._admit(item))
-                self._rouse()
-                await self._until(room)
-                if self._stopped:
-                    break
+            await self._feed(source)
         except Exception as error:
             self._source_failed(error)
         finally:
@@ -412,14 +341,23 @@ class Crew(Generic[T, Y]):
                 self._idle.wake_all()
                 self._left()
 
-    async def _until(self, room: Waiters) -> None:
+    async def _feed(self, source: AsyncIterator[T]) -> None:
+        async for item in source:
+            self._ready.append(self._admit(item))
+            self._rouse()
+            await self._until_room()
+            if self._stopped:
+                return
+
+    async def _until_room(self) -> None:
         """Wait until one more item may be taken from an async source."""
+        room, window, limit = self._room, self._plan.window, self._plan.limit
+        assert room is not None
         self._turns_left -= 1
         if self._turns_left <= 0:
             self._turns_left = TURN
             await yield_now()
-        plan = self._plan
-        while not self._stopped and (self._open >= plan.window or len(self._ready) >= plan.limit):
+        while not self._stopped and (self.lane.open >= window or len(self._ready) >= limit):
             await room.wait()
 
     async def _close(self, source: AsyncIterator[T]) -> None:
@@ -434,13 +372,11 @@ class Crew(Generic[T, Y]):
     def _admit(self, item: T) -> Job[T, Y]:
         job: Job[T, Y] = Job(item, self._accepted)
         self._accepted += 1
-        self._open += 1
-        if self._plan.ordered:
-            self._lane.append(job)
+        self.lane.started(job)
         return job
 
     def _source_failed(self, error: Exception) -> None:
-        self._blame(blame_source(error, self._accepted))
+        self.lane.fail(blame_source(error, self._accepted))
 
     # --------------------------------------------------------------------------- ends of jobs
 
@@ -453,7 +389,7 @@ class Crew(Generic[T, Y]):
         if self._plan.errors == "collect":
             value = Ok(value, job.index, monotonic() - job.started, job.attempts)
         job.value = value
-        self._finish(job)
+        self.lane.finished(job)
 
     def _raised(self, job: Job[T, Y], error: Exception) -> None:
         """The call has raised."""
@@ -476,7 +412,7 @@ class Crew(Generic[T, Y]):
         """See to a retry; False if what the attempt came to is what the item comes to."""
         retry = self._plan.retry
         assert retry is not None
-        if self._stopped or isinstance(error, _NotAsyncError):
+        if self._stopped or isinstance(error, NotAsyncError):
             retry.finish(job.attempts)
             return False
         elapsed = monotonic() - job.started
@@ -498,15 +434,15 @@ class Crew(Generic[T, Y]):
         """The item has failed for good."""
         self._failed += 1
         errors = self._plan.errors
-        if errors == "raise" or isinstance(error, _NotAsyncError):
-            self._blame(blame(error, job.index))
+        if errors == "raise" or isinstance(error, NotAsyncError):
+            self.lane.fail(blame(error, job.index))
             self.stop()
             return
         if errors == "collect":
             elapsed = monotonic() - job.started
             job.value = cast("Y", Err(error, job.index, elapsed, job.attempts))
         job.skipped = errors == "skip"
-        self._finish(job)
+        self.lane.finished(job)
 
     def _due(self, job: Job[T, Y]) -> None:
         """The wait of a retry is over."""
@@ -514,89 +450,14 @@ class Crew(Generic[T, Y]):
         self._ready.append(job)
         self._rouse()
 
-    def _finish(self, job: Job[T, Y]) -> None:
-        """Put a job where the reader finds it."""
-        job.finished = True
-        if not self._plan.ordered:
-            self._lane.append(job)
-        if self._readers.parked and self._lane[0].finished:
-            self._readers.wake()
-
-    def _blame(self, error: Exception) -> None:
-        """Keep the first failure; count the others."""
-        if self.failure is None:
-            self.failure = error
+    def _make_room(self) -> None:
+        """There is room for one more."""
+        if self._room is None:
+            self._rouse()
         else:
-            self._others += 1
-
-    # -------------------------------------------------------------------------------- reader
-
-    async def _arrival(self) -> None:
-        """Give the loop its turn if it is due, then wait until the next result may be read."""
-        if self._reads_left <= 0:
-            self._reads_left = TURN
-            await yield_now()
-        while not self._lane or not self._lane[0].finished:
-            if self._over:
-                raise self.verdict() or StopAsyncIteration
-            await self._readers.wait()
-
-    def verdict(self) -> Exception | None:
-        """Return the failure, once, with a note about those that came after it."""
-        failure, self.failure = self.failure, None
-        if failure is not None and self._others:
-            failure.add_note(f"{self._others} more failed before everything had ended")
-        return failure
+            self._room.wake()
 
 
-async def called(fn: AsyncFn[T, R], item: T) -> R:
-    """Call ``fn``, and see that it is an async function."""
-    work = fn(item)
-    if not hasattr(type(work), "__await__"):
-        name = getattr(fn, "__qualname__", repr(fn))
-        msg = f"fn must be an async function, but {name} returned {work!r:.80}"
-        raise _NotAsyncError(msg)
-    return await work
-
-
-async def _within(scope: TimeoutScope, work: Coroutine[Any, Any, R]) -> R:
+async def _within(scope: TimeoutScope, fn: AsyncFn[T, R], item: T) -> R:
     with scope:
-        return await work
-
-
-def untouched(variables: Context) -> bool:
-    """Whether the context of this task still is ``variables``; O(1) if nobody has set any."""
-    try:
-        return copy_context() == variables
-    except Exception:  # of a value that cannot be compared: then it has been set
-        return False
-
-
-def own_cancellation(error: BaseException) -> bool:
-    """Whether ``error`` is a cancellation that nobody has asked this task for."""
-    return (
-        isinstance(error, get_cancelled_exc_class()) and current_effective_deadline() != -math.inf
-    )
-
-
-def own_error(what: str, cause: BaseException) -> JobCancelledError:
-    """Make the error of a call that has cancelled itself."""
-    error = JobCancelledError(f"{what} cancelled itself")
-    error.__cause__ = cause
-    return error
-
-
-def blame(error: Exception, index: int) -> Exception:
-    """Note on ``error`` which item it is about."""
-    error.add_note(f"raised by the call for item {index}")
-    return error
-
-
-def blame_source(error: Exception, taken: int) -> Exception:
-    """Note on ``error`` that it is the source's."""
-    error.add_note(f"raised by the source of the items, after {taken} items")
-    return error
-
-
-class _NotAsyncError(TypeError):
-    """The function is not async: that is not for one item alone."""
+        return await called(fn, item)

@@ -48,12 +48,7 @@ from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.validate import choice, count, function, instance, positive
-from aiopatterns.flow.crew import (
-    GROWTH,
-    TURN,
-    Crew,
-    MapStatistics,
-    Plan,
+from aiopatterns.flow.calls import (
     blame,
     blame_source,
     called,
@@ -61,11 +56,13 @@ from aiopatterns.flow.crew import (
     own_error,
     untouched,
 )
+from aiopatterns.flow.crew import GROWTH, Crew, MapStatistics, Plan
+from aiopatterns.flow.lane import TURN
 from aiopatterns.resilience.retry import Retry
 from aiopatterns.resilience.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Coroutine, Iterator
     from contextvars import Context
     from types import TracebackType
 
@@ -251,7 +248,7 @@ class StreamMap(Owner, AsyncIterator[Y]):
         self._crew: Crew[Any, Y] | None = None
         self._statistics = MapStatistics()
 
-    def __anext__(self) -> Awaitable[Y]:
+    def __anext__(self) -> Coroutine[Any, Any, Y]:
         """Return the next result.
 
         Raises:
@@ -264,7 +261,7 @@ class StreamMap(Owner, AsyncIterator[Y]):
         if self._crew is None:
             msg = "read the results inside 'async with stream_map(...) as results:'"
             raise ClosedError(msg)
-        return self._crew.read()
+        return self._crew.lane.read()
 
     def statistics(self) -> MapStatistics:
         """Return the figures of this moment, or of the end. Complexity: O(window)."""
@@ -281,14 +278,12 @@ class StreamMap(Owner, AsyncIterator[Y]):
         Raises:
             Exception: What closing the source has raised, unless the block has raised already.
         """
+        self._open_group()
         crew = self._crew
-        if crew is not None:
-            crew.stop()
+        assert crew is not None
+        crew.stop()
         await super().__aexit__(exc_type, exc, traceback)
-        if crew is not None and crew.closing is not None:
-            if exc is None:
-                raise crew.closing
-            exc.add_note(f"closing the source failed as well: {crew.closing!r}")
+        _tell(crew.closing, exc)
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._crew = Crew(self._plan, tasks)
@@ -296,9 +291,9 @@ class StreamMap(Owner, AsyncIterator[Y]):
 
     def _settle(self) -> None:
         crew, self._crew = self._crew, None
-        if crew is not None:
+        if crew is not None:  # else the owner could not even begin
             crew.stop()
-            crew.end()
+            crew.lane.end()
             self._statistics = crew.statistics()
 
 
@@ -371,3 +366,11 @@ class _Gathering(Generic[T, R]):
             blame(error, index) if index >= 0 else blame_source(error, len(self._results))
         )
         self._group.cancel_scope.cancel()
+
+
+def _tell(closing: Exception | None, error: BaseException | None) -> None:
+    """Raise the error of closing the source, or note it on the one that leaves anyway."""
+    if closing is not None and error is None:
+        raise closing
+    if closing is not None and error is not None:
+        error.add_note(f"closing the source failed as well: {closing!r}")

@@ -46,8 +46,8 @@ from aiopatterns.core.context import run_in
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_async_iterator, as_sink
 from aiopatterns.core.validate import choice, count
+from aiopatterns.flow.calls import called, own_cancellation, own_error, untouched
 from aiopatterns.flow.channel import Channel
-from aiopatterns.flow.crew import called, own_cancellation, own_error, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
