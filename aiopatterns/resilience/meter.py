@@ -101,10 +101,11 @@ class Ticket:
 class Meter(ABC):
     """What is remembered of one key, and the line of those who wait for it."""
 
-    __slots__ = ("_timer", "line")
+    __slots__ = ("_owed", "_timer", "line")
 
     def __init__(self) -> None:
         self.line: OrderedDict[Ticket, None] = OrderedDict()
+        self._owed = 0.0  # the costs of the line
         self._timer: Callable[[], None] | None = None  # cancels it
 
     @abstractmethod
@@ -131,20 +132,16 @@ class Meter(ABC):
     def at_rest(self, now: float) -> bool:
         """Whether this meter is as good as new."""
 
-    def claim(self, cost: float, now: float) -> float:
-        """Take ``cost`` and return 0 if it is there and nobody waits; else take nothing.
-
-        Returns:
-            Seconds until it would be there, above 0.
-        """
-        wait = self.wait(cost, now)
-        if not wait:
-            self.take(cost, now)
-        return wait
+    def claim(self, cost: float, now: float) -> bool:
+        """Take ``cost`` if it is there and nobody waits; else take nothing and say False."""
+        if self.line or self.short(cost, now) > _INSTANT:
+            return False
+        self.take(cost, now)
+        return True
 
     def ask(self, cost: float, now: float) -> Grant:
         """:meth:`claim`, with the answer in full."""
-        return self.grant(self.claim(cost, now), now)
+        return self.grant(0.0 if self.claim(cost, now) else self.wait(cost, now), now)
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until a newcomer could take ``cost``, exactly 0 if that is now."""
@@ -157,7 +154,7 @@ class Meter(ABC):
         """Take the last place in the line."""
         ticket = Ticket(cost)
         self.line[ticket] = None
-        self.queued(cost)
+        self._owed += cost
         if self._timer is None:
             # Not serve(): nobody is parked on this ticket yet, so it could not be woken.
             self._timer = call_later(self.short(cost, monotonic()), self.serve).cancel
@@ -168,12 +165,8 @@ class Meter(ABC):
         if ticket.taken_at is not None:
             self.give_back(ticket.cost, ticket.taken_at)
         elif ticket in self.line:
-            del self.line[ticket]
-            self.queued(-ticket.cost)
+            self._remove(ticket)
         self.serve()
-
-    def queued(self, cost: float) -> None:
-        """Note that the line's costs changed by ``cost``."""
 
     def serve(self) -> None:
         """Take for and wake everybody whose turn has come; set the timer for the next."""
@@ -187,31 +180,33 @@ class Meter(ABC):
             if wait > _INSTANT:
                 self._timer = call_later(wait, self.serve).cancel
                 return
-            del self.line[ticket]
-            self.queued(-ticket.cost)
+            self._remove(ticket)
             if ticket.parked.wake():  # else it was cancelled in this very turn
                 self.take(ticket.cost, now)
                 ticket.taken_at = now
+
+    def _remove(self, ticket: Ticket) -> None:
+        del self.line[ticket]
+        self._owed = self._owed - ticket.cost if self.line else 0.0
 
 
 @final
 class Level(Meter):
     """A level of tokens that fills at the rate, up to its capacity."""
 
-    __slots__ = ("_at", "_capacity", "_interval", "_owed", "_speed", "_tokens")
+    __slots__ = ("_at", "_capacity", "_interval", "_speed", "_tokens")
 
     def __init__(self, rate: Rate, capacity: float) -> None:
         super().__init__()
         self._capacity = self._tokens = float(capacity)
         self._speed = rate.amount / rate.per
         self._interval = rate.per / rate.amount
-        self._owed = 0.0
         self._at = -math.inf
 
     # The two hot paths are the same few lines, spelled out: a call between them costs as much.
 
-    def claim(self, cost: float, now: float) -> float:
-        """Take ``cost`` and return 0 if it is there and nobody waits; else take nothing."""
+    def claim(self, cost: float, now: float) -> bool:
+        """Take ``cost`` if it is there and nobody waits; else take nothing and say False."""
         tokens = self._tokens
         if now > self._at:
             tokens += (now - self._at) * self._speed
@@ -221,7 +216,7 @@ class Level(Meter):
             return super().claim(cost, now)
         self._at = now
         self._tokens = tokens - cost
-        return 0.0
+        return True
 
     def ask(self, cost: float, now: float) -> Grant:
         """:meth:`claim`, with the answer in full."""
@@ -263,10 +258,6 @@ class Level(Meter):
         """Whether this meter is as good as new."""
         return not self.line and self._level(now) >= self._capacity
 
-    def queued(self, cost: float) -> None:
-        """Note that the line's costs changed by ``cost``."""
-        self._owed = self._owed + cost if self.line else 0.0
-
     def _level(self, now: float) -> float:
         """Let the level fill until ``now``; a clock that went back adds and takes nothing."""
         if now > self._at:
@@ -300,13 +291,13 @@ class Window(Meter):
         self._slices: deque[_Slice] = deque()
         self._used = 0.0
 
-    def claim(self, cost: float, now: float) -> float:
-        """Take ``cost`` and return 0 if it is there and nobody waits; else take nothing."""
+    def claim(self, cost: float, now: float) -> bool:
+        """Take ``cost`` if it is there and nobody waits; else take nothing and say False."""
         self._forget(now)
-        if self._used + cost > self._limit or self.line:
-            return super().claim(cost, now)
+        if self.line or self._used + cost > self._limit:
+            return False
         self.take(cost, now)
-        return 0.0
+        return True
 
     def short(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` is there (0 or less: it is), whoever waits."""
@@ -340,7 +331,7 @@ class Window(Meter):
     def grant(self, wait: float, now: float) -> Grant:
         """Build the answer: yes if ``wait`` is 0."""
         self._forget(now)
-        free = self._limit - self._used - sum(ticket.cost for ticket in self.line)
+        free = self._limit - self._used - self._owed
         rest = self._slices[-1].last + self._per - now if self._slices else 0.0
         return Grant(not wait, wait, max(int(free), 0), rest)
 

@@ -202,11 +202,11 @@ class _Limited(Policy):
         if max_wait is not None:
             _check_wait(max_wait)
         meter = self._one if key is None else self._meter(key)
-        grant = meter.ask(cost, monotonic())
-        if grant[0]:
-            return grant
-        limit = self._max_wait if max_wait is None else max_wait
-        await self._queue(meter, cost, grant.retry_after, limit)
+        if not meter.line:
+            grant = meter.ask(cost, monotonic())
+            if grant[0]:
+                return grant
+        await self._queue(meter, cost, self._max_wait if max_wait is None else max_wait)
         return meter.grant(0.0, monotonic())
 
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -215,17 +215,15 @@ class _Limited(Policy):
         claim = self._one.claim
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            wait = claim(1.0, monotonic())
-            if wait:
-                await self._queue(self._one, 1.0, wait, max_wait)
+            if not claim(1.0, monotonic()):
+                await self._queue(self._one, 1.0, max_wait)
             return await fn(*args, **kwargs)
 
         async def limited_by_key(*args: P.args, **kwargs: P.kwargs) -> T:
             assert key is not None
             meter = self._meter(key(*args, **kwargs))
-            wait = meter.claim(1.0, monotonic())
-            if wait:
-                await self._queue(meter, 1.0, wait, max_wait)
+            if not meter.claim(1.0, monotonic()):
+                await self._queue(meter, 1.0, max_wait)
             return await fn(*args, **kwargs)
 
         return limited if key is None else limited_by_key
@@ -259,10 +257,12 @@ class _Limited(Policy):
             else:
                 return
 
-    async def _queue(self, meter: Meter, cost: float, wait: float, limit: float) -> None:
-        """Wait in line for what will be there in ``wait`` seconds, or refuse at once."""
+    async def _queue(self, meter: Meter, cost: float, limit: float) -> None:
+        """Wait in line for ``cost``, or refuse at once what would take longer than ``limit``."""
         left = remaining()
-        if wait > limit or (left is not None and wait > left):
+        limit = limit if left is None else min(limit, left)
+        # A window adds up its line for this, so it is not asked when the answer does not matter.
+        if limit < math.inf and (wait := meter.wait(cost, monotonic())) > limit:
             if listening():
                 emit(RateLimitRejected(repr(self), wait))
             msg = f"{self!r} is used up; try again in {wait:.3g} s"
