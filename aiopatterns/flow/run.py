@@ -20,7 +20,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
@@ -30,7 +30,7 @@ from anyio import EndOfStream, create_task_group
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
-from aiopatterns.core.types import as_async_iterator, as_sink
+from aiopatterns.core.types import as_sink
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.batching import Batch, Batching
 from aiopatterns.flow.broadcast import Branches, Broadcast, Relay
@@ -249,10 +249,12 @@ class PipelineRun(Owner, AsyncIterator[T]):
         turn = _TURN
         push, spoiled, asked = head.push, isolation.spoiled, cancel_count()
         try:
-            items = as_async_iterator("source", self._plan.source)
+            source = self._plan.source
+            waits = isinstance(source, AsyncIterable)
+            items: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
             while True:
                 pulling = True
-                item = await anext(items)
+                item = await anext(items) if waits else next(items)
                 pulling = False
                 self._read += 1
                 await (isolation.call(push, item) if spoiled() else push(item))
@@ -263,7 +265,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         except BaseException as error:
             if not pulling:
                 raise
-            if not isinstance(error, StopAsyncIteration):
+            if not isinstance(error, (StopIteration, StopAsyncIteration)):
                 self._fail(self._noted(failure(error)))
 
     async def _close_source(self) -> None:
