@@ -32,7 +32,6 @@ import signal
 import struct
 import threading
 import traceback
-from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiopatterns.core.errors import RemoteError
@@ -64,6 +63,8 @@ def pack_call(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
 
 def _read(body: bytes | bytearray | memoryview) -> Any:
     """Undo :func:`_framed`, without the length."""
+    from multiprocessing.reduction import ForkingPickler
+
     return cast("Any", ForkingPickler).loads(body)  # typeshed takes this function for a method
 
 
@@ -131,8 +132,14 @@ def _refusal(error: Exception) -> bytes:
 
 
 def _framed(message: object) -> bytes:
-    body = ForkingPickler.dumps(message, _PROTOCOL)
-    return HEADER.pack(len(body)) + bytes(body)
+    body = _pickled(message)
+    return HEADER.pack(len(body)) + body
+
+
+def _pickled(value: object) -> memoryview:
+    from multiprocessing.reduction import ForkingPickler  # only processes need multiprocessing
+
+    return ForkingPickler.dumps(value, _PROTOCOL)
 
 
 def _received(link: socket.socket) -> bytearray | None:
@@ -187,7 +194,7 @@ def _culprit(fn: Callable[..., object], args: tuple[object, ...], error: Excepti
 
 def _unpicklable(value: object) -> str | None:
     try:
-        ForkingPickler.dumps(value, _PROTOCOL)
+        _pickled(value)
     except Exception as error:
         return str(error)
     return None

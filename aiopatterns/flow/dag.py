@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cas
 
 from aiopatterns.core.validate import count, instance, text
 from aiopatterns.flow.dagrun import DagRun
-from aiopatterns.flow.plan import Plan
-from aiopatterns.flow.task import Task, check_new, results
+from aiopatterns.flow.plan import Plan, Shape
+from aiopatterns.flow.task import Task, check_new
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -86,7 +86,7 @@ class Dag:
         print(run[load])
     """
 
-    __slots__ = ("_limit", "_resources", "_tasks", "name")
+    __slots__ = ("_limit", "_resources", "_shape", "_tasks", "name")
 
     def __init__(
         self, name: str, *, limit: int = 8, resources: Mapping[str, int] | None = None
@@ -96,6 +96,7 @@ class Dag:
         instance("resources", resources or {}, Mapping, "a mapping of capacities")
         self._resources = {k: count(f"resources[{k!r}]", n) for k, n in (resources or {}).items()}
         self._tasks: dict[str, AnyTask[Any]] = {}
+        self._shape: Shape | None = None
 
     def __repr__(self) -> str:
         return f"Dag({self.name!r}, {len(self._tasks)} tasks)"
@@ -153,6 +154,7 @@ class Dag:
         task: Task[..., Any, Any] = Task(fn, **options)
         check_new(task, self._tasks, self._resources)
         self._tasks[task.id] = task
+        self._shape = None
         return task
 
     async def run(
@@ -190,8 +192,16 @@ class Dag:
         Complexity: O(tasks + edges) and a heap; about 10 us for each task.
         """
         instance("inputs", inputs or {}, Mapping, "a mapping of values")
-        wanted = None if keep is None else frozenset(map(_id_of, keep))
-        plan = self._plan(inputs=dict(inputs or {}), mode=mode, store=store, keep=wanted)
+        plan = Plan(
+            name=self.name,
+            limit=self._limit,
+            resources=self._resources,
+            shape=self._shaped(),
+            inputs=dict(inputs or {}),
+            mode=mode,
+            store=store,
+            keep=None if keep is None else frozenset(map(_id_of, keep)),
+        )
         run = DagRun(plan)
         await run.execute()
         return run
@@ -203,39 +213,22 @@ class Dag:
             CycleError: Tasks wait for each other.
             DagError: A name that is unknown.
         """
-        graph = self._plan().graph()
+        shape = self._shaped()
         names = {each: f"t{number}" for number, each in enumerate(self._tasks)}
         lines = ["flowchart LR"]
         lines += [f'    {name}["{_escaped(label)}"]' for label, name in names.items()]
-        for then in graph.order():
-            taken = {
-                each
-                for source in results(self._tasks[then], self._tasks).values()
-                for each in source.ids
-            }
-            for each in graph.before(then):
+        for then in shape.order:
+            taken = {each for source in shape.results[then].values() for each in source.ids}
+            for each in shape.graph.before(then):
                 arrow = "-->" if each in taken else "-.->"
                 lines.append(f"    {names[each]} {arrow} {names[then]}")
         return "\n".join(lines)
 
-    def _plan(
-        self,
-        *,
-        inputs: Mapping[str, object] | None = None,
-        mode: Mode = "fail_fast",
-        store: ResultStore | None = None,
-        keep: frozenset[str] | None = None,
-    ) -> Plan:
-        return Plan(
-            name=self.name,
-            limit=self._limit,
-            resources=self._resources,
-            tasks=dict(self._tasks),
-            inputs=inputs or {},
-            mode=mode,
-            store=store,
-            keep=keep,
-        )
+    def _shaped(self) -> Shape:
+        shape = self._shape
+        if shape is None:
+            shape = self._shape = Shape(self._tasks)
+        return shape
 
 
 def _id_of(task: AnyTask[Any] | str) -> str:

@@ -25,7 +25,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final, overload
@@ -33,20 +32,19 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final,
 from anyio import (
     CapacityLimiter,
     create_task_group,
-    current_effective_deadline,
     move_on_after,
     to_thread,
 )
 
 from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.errors import CycleError, DagError, TimeoutExceededError
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.core.waiters import Waiters, cancel_count
+from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.checkpoint import result_key
-from aiopatterns.flow.crew import own_cancellation, own_error
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.node import UNSETTLED, Node, TaskState, needed
 from aiopatterns.flow.ready import Ready
-from aiopatterns.flow.task import Given, Live, Task, bind, check_new, edges
+from aiopatterns.flow.task import Given, Live, Task, bind, check_new, edges, results
 from aiopatterns.resilience.retry import Again
 
 if TYPE_CHECKING:
@@ -79,7 +77,6 @@ class DagRun:
         "_failure",
         "_graph",
         "_group",
-        "_heights",
         "_keys",
         "_left",
         "_line",
@@ -88,6 +85,7 @@ class DagRun:
         "_ready",
         "_spans",
         "_stopped",
+        "_tasks",
         "_threads",
         "_timers",
         "_values",
@@ -97,8 +95,8 @@ class DagRun:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._graph = plan.graph()
-        self._heights = self._graph.heights()
+        self._tasks = plan.shape.tasks
+        self._graph = plan.shape.graph
         self._ready: Ready[Node] = Ready(plan.limit, plan.resources)
         self._line = Waiters()
         self._nodes: dict[str, Node] = {}
@@ -114,16 +112,18 @@ class DagRun:
         self._failure: Exception | None = None
         self._began = monotonic()
         self.elapsed = 0.0
-        for name in self._graph.order():
-            task = plan.tasks[name]
-            self._enter(task, bind(task, plan.tasks, plan.inputs))
+        shape = plan.shape
+        for name in shape.order:
+            task = shape.tasks[name]
+            bindings = bind(task, shape.results[name], plan.inputs)
+            self._enter(task, bindings, shape.heights[name])
 
     # Looking at it.
 
     @property
     def states(self) -> dict[str, TaskState]:
         """The state of every task, by its id, in the order of their declaration."""
-        return {name: self._nodes[name].state for name in self._plan.tasks}
+        return {name: self._nodes[name].state for name in self._tasks}
 
     @property
     def trace(self) -> tuple[Span, ...]:
@@ -176,19 +176,19 @@ class DagRun:
         """
         task: Task[..., Any, Any] = Task(fn, **options)
         self._check_open()
-        tasks = self._plan.tasks
-        check_new(task, tasks, self._plan.resources)
-        bindings = bind(task, tasks, self._plan.inputs)
-        before = edges(task, tasks)
+        check_new(task, self._tasks, self._plan.resources)
+        taken = results(task, self._tasks)
+        bindings = bind(task, taken, self._plan.inputs)
+        before = edges(task, taken, self._tasks)
         for gone in needed(bindings) - self._values.keys():
             if self._nodes[gone].state is TaskState.OK:
                 raise DagError(f"the result of task {gone!r} was not kept: name it in keep=")
-        tasks[task.id] = task
+        self._own()
+        self._tasks[task.id] = task
         self._graph.add(task.id)
         for each in before:
             self._graph.connect(each, task.id)
-        self._heights[task.id] = 1
-        self._start_or_skip(self._enter(task, bindings))
+        self._start_or_skip(self._enter(task, bindings, height=1))
         return task
 
     def link(self, first: AnyTask[Any] | str, then: AnyTask[Any] | str) -> None:
@@ -208,8 +208,8 @@ class DagRun:
             return
         if later.state is not TaskState.PENDING or not later.waits:
             raise DagError(f"task {start!r} does not wait any more, so it cannot wait for {goal!r}")
+        self._own()
         self._graph.connect(goal, start)
-        self._heights[goal] = max(self._heights[goal], 1 + self._heights[start])
         if earlier.state in UNSETTLED:
             later.waits += 1
         elif earlier.state is not TaskState.OK:
@@ -236,9 +236,9 @@ class DagRun:
 
     async def _work(self) -> None:
         """Run one task after the other until all have ended."""
-        isolation = Isolation()
+        isolation, asked = Isolation(), cancel_count()
         try:
-            while (node := await self._next()) is not None:
+            while not asked() and (node := await self._next()) is not None:
                 await self._attempt(node, isolation)
                 await yield_now()
         except BaseException:
@@ -249,7 +249,7 @@ class DagRun:
 
     async def _next(self) -> Node | None:
         """Wait for a task that can start, and claim what it needs."""
-        while self._left and not self._stopped and current_effective_deadline() > -math.inf:
+        while self._left and not self._stopped:
             node = self._ready.take()
             if node is not None:
                 if self._ready:
@@ -407,14 +407,19 @@ class DagRun:
 
     # What comes in.
 
-    def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding]) -> Node:
+    def _own(self) -> None:
+        """Before the first change: take a copy of the graph that all runs share."""
+        if self._graph is self._plan.shape.graph:
+            self._graph, self._tasks = self._graph.copy(), dict(self._tasks)
+
+    def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding], height: int) -> Node:
         """Take a task into the run."""
         name, keys = task.id, self._keys
         if self._plan.store is not None:
             keys[name] = result_key(self._plan.name, name, bindings, keys)
-        rank = (-task.priority, -self._heights[name], len(self._nodes))
+        rank = (-task.priority, -height, len(self._nodes))
         before = [self._nodes[each].state for each in self._graph.before(name)]
-        waits = sum(state in UNSETTLED for state in before)
+        waits = sum(1 for state in before if state in UNSETTLED)
         node = self._nodes[name] = Node(task, bindings, rank, waits)
         for each in node.needed():
             self._nodes[each].uses += 1

@@ -38,7 +38,7 @@ from anyio import create_task_group, current_time
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import QuorumError
 from aiopatterns.core.validate import count, function, optional_positive
-from aiopatterns.flow.crew import own_cancellation, own_error
+from aiopatterns.flow.calls import own_cancellation, own_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

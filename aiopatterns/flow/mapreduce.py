@@ -43,7 +43,7 @@ from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.validate import function, instance, optional_count
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.flow.crew import own_cancellation, own_error
+from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.executors import Executor, Inline
 
 if TYPE_CHECKING:

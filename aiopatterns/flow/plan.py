@@ -1,23 +1,47 @@
-"""What a graph hands to one of its runs: checked, complete, and the run's own to extend."""
+"""What a graph hands to one of its runs: checked and complete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from aiopatterns.core.validate import choice, instance
 from aiopatterns.flow.checkpoint import ResultStore
 from aiopatterns.flow.graph import Graph
-from aiopatterns.flow.task import edges
+from aiopatterns.flow.task import edges, results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiopatterns.flow.task import AnyTask
 
-__all__ = ["Mode", "Plan"]
+__all__ = ["Mode", "Plan", "Shape"]
 
 Mode: TypeAlias = Literal["fail_fast", "continue"]
+
+
+@final
+class Shape:
+    """What follows from the tasks of a graph alone, worked out once for all its runs.
+
+    Args:
+        tasks: Every task by its id, in the order of their declaration.
+
+    Raises:
+        CycleError: Tasks wait for each other.
+        DagError: A task refers to one that is none of this graph.
+    """
+
+    __slots__ = ("graph", "heights", "order", "results", "tasks")
+
+    def __init__(self, tasks: Mapping[str, AnyTask[Any]]) -> None:
+        self.tasks = dict(tasks)
+        self.results = {name: results(task, tasks) for name, task in tasks.items()}
+        self.graph = Graph(
+            {name: edges(task, self.results[name], tasks) for name, task in tasks.items()}
+        )
+        self.order = tuple(self.graph.order())
+        self.heights = self.graph.heights()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +52,7 @@ class Plan:
         name: The graph's name.
         limit: How many tasks run at once.
         resources: Capacity of each resource.
-        tasks: Every task by its id, in the order of their declaration.
+        shape: The tasks, and who waits for whom.
         inputs: The inputs.
         mode: What a failure means.
         store: Where results are kept, or None.
@@ -38,26 +62,18 @@ class Plan:
     name: str
     limit: int
     resources: Mapping[str, int]
-    tasks: dict[str, AnyTask[Any]]
+    shape: Shape
     inputs: Mapping[str, object]
     mode: Mode
     store: ResultStore | None
     keep: frozenset[str] | None
 
     def __post_init__(self) -> None:
-        shadowed = self.inputs.keys() & self.tasks.keys()
+        shadowed = self.inputs.keys() & self.shape.tasks.keys()
         if shadowed:
             raise ValueError(f"inputs must not have the name of a task: {min(shadowed)!r}")
         choice("mode", self.mode, ("fail_fast", "continue"))
         if self.store is not None:
             instance("store", self.store, ResultStore, "an object with async get and set")
-        for unknown in sorted((self.keep or frozenset()) - self.tasks.keys()):
+        for unknown in sorted((self.keep or frozenset()) - self.shape.tasks.keys()):
             raise ValueError(f"keep must name tasks of this graph; {unknown!r} is none")
-
-    def graph(self) -> Graph:
-        """Return who waits for whom.
-
-        Raises:
-            DagError: A task refers to one that is none of this graph.
-        """
-        return Graph({name: edges(task, self.tasks) for name, task in self.tasks.items()})

@@ -169,19 +169,19 @@ Binding: TypeAlias = Given | Results | Live
 
 
 def bind(
-    task: AnyTask[Any], known: Mapping[str, object], inputs: Mapping[str, object]
+    task: AnyTask[Any], taken: Mapping[str, Results], inputs: Mapping[str, object]
 ) -> dict[str, Binding]:
     """Decide where each argument of ``task`` comes from.
 
     Args:
         task: The task.
-        known: Every task by its id.
+        taken: Its :func:`results`.
         inputs: The inputs of the run.
 
     Raises:
         DagError: A parameter without a default that nothing serves.
     """
-    bindings: dict[str, Binding] = {**results(task, known)}
+    bindings: dict[str, Binding] = dict(taken)
     for name, value in task.args.items():
         bindings.setdefault(name, Given(value))
     for name, optional in task.parameters.items():
@@ -213,14 +213,21 @@ def results(task: AnyTask[Any], known: Mapping[str, object]) -> dict[str, Result
     return found
 
 
-def edges(task: AnyTask[Any], known: Mapping[str, AnyTask[Any]]) -> list[str]:
+def edges(
+    task: AnyTask[Any], taken: Mapping[str, Results], known: Mapping[str, AnyTask[Any]]
+) -> list[str]:
     """Return the ids of the tasks that must succeed before ``task``.
+
+    Args:
+        task: The task.
+        taken: Its :func:`results`.
+        known: Every task by its id.
 
     Raises:
         DagError: One of them is unknown, or is another graph's task of the same name.
     """
     found = dict.fromkeys(task.after)
-    for each in results(task, known).values():
+    for each in taken.values():
         found |= dict.fromkeys(each.ids)
     unknown = [each for each in found if each not in known]
     unknown += [each.id for each in task.handles() if known.get(each.id) is not each]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aiopatterns.core.errors import DagError
-from aiopatterns.flow.plan import Plan
-from aiopatterns.flow.task import Task
+from aiopatterns.flow.plan import Plan, Shape
+from aiopatterns.flow.task import Results, Task
 
 
 def first():
@@ -25,7 +25,7 @@ def plan(**changed: Any) -> Plan:
         "name": "d",
         "limit": 2,
         "resources": {},
-        "tasks": tasks,
+        "shape": Shape(tasks),
         "inputs": {},
         "mode": "continue",
         "store": None,
@@ -34,10 +34,13 @@ def plan(**changed: Any) -> Plan:
     return Plan(**(given | changed))
 
 
-def test_the_graph():
-    assert plan().graph().order() == ["first", "second"]
+def test_the_shape():
+    shape = plan().shape
+    assert shape.order == ("first", "second")
+    assert shape.heights == {"first": 2, "second": 1}
+    assert shape.results["second"] == {"first": Results(("first",), several=False)}
     with pytest.raises(DagError, match="refers to 'nobody'"):
-        plan(tasks={"first": Task(first, after=["nobody"])}).graph()
+        Shape({"first": Task(first, after=["nobody"])})
 
 
 @pytest.mark.promise("flow-bad-input")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiopatterns.core.errors import DagError
-from aiopatterns.flow.task import Given, Live, Results, Task, bind, check_new, edges
+from aiopatterns.flow.task import Given, Live, Results, Task, bind, check_new, edges, results
 from aiopatterns.resilience.retry import Retry
 
 
@@ -38,14 +38,17 @@ def test_a_task_is_still_the_function():
 def test_where_arguments_come_from():
     task: Task[..., Any, Any] = Task(load)
     known = {"extract": EXTRACT, "load": task}
-    assert bind(task, known, {}) == {"extract": Results(("extract",), several=False), "run": Live()}
-    assert bind(task, known, {"day": "d", "run": 1}) == {
+    assert bind(task, results(task, known), {}) == {
+        "extract": Results(("extract",), several=False),
+        "run": Live(),
+    }
+    assert bind(task, results(task, known), {"day": "d", "run": 1}) == {
         "extract": Results(("extract",), several=False),
         "day": Given("d"),
         "run": Given(1),
     }
     with pytest.raises(DagError, match="task 'extract' needs 'day': no task and no input"):
-        bind(EXTRACT, known, {})
+        bind(EXTRACT, results(EXTRACT, known), {})
 
 
 def test_explicit_arguments():
@@ -53,23 +56,23 @@ def test_explicit_arguments():
         load, args={"extract": [EXTRACT, EXTRACT], "day": (), "other": EXTRACT, "n": [1, EXTRACT]}
     )
     known = {"extract": EXTRACT, "load": many}
-    assert bind(many, known, {"day": "d"}) == {
+    assert bind(many, results(many, known), {"day": "d"}) == {
         "extract": Results(("extract", "extract"), several=True),
         "other": Results(("extract",), several=False),
         "day": Given(()),
         "n": Given([1, EXTRACT]),
         "run": Live(),
     }
-    assert edges(many, known) == ["extract"]
+    assert edges(many, results(many, known), known) == ["extract"]
 
 
 def test_unknown_tasks_are_refused():
     other: Task[..., Any, Any] = Task(extract)
     with pytest.raises(DagError, match="'load' refers to 'extract', which is no task"):
-        edges(Task(load, after=["extract"]), {})
+        edges(Task(load, after=["extract"]), {}, {})
     with pytest.raises(DagError, match="refers to 'extract'"):
-        edges(Task(load, args={"extract": other}), {"extract": EXTRACT})
-    assert edges(Task(load, after=[EXTRACT, "extract"]), {"extract": EXTRACT}) == ["extract"]
+        edges(Task(load, args={"extract": other}), {}, {"extract": EXTRACT})
+    assert edges(Task(load, after=[EXTRACT, "extract"]), {}, {"extract": EXTRACT}) == ["extract"]
 
 
 def test_names_and_capacities():
