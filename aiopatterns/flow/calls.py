@@ -39,12 +39,12 @@ class NotAsyncError(TypeError):
     """The function is not async: that is not for one item alone."""
 
 
-async def called(fn: AsyncFn[T, R], item: T) -> R:
-    """Call ``fn``, and see that it is an async function."""
+async def called(fn: AsyncFn[T, R], item: T, name: str = "fn") -> R:
+    """Call ``fn``, and see that it is an async function; ``name`` is the caller's parameter."""
     work = fn(item)
     if not hasattr(type(work), "__await__"):
-        name = getattr(fn, "__qualname__", repr(fn))
-        msg = f"fn must be an async function, but {name} returned {work!r:.80}"
+        found = getattr(fn, "__qualname__", repr(fn))
+        msg = f"{name} must be an async function, but {found} returned {work!r:.80}"
         raise NotAsyncError(msg)
     return await work
 

@@ -291,10 +291,10 @@ class StreamMap(Owner, AsyncIterator[Y]):
 
     def _settle(self) -> None:
         crew, self._crew = self._crew, None
-        if crew is not None:  # else the owner could not even begin
-            crew.stop()
-            crew.lane.end()
-            self._statistics = crew.statistics()
+        assert crew is not None
+        crew.stop()
+        crew.lane.end()
+        self._statistics = crew.statistics()
 
 
 @final
@@ -332,13 +332,15 @@ class _Gathering(Generic[T, R]):
 
     async def _work(self, variables: Context) -> None:
         """Make one call after another, until the items or the patience are at an end."""
-        fn, results = self._fn, self._results
+        fn, results, scope = self._fn, self._results, self._group.cancel_scope
         direct, turns, index = False, TURN, -1
         try:
             for item in self._items:
                 index = len(results)
                 results.append(None)
                 results[index] = await (fn(item) if direct else self._apart(item, variables))
+                if scope.cancel_called:  # and the call has swallowed its cancellation
+                    return
                 direct = untouched(variables)
                 index = -1
                 turns -= 1

@@ -46,7 +46,7 @@ from aiopatterns.core.context import run_in
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_async_iterator, as_sink
 from aiopatterns.core.validate import choice, count
-from aiopatterns.flow.calls import called, own_cancellation, own_error, untouched
+from aiopatterns.flow.calls import NotAsyncError, called, own_cancellation, own_error, untouched
 from aiopatterns.flow.channel import Channel
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class _Exchange(Generic[T]):
 
     async def _drain(self, feed: Feed[T]) -> None:
         if not isinstance(feed, (Iterable, AsyncIterable)):
-            await called(feed, self._channel.send)
+            await called(feed, self._channel.send, "sources")
             return
         items = as_async_iterator("sources", feed)
         try:
@@ -250,7 +250,7 @@ class _Exchange(Generic[T]):
         """Be a consumer."""
         async for item in self._channel:
             try:
-                work = called(self._consumer, item)
+                work = called(self._consumer, item, "consumer")
                 fresh = untouched(self._variables)
                 await (work if fresh else run_in(self._variables.copy(), work))
             except Exception as error:
@@ -261,13 +261,13 @@ class _Exchange(Generic[T]):
                 self._bad(own_error("the consumer", error))
             else:
                 self._consumed += 1
-            if self._failure is not None:
+            if self._group.cancel_scope.cancel_called:  # and the call has swallowed that
                 return
 
     def _bad(self, error: Exception) -> None:
         """An item could not be consumed."""
         self._failed += 1
-        if not self._skips:
+        if not self._skips or isinstance(error, NotAsyncError):
             self._fail(error, "raised by the consumer")
         elif listening():
             emit(ConsumerFailed(error))
