@@ -41,6 +41,9 @@ __all__ = ["Grant", "Level", "Meter", "Rate", "Ticket", "Window"]
 
 # A wait shorter than this is rounding of the clock: a timer for it would fire at once, for ever.
 _INSTANT: Final = 1e-9
+# Timers of a loop are late, by a millisecond or more. While tasks wait, so much of what a full
+# level would lose meanwhile is kept for them, or a small burst could not reach a high rate.
+_LATE: Final = 0.005
 # A window is remembered in about this many slices, so that memory does not grow with the rate.
 _SLICES: Final = 1024
 
@@ -194,13 +197,14 @@ class Meter(ABC):
 class Level(Meter):
     """A level of tokens that fills at the rate, up to its capacity."""
 
-    __slots__ = ("_at", "_capacity", "_interval", "_speed", "_tokens")
+    __slots__ = ("_at", "_capacity", "_interval", "_late", "_speed", "_tokens")
 
     def __init__(self, rate: Rate, capacity: float) -> None:
         super().__init__()
         self._capacity = self._tokens = float(capacity)
         self._speed = rate.amount / rate.per
         self._interval = rate.per / rate.amount
+        self._late = self._speed * _LATE
         self._at = -math.inf
 
     # The two hot paths are the same few lines, spelled out: a call between them costs as much.
@@ -241,7 +245,8 @@ class Level(Meter):
 
     def take(self, cost: float, now: float) -> None:
         """Take ``cost``, which is there."""
-        self._tokens = max(self._level(now) - cost, 0.0)
+        left = max(self._level(now) - cost, 0.0)
+        self._tokens = left if self.line else min(left, self._capacity)
 
     def give_back(self, cost: float, taken_at: float) -> None:
         """Undo the :meth:`take` of that instant."""
@@ -262,7 +267,8 @@ class Level(Meter):
         """Let the level fill until ``now``; a clock that went back adds and takes nothing."""
         if now > self._at:
             filled = self._tokens + (now - self._at) * self._speed
-            self._tokens = min(filled, self._capacity)
+            full = self._capacity + self._late if self.line else self._capacity
+            self._tokens = min(filled, full)
         self._at = now
         return self._tokens
 

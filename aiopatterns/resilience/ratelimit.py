@@ -29,6 +29,9 @@ Guarantees:
 * Memory is bounded: a key that is back at rest is forgotten, and beyond ``MAX_KEYS`` keys the one
   unused for longest is, except those on which a task waits.
 
+A timer of the loop fires a little late. For tasks in line, token bucket and GCRA make up for that,
+up to 5 ms, so that high rates are reached; their bounds above grow by as much.
+
 Not guaranteed: what other processes do (see ``SharedRateLimit``); an exact rate for a key that
 was forgotten beyond ``MAX_KEYS``, which begins anew with its full burst.
 

@@ -106,6 +106,8 @@ if (aiolimiter := peer("aiolimiter")) is not None:
     async def aiolimiter_in_line() -> int:
         return await queue(aiolimiter.AsyncLimiter(1, 1 / 10_000).acquire)
 
+    line.at_most(0.5, of="aiolimiter")
+
 
 if (hyx := peer("hyx.ratelimit")) is not None:
 

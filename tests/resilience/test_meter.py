@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.resilience.meter import Level, Rate, Window
+from aiopatterns.resilience.ratelimit import GCRA
 from aiopatterns.testing import simulate
 
 every_meter = pytest.mark.parametrize(
@@ -104,3 +106,37 @@ def test_a_turn_that_nobody_waits_for_takes_nothing(make):
         assert meter.grant(0.0, monotonic()).remaining == 10
 
     simulate(scenario)
+
+
+def test_what_a_late_timer_missed_is_made_up_for_within_bounds():
+    async def scenario():
+        level = Level(Rate(1000), 1)
+        assert level.claim(1, monotonic())
+        tickets = [level.join(1) for _ in range(20)]
+        # As if the timer had been late: by 3 ms, then by far too long.
+        level.serve()
+        assert len(level.line) == 20
+        start = level._at
+        assert level.short(1, start + 0.004) == pytest.approx(-0.003)
+        assert level.short(1, start + 1) == pytest.approx(-0.005)
+        for ticket in tickets:
+            level.leave(ticket)
+        await sleep(1)
+        assert level.grant(0.0, monotonic()).remaining == 1
+
+    simulate(scenario)
+
+
+@pytest.mark.real
+async def test_a_small_burst_reaches_a_high_rate():
+    gcra = GCRA(Rate(10_000))
+    start = monotonic()
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+
+            async def work():
+                for _ in range(100):
+                    await gcra.acquire()
+
+            group.start_soon(work)
+    assert monotonic() - start < 0.6  # 0.1 s at the rate; a full second without
