@@ -44,6 +44,7 @@ import atexit
 from abc import abstractmethod
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from importlib import import_module
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, TypeVarTuple, cast, final, overload
 
@@ -423,6 +424,8 @@ class Processes(Executor):
 
         await super()._start(tasks)
         self._crashes = 0
+        # Its modules import each other: two threads that begin with it at once see halves of it.
+        import_module("multiprocessing.reduction")
         # A thread of our own: anyio's would keep an interpreter from exiting inside the block.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-start")
         atexit.register(self._kill)
