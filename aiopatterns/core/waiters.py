@@ -21,14 +21,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from aiopatterns.core.validate import choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+
+    from aiopatterns.core.clock import Home
 
 __all__ = [
+    "Gate",
     "Line",
     "Order",
     "PriorityWaiters",
@@ -180,6 +183,56 @@ class PriorityWaiters:
         if len(self._heap) > 2 * self._waiting:
             self._heap = [entry for entry in self._heap if not entry[2].done()]
             heapify(self._heap)
+
+
+class Gate:
+    """Where tasks wait for one event, in no order: ``await gate`` in each, then ``gate.open()``.
+
+    Much leaner than a line, for places where one task waits, or a few: no coroutine, and no memory
+    but the future. After it was opened the gate is closed again for those who come then.
+
+    Args:
+        home: The loop of those who wait.
+
+    Cancellation: leaves as if the task had never come; nobody is woken in its place.
+    """
+
+    __slots__ = ("_home", "_parked")
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._parked: asyncio.Future[None] | list[asyncio.Future[None]] | None = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait until the gate is opened."""
+        future = self._home.future()
+        if self._parked is None:
+            self._parked = future
+        else:
+            self._join(future, self._parked)
+        return future.__await__()
+
+    def open(self) -> None:
+        """Wake everybody who waits."""
+        parked = self._parked
+        if parked is None:
+            return
+        self._parked = None
+        for future in parked if isinstance(parked, list) else (parked,):
+            if not future.done():  # else its task was cancelled
+                future.set_result(None)
+
+    def _join(
+        self,
+        future: asyncio.Future[None],
+        parked: asyncio.Future[None] | list[asyncio.Future[None]],
+    ) -> None:
+        """Wait beside others; those cancelled are swept out whenever a power of two is reached."""
+        line = parked if isinstance(parked, list) else [parked]
+        if not len(line) & (len(line) - 1):
+            line = [each for each in line if not each.done()]
+        line.append(future)
+        self._parked = line
 
 
 def waiting_line(order: Order) -> Line:

@@ -46,34 +46,33 @@ _QUEUED = HandleStatus.QUEUED
 class Lane(Generic[R]):
     """Waiting items of one kind, in the order of their numbers."""
 
-    __slots__ = ("_back", "_line", "live")
+    __slots__ = ("back", "dead", "line")
 
     def __init__(self) -> None:
-        self._line: deque[Ticket[R]] = deque()
-        self._back: list[tuple[int, Ticket[R]]] = []
-        self.live = 0
+        self.line: deque[Ticket[R]] = deque()
+        self.back: list[tuple[int, Ticket[R]]] = []  # a heap
+        self.dead = 0  # entries of items that wait no more
 
-    def push(self, ticket: Ticket[R]) -> None:
-        """Add the item with the highest number so far."""
-        self._line.append(ticket)
-        self.live += 1
+    @property
+    def live(self) -> int:
+        """Number of items that wait here."""
+        return len(self.line) + len(self.back) - self.dead
 
     def put_back(self, ticket: Ticket[R]) -> None:
         """Add an item where its number belongs."""
-        heappush(self._back, (ticket.index, ticket))
-        self.live += 1
+        heappush(self.back, (ticket.index, ticket))
 
     def pop(self) -> Ticket[R] | None:
         """Take the first item out; None if there is none."""
-        line, back = self._line, self._back
+        line, back = self.line, self.back
         while line or back:
             if back and (not line or back[0][0] < line[0].index):
                 ticket = heappop(back)[1]
             else:
                 ticket = line.popleft()
             if ticket.state is _QUEUED:
-                self.live -= 1
                 return ticket
+            self.dead -= 1
         return None
 
     def first(self) -> Ticket[R] | None:
@@ -85,15 +84,16 @@ class Lane(Generic[R]):
 
     def discard(self) -> None:
         """Count one item less; it has ended already and is skipped when it comes up."""
-        self.live -= 1
-        if len(self._line) + len(self._back) > 2 * self.live + _FEW:
-            self._line = deque(each for each in self._line if each.state is _QUEUED)
-            self._back = [each for each in self._back if each[1].state is _QUEUED]
-            heapify(self._back)
+        self.dead += 1
+        if self.dead > _FEW + self.live:
+            self.line = deque(each for each in self.line if each.state is _QUEUED)
+            self.back = [each for each in self.back if each[1].state is _QUEUED]
+            heapify(self.back)
+            self.dead = 0
 
     def __iter__(self) -> Iterator[Ticket[R]]:
-        yield from (each for each in self._line if each.state is _QUEUED)
-        yield from (each for _, each in self._back if each.state is _QUEUED)
+        yield from (each for each in self.line if each.state is _QUEUED)
+        yield from (each for _, each in self.back if each.state is _QUEUED)
 
 
 @final
@@ -123,15 +123,15 @@ class Backlog(Generic[R]):
         """Add a new item; True if it is ready, False if it stands behind another of its key."""
         terms = ticket.terms
         if terms is None:
-            self._common.push(ticket)
+            self._common.line.append(ticket)
             return True
         if terms.key is not None:
             if terms.key in self._keys:
                 terms.blocked = True
-                self._behind(terms.key).push(ticket)
+                self._behind(terms.key).line.append(ticket)
                 return False
             self._keys[terms.key] = None
-        self._lane(terms.priority).push(ticket)
+        self._lane(terms.priority).line.append(ticket)
         return True
 
     def put_back(self, ticket: Ticket[R]) -> None:
@@ -140,9 +140,12 @@ class Backlog(Generic[R]):
 
     def pop(self) -> Ticket[R] | None:
         """Take out the item that comes next; None if none is ready."""
-        if not self._order:
-            return self._common.pop()
-        return self._pop_by_priority()
+        common = self._common
+        if self._order:
+            return self._pop_by_priority()
+        if common.back or common.dead:
+            return common.pop()
+        return common.line.popleft() if common.line else None
 
     def discard(self, terms: Terms | None) -> None:
         """Forget the waiting item that has these terms; its state has changed already."""

@@ -20,17 +20,17 @@ An item that a pool has accepted is in exactly one state, and its handle tells w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextvars import Context as Variables
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
 
 from anyio import CancelScope, get_cancelled_exc_class
 
 from aiopatterns.core.errors import JobCancelledError
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.core.waiters import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
-    from contextvars import Context as Variables
 
     from aiopatterns.flow.shift import Shift
     from aiopatterns.flow.worker import Worker
@@ -52,6 +52,7 @@ class HandleStatus(Enum):
 
 
 # Looking a member up on the class costs as much as a function call; the hot path does it often.
+_NOTHING = Variables()  # in place of the context variables of an item that has ended
 _QUEUED, _RUNNING = HandleStatus.QUEUED, HandleStatus.RUNNING
 
 
@@ -139,7 +140,7 @@ class Terms:
 
 
 @final
-class Ticket(Handle[R]):
+class Ticket(Gate, Handle[R]):
     """A handle from inside: plain fields that the pool works with.
 
     Args:
@@ -151,7 +152,7 @@ class Ticket(Handle[R]):
         watcher: Called once, when the item ends, with this ticket, the seconds since its first
             attempt began, and the number of attempts.
 
-    Complexity: 96 bytes, and 72 for the context variables.
+    Complexity: 112 bytes, and 72 for the context variables.
     """
 
     __slots__ = ("index", "shift", "state", "terms", "value", "variables", "watcher", "worker")
@@ -165,11 +166,13 @@ class Ticket(Handle[R]):
         terms: Terms | None,
         watcher: Callable[[Ticket[R], float, int], object] | None,
     ) -> None:
+        self._home = shift.home
+        self._parked = None
         self.shift = shift
         self.index = index
         self.state = _QUEUED
         self.value = item  # the item; once it has ended, what became of it
-        self.variables: Variables | None = variables
+        self.variables = variables
         self.terms = terms
         self.watcher = watcher
         self.worker: Worker | None = None  # whose hands it is in
@@ -180,7 +183,7 @@ class Ticket(Handle[R]):
         return self.state
 
     @property
-    def open(self) -> bool:
+    def pending(self) -> bool:
         """Whether it has not ended."""
         return self.state is _QUEUED or self.state is _RUNNING
 
@@ -191,13 +194,16 @@ class Ticket(Handle[R]):
 
     def cancel(self) -> bool:
         """Ask that the item be cancelled; False if it has ended already."""
-        return self.open and self.shift.cancel(self)
+        return self.pending and self.shift.cancel(self)
 
     def settle(self, state: HandleStatus, value: object, elapsed: float, attempts: int) -> None:
         """Note the end, let go of everything else, tell the watcher. Called exactly once."""
         self.state = state
         self.value = value
-        self.variables = self.terms = self.worker = None
+        self.variables = _NOTHING
+        self.terms = self.worker = None
+        if self._parked is not None:
+            self.open()
         watcher = self.watcher
         if watcher is not None:
             self.watcher = None
@@ -216,40 +222,26 @@ class Ticket(Handle[R]):
         msg = f"item {self.index} of pool {self.shift.plan.name!r} was cancelled"
         return JobCancelledError(msg, job_id=str(self.index))
 
-    async def ended(self) -> None:
-        """Wait until the item has ended."""
-        self.shift.check_loop()
-        if not isinstance(self.watcher, _Audience):
-            self.watcher = _Audience()
-        await self.watcher.wait()
-
     async def outlast(self) -> None:
         """Wait until the item has ended, however often this task is cancelled meanwhile.
 
         For a caller that is being cancelled and raises that cancellation in the end.
         """
         with CancelScope(shield=True):
-            while self.open:
+            while self.pending:
                 try:
-                    await self.ended()
+                    await self
                 except get_cancelled_exc_class():
                     continue
+                except Exception:
+                    return  # the item's own: its caller has a cancellation to raise
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait for the end of the item."""
         if self.state is _QUEUED or self.state is _RUNNING:
-            yield from self.ended().__await__()
+            self.shift.check_loop()
+            yield from Gate.__await__(self)
         return self.result()
 
     def __repr__(self) -> str:
         return f"<Handle {self.index} of {self.shift.plan.name!r} {self.state.value}>"
-
-
-class _Audience(Waiters):
-    """Those who await one handle."""
-
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> None:
-        """Wake them all."""
-        self.wake_all()

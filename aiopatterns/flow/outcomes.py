@@ -35,7 +35,7 @@ from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.flow.crew import blame
+from aiopatterns.flow.calls import blame
 from aiopatterns.flow.handle import HandleStatus
 
 if TYPE_CHECKING:

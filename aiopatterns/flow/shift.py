@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 from anyio import current_effective_deadline
 
-from aiopatterns.core.clock import Alarms, call_later, monotonic, running_loop
+from aiopatterns.core.clock import Alarms, Home, call_later, monotonic
 from aiopatterns.core.context import bind_deadline
 from aiopatterns.core.errors import ClosedError, TimeoutExceededError
 from aiopatterns.core.telemetry import Event, emit, listening
@@ -84,7 +84,6 @@ class Shift(Generic[T, R]):
     """
 
     __slots__ = (
-        "_loop",
         "_pauses",
         "_quiet",
         "_reserved",
@@ -93,6 +92,7 @@ class Shift(Generic[T, R]):
         "alarms",
         "backlog",
         "closed",
+        "home",
         "ledger",
         "plan",
         "staff",
@@ -100,12 +100,12 @@ class Shift(Generic[T, R]):
 
     def __init__(self, plan: PoolPlan[R], group: TaskGroup) -> None:
         self.plan = plan
+        self.home = Home()
         self.ledger = Ledger()
         self.backlog: Backlog[R] = Backlog()
         self.staff = Staff(plan, group, self.backlog, partial(Worker, self))
         self.alarms = None if plan.timeout is None else Alarms(plan.timeout)
         self.closed = False
-        self._loop = running_loop()
         self._room = Waiters()
         self._quiet = Waiters()
         self._resumed = Waiters()
@@ -120,7 +120,7 @@ class Shift(Generic[T, R]):
         Raises:
             RuntimeError: This is not the loop on which the pool was opened.
         """
-        if running_loop() is not self._loop:
+        if not self.home.here:
             msg = (
                 f"WorkerPool {self.plan.name!r} is open on another event loop; "
                 "use it, and its handles, on the loop that entered it"
@@ -161,7 +161,6 @@ class Shift(Generic[T, R]):
 
     def _limit_time(self, ticket: Ticket[R], terms: Terms, deadline: float) -> None:
         """Let the deadline travel with the item, and ring when it is over."""
-        assert ticket.variables is not None
         ticket.variables.run(bind_deadline(deadline).__enter__)
         terms.timer = call_later(deadline - monotonic(), partial(self._overdue, ticket))
 
@@ -197,7 +196,7 @@ class Shift(Generic[T, R]):
             ticket, worker.ticket = worker.ticket, None
             if ticket is not None:
                 self.start(ticket, worker)
-                self.failed(ticket, worker, error)
+                self.failed(ticket, worker, error, monotonic())
             return False
         finally:
             self.staff.thirsty -= 1
@@ -225,36 +224,39 @@ class Shift(Generic[T, R]):
         if self._room.parked:
             self._free_room()
 
-    def done(self, ticket: Ticket[R], worker: Worker, value: R) -> None:
+    def done(self, ticket: Ticket[R], worker: Worker, value: R, now: float) -> None:
         """The function has returned."""
-        if self.plan.retry is not None and self._retried(ticket, worker, None, value):
+        if self.plan.retry is not None and self._retried(ticket, worker, now, value=value):
             return
-        self.ledger.running -= 1
-        self.ledger.done += 1
-        self._end(ticket, _DONE, value, monotonic() - worker.first, worker.attempt)
+        ledger = self.ledger
+        ledger.running -= 1
+        ledger.done += 1
+        self._end(ticket, _DONE, value, now - worker.first, worker.attempt)
 
-    def failed(self, ticket: Ticket[R], worker: Worker, error: Exception) -> None:
+    def failed(self, ticket: Ticket[R], worker: Worker, error: Exception, now: float) -> None:
         """The attempt has failed: there will be another, or the item has failed."""
-        if self.plan.retry is None or not self._retried(ticket, worker, error, None):
-            self._fail(ticket, worker, error)
+        if self.plan.retry is None or not self._retried(ticket, worker, now, error=error):
+            self._fail(ticket, worker, error, now)
 
     def interrupted(self, ticket: Ticket[R], worker: Worker, cut: Cut | None) -> None:
         """The function has let a cancellation through."""
         if ticket.state is _QUEUED:  # no function yet: the limiter has cancelled itself
             ticket.worker = None
             self._withdraw(ticket, _CANCELLED, None, popped=True)
-        elif cut is Cut.TIMEOUT:
+            return
+        now = monotonic()
+        if cut is Cut.TIMEOUT:
             timeout = self.plan.timeout
             text = f"an attempt in pool {self.plan.name!r} took longer than {timeout} s"
-            self.failed(ticket, worker, TimeoutExceededError(text, timeout=timeout))
-        else:
-            self._give_up(worker)
-            if cut is Cut.DEADLINE:
-                self._fail(ticket, worker, _too_late())
-                return
-            self.ledger.running -= 1
-            self.ledger.cancelled += 1
-            self._end(ticket, _CANCELLED, None, monotonic() - worker.first, worker.attempt)
+            self.failed(ticket, worker, TimeoutExceededError(text, timeout=timeout), now)
+            return
+        self._give_up(worker)
+        if cut is Cut.DEADLINE:
+            self._fail(ticket, worker, _too_late(), now)
+            return
+        self.ledger.running -= 1
+        self.ledger.cancelled += 1
+        self._end(ticket, _CANCELLED, None, now - worker.first, worker.attempt)
 
     def resource_failed(self, worker: Worker, error: Exception) -> None:
         """Report it; fail the item that must not wait for it."""
@@ -265,12 +267,12 @@ class Shift(Generic[T, R]):
                 self.start(ticket, worker)
         if ticket is not None and ticket.state is _RUNNING:
             worker.ticket = None
-            self.failed(ticket, worker, error)
+            self.failed(ticket, worker, error, monotonic())
         self.staff.resource_failed(worker, error)
 
     def farewell(self, worker: Worker) -> None:
         """A worker has ended, however that came about; its item does not end with it."""
-        self.staff.workers.pop(worker.number, None)
+        self.staff.leave(worker)
         ticket, worker.ticket = worker.ticket, None
         if ticket is not None and ticket.state is _QUEUED:
             ticket.worker = None
@@ -334,9 +336,8 @@ class Shift(Generic[T, R]):
         self, ticket: Ticket[R], state: HandleStatus, value: object, elapsed: float, attempts: int
     ) -> None:
         """Settle an item; the counters have been moved already."""
-        terms = ticket.terms
-        if terms is not None:
-            self._let_go(terms)
+        if ticket.terms is not None:
+            self._let_go(ticket.terms)
         ticket.settle(state, value, elapsed, attempts)
         if self._quiet.parked:
             self._notice_quiet()
@@ -352,11 +353,11 @@ class Shift(Generic[T, R]):
         if follower is not None and follower.terms is not None:
             follower.terms.ready_at = monotonic()
 
-    def _fail(self, ticket: Ticket[R], worker: Worker, error: Exception) -> None:
+    def _fail(self, ticket: Ticket[R], worker: Worker, error: Exception, now: float) -> None:
         """The item has failed for good."""
         self.ledger.running -= 1
         self.ledger.failed += 1
-        self._end(ticket, _FAILED, error, monotonic() - worker.first, worker.attempt)
+        self._end(ticket, _FAILED, error, now - worker.first, worker.attempt)
         self._report(ticket, worker.attempt, error)
 
     def _withdraw(
@@ -426,7 +427,13 @@ class Shift(Generic[T, R]):
             self.plan.retry.finish(worker.attempt)
 
     def _retried(
-        self, ticket: Ticket[R], worker: Worker, error: Exception | None, value: object
+        self,
+        ticket: Ticket[R],
+        worker: Worker,
+        now: float,
+        *,
+        error: Exception | None = None,
+        value: object = None,
     ) -> bool:
         """See to another attempt; False if what this one came to is what the item comes to.
 
@@ -434,18 +441,17 @@ class Shift(Generic[T, R]):
         """
         retry, variables = self.plan.retry, ticket.variables
         assert retry is not None
-        assert variables is not None
         if self.closed or worker.cut in {Cut.CANCEL, Cut.DEADLINE}:
             self._give_up(worker)
             return False
-        elapsed = monotonic() - worker.first
+        elapsed = now - worker.first
         try:
             if error is None:
                 delay = variables.run(retry.after_result, worker.attempt, value, elapsed)
             else:
                 delay = variables.run(retry.after_error, worker.attempt, error, elapsed)
         except Exception as broken:  # of a predicate: an error of the user's like any other
-            self._fail(ticket, worker, broken)
+            self._fail(ticket, worker, broken, now)
             return True
         if delay is not None:
             self._pause(ticket, worker, delay)

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, final
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.autoscale import Autoscale, Load
 
 if TYPE_CHECKING:
@@ -142,9 +141,11 @@ class Staff(Generic[R]):
         "_reopen_at",
         "_scale",
         "_timer",
+        "crowded",
         "idle",
         "limit",
         "paused",
+        "scaled",
         "thirsty",
         "workers",
     )
@@ -167,15 +168,12 @@ class Staff(Generic[R]):
         self._hired = 0
         self._reopen_at = self._look_at = 0.0
         self._timer: Timer | None = None
-        self.idle = Waiters("lifo")
+        self.scaled = self._scale is not None
+        self.idle: list[Worker] = []  # a stack
+        self.crowded = False  # more workers than the limit; some have to leave
         self.paused = False
         self.thirsty = 0  # workers that wait for a token of the rate limit
         self.workers: dict[int, Worker] = {}
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the limit follows the load."""
-        return self._scale is not None
 
     # ----------------------------------------------------------------------- calling workers
 
@@ -183,8 +181,8 @@ class Staff(Generic[R]):
         """An item is ready: wake a worker, or start one."""
         if self.paused:
             return
-        if self.idle.parked:
-            self.idle.wake()
+        if self.idle:
+            self.idle.pop().seat.open()
         elif len(self.workers) < self.limit:
             self._hire()
         if self._scale is not None:
@@ -194,6 +192,9 @@ class Staff(Generic[R]):
         """Any number of items may be ready, and any number of workers may be allowed."""
         for _ in range(min(self._backlog.ready, self.limit)):
             self.call()
+
+    def _count(self) -> None:
+        self.crowded = len(self.workers) > self.limit
 
     def _hire(self) -> None:
         if self.workers and monotonic() < self._reopen_at:
@@ -207,11 +208,19 @@ class Staff(Generic[R]):
     # ----------------------------------------------------------------------- letting them go
 
     def surplus(self, worker: Worker) -> bool:
-        """Whether ``worker`` has to leave; it then no longer counts."""
-        if len(self.workers) > self.limit and worker.number in self.workers:
+        """Send a worker away because it is crowded; it no longer counts."""
+        if worker.number in self.workers:
             del self.workers[worker.number]
-            worker.retired = True
-        return worker.retired
+            worker.halted = worker.retired = True
+            self._count()
+        return True
+
+    def leave(self, worker: Worker) -> None:
+        """A worker has ended."""
+        self.workers.pop(worker.number, None)
+        if worker in self.idle:
+            self.idle.remove(worker)
+        self._count()
 
     def resize(self, limit: int, reason: str = "resize") -> None:
         """Allow so many workers from now on."""
@@ -219,11 +228,12 @@ class Staff(Generic[R]):
         if before == limit:
             return
         self.call_all()
-        idle = [each for each in self.workers.values() if each.idle_since is not None]
-        idle.sort(key=lambda each: each.idle_since or 0.0)
-        for worker in idle[: max(0, len(self.workers) - limit)]:
+        unneeded = max(0, len(self.workers) - limit)
+        for worker in self.idle[:unneeded]:
             del self.workers[worker.number]
             worker.retire()
+        del self.idle[:unneeded]
+        self._count()
         if listening():
             emit(PoolScaled(self._name, before, limit, reason))
 
@@ -261,11 +271,7 @@ class Staff(Generic[R]):
             limit=self.limit,
             ready=0 if helpless else self._backlog.ready,
             oldest_wait=now - min(since, default=now),
-            idle=[
-                now - each.idle_since
-                for each in self.workers.values()
-                if each.idle_since is not None
-            ],
+            idle=[now - each.idle_since for each in self.idle],
         )
 
     def _watch(self, scale: Autoscale) -> None:

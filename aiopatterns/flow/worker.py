@@ -29,11 +29,12 @@ from anyio import CancelScope, get_cancelled_exc_class
 
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import run_in
-from aiopatterns.core.waiters import cancel_requested
+from aiopatterns.core.waiters import Gate, cancel_requested
 from aiopatterns.flow.ledger import WorkerStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from aiopatterns.flow.handle import Ticket
     from aiopatterns.flow.shift import Shift
@@ -75,10 +76,12 @@ class Worker:
         "attempt",
         "cut",
         "first",
+        "halted",
         "idle_since",
         "number",
         "opened",
         "retired",
+        "seat",
         "started",
         "ticket",
     )
@@ -91,20 +94,27 @@ class Worker:
         self._busy = 0.0
         self._token = False  # of the rate limit, taken for an item that was cancelled meanwhile
         self.number = number
-        self.opened = self.retired = False
-        self.idle_since: float | None = None
+        self.seat = Gate(shift.home)  # where it waits for something to do
+        self.opened = False
+        self.halted = False  # the scope has fired, or there are too many workers
+        self.retired = False
+        self.idle_since = 0.0  # noted for the autoscaler only
         self.ticket: Ticket[Any] | None = None
         self.cut: Cut | None = None
         self.attempt = 0  # number of the current one
         self.started = 0.0  # when it began
         self.first = 0.0  # when the first attempt of its item began
 
-    # ------------------------------------------------------------------ what the shift calls
+    # ----------------------------------------------------------------- what the shift calls
 
     async def work(self) -> None:
         """Live: open the resource, serve, close it, say farewell."""
         try:
-            await self._live()
+            if self._shift.plan.resource is None:
+                self.opened = True
+                await self._serve(())
+            else:
+                await self._serve_with(self._shift.plan.resource)
         finally:
             self._shift.farewell(self)
 
@@ -112,7 +122,7 @@ class Worker:
         """Cancel the function that runs; the wish of a person outranks a clock."""
         if self.cut is not Cut.CANCEL:
             self.cut = cut
-        self._scope.cancel()
+        self._halt()
 
     def expire(self) -> None:
         """Interrupt the attempt because its time is over."""
@@ -121,12 +131,12 @@ class Worker:
     def put_down(self) -> None:
         """Stop waiting for a token; the item has been settled."""
         self.ticket = None
-        self._scope.cancel()
+        self._halt()
 
     def retire(self) -> None:
         """End this idle worker."""
         self.retired = True
-        self._scope.cancel()
+        self._halt()
 
     def statistics(self) -> WorkerStatistics:
         """Return the figures of this moment."""
@@ -140,13 +150,12 @@ class Worker:
 
     # ------------------------------------------------------------------------- private core
 
-    async def _live(self) -> None:
-        """Serve inside the resource, if there is one; whatever it raises is reported."""
-        factory = self._shift.plan.resource
-        if factory is None:
-            self.opened = True
-            await self._serve(())
-            return
+    def _halt(self) -> None:
+        self.halted = True
+        self._scope.cancel()
+
+    async def _serve_with(self, factory: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        """Serve inside a resource; whatever it raises is reported."""
         try:
             async with factory() as resource:
                 self.opened = True
@@ -163,6 +172,7 @@ class Worker:
     async def _serve(self, resource: tuple[Any, ...]) -> None:
         """Run items until this worker is no longer needed; a new scope whenever one has fired."""
         while not self.retired:
+            self.halted = False
             try:
                 with CancelScope() as self._scope:
                     await self._run_items(resource)
@@ -176,88 +186,92 @@ class Worker:
                 self._shift.interrupted(ticket, self, cut)
 
     async def _run_items(self, resource: tuple[Any, ...]) -> None:
-        """Run one item after the other until the scope fires or there are too many workers."""
-        shift, scope = self._shift, self._scope
+        """Run one item after the other until the scope fires or it is crowded.
+
+        A cancellation that a function lets through leaves from here, with the item in hand.
+        """
+        shift, staff, limited = self._shift, self._shift.staff, self._shift.plan.rate is not None
         until_turn = _TURN
-        while not (scope.cancel_called or shift.staff.surplus(self)):
+        while not self.halted and not (staff.crowded and staff.surplus(self)):
             ticket = shift.take()
             if ticket is None:
-                await self._rest()
+                self._sit_down()
+                await self.seat
                 continue
-            self.ticket = ticket
-            if shift.plan.rate is None or await self._admit(ticket):
-                await self._attempt(resource)
+            if limited and (ticket := await self._admit(ticket)) is None:
+                continue
+            try:
+                value = await run_in(ticket.variables, self._begin(ticket, resource))
+            except Exception as error:
+                self._failed += 1
+                shift.failed(ticket, self, error, self._put_away())
+            except BaseException:
+                self._stop()
+                raise
+            else:
+                shift.done(ticket, self, value, self._put_away())
             until_turn -= 1
             if not until_turn:
                 until_turn = _TURN
                 await yield_now()
 
-    async def _rest(self) -> None:
-        """Wait for something to do."""
+    def _sit_down(self) -> None:
+        """There is nothing to do."""
+        staff = self._shift.staff
         self._token = False
-        self.idle_since = monotonic()
-        try:
-            await self._shift.staff.idle.wait()
-        finally:
-            self.idle_since = None
+        if staff.scaled:
+            self.idle_since = monotonic()
+        staff.idle.append(self)
 
-    async def _admit(self, ticket: Ticket[Any]) -> bool:
-        """Wait for a token, then hold the item that comes next by now; False if there is none.
+    async def _admit(self, ticket: Ticket[Any]) -> Ticket[Any] | None:
+        """Wait for a token, then return the item that comes next by now; None if there is none.
 
         The item that was held while waiting goes back first: one of a higher priority may have
         come, and this token is as good for it.
         """
         shift = self._shift
-        ticket.worker = self
+        self.ticket, ticket.worker = ticket, self
         if not self._token and not await shift.token(self):
-            return False
+            return None
         self._token = True
         await shift.unpaused()
         if self.ticket is None:
-            return False
-        ticket.worker = self.ticket = None
+            return None
+        self.ticket = ticket.worker = None
         shift.backlog.put_back(ticket)
-        self.ticket = shift.take()
-        self._token = self.ticket is None
-        return not self._token
+        following = shift.take()
+        self._token = following is None
+        return following
 
-    async def _attempt(self, resource: tuple[Any, ...]) -> None:
-        """Run the function once and tell the shift how it ended; a cancellation passes through."""
-        shift, ticket = self._shift, self.ticket
-        assert ticket is not None
+    def _begin(self, ticket: Ticket[Any], resource: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+        """Begin an attempt; returns its work, none of which has run."""
+        shift = self._shift
+        self.ticket = ticket
         shift.start(ticket, self)
-        alarms = shift.alarms
-        if alarms is not None:
-            alarms.arm(self._expire)
-        assert ticket.variables is not None
-        try:
-            work = shift.plan.call(ticket.value, *resource)
-            retry = shift.plan.retry
-            if retry is not None and (scope := retry.scope(self.first)) is not None:
-                work = _within(scope, work)
-            value = await run_in(ticket.variables, work)
-        except Exception as error:
-            self._stop()
-            self._failed += 1
-            self.ticket = None
-            shift.failed(ticket, self, error)
-        except BaseException:
-            self._stop()
-            raise
-        else:
-            self._stop()
-            self.ticket = None
-            shift.done(ticket, self, value)
+        if shift.alarms is not None:
+            shift.alarms.arm(self._expire)
+        plan = shift.plan
+        work = plan.call(ticket.value, *resource)
+        if plan.retry is not None and (scope := plan.retry.scope(self.first)) is not None:
+            return _within(scope, work)
+        return work
 
-    def _stop(self) -> None:
-        """The attempt is over: disarm its timeout, note how long it took."""
+    def _stop(self) -> float:
+        """The attempt is over: disarm its timeout, note how long it took; returns the time."""
         shift = self._shift
         if shift.alarms is not None:
             shift.alarms.disarm(self._expire)
-        seconds = monotonic() - self.started
+        now = monotonic()
+        seconds = now - self.started
         self._attempts += 1
         self._busy += seconds
         shift.ledger.seconds.record(seconds)
+        return now
+
+    def _put_away(self) -> float:
+        """The same, and the item leaves these hands."""
+        self.ticket = None
+        return self._stop()
 
 
 async def _within(scope: TimeoutScope, work: Coroutine[Any, Any, R]) -> R:

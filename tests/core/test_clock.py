@@ -102,13 +102,26 @@ async def test_a_late_call_can_be_cancelled():
     await called.wait()
 
 
-async def test_the_running_loop():
-    assert clock.running_loop() is asyncio.get_running_loop()
-    assert await asyncio.to_thread(clock.running_loop) is None
+async def test_home_is_the_loop_on_which_it_was_made():
+    home = clock.Home()
+    assert home.here
+    assert home.future().get_loop() is asyncio.get_running_loop()
+    home.future().cancel()
 
 
-def test_no_loop_runs_outside():
-    assert clock.running_loop() is None
+@pytest.mark.real
+async def test_home_is_not_another_thread():
+    home = clock.Home()
+    assert not await asyncio.to_thread(lambda: home.here)
+
+
+def test_home_is_not_another_loop():
+    async def make() -> clock.Home:
+        return clock.Home()
+
+    with asyncio.Runner() as runner:
+        home = runner.run(make())
+        assert not home.here
 
 
 class Call:

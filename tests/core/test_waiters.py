@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiopatterns.core import clock
 from aiopatterns.core.waiters import (
+    Gate,
     PriorityWaiters,
     Waiters,
     cancel_count,
@@ -314,3 +315,51 @@ async def test_cancel_count_tells_what_user_code_swallowed():
         task.cancel()
     await task
     assert counts == [0, 1, 2]
+
+
+async def test_a_gate_lets_all_through_and_is_closed_again():
+    gate = Gate(clock.Home())
+    gate.open()  # for nobody
+    passed = []
+
+    async def work(name):
+        await gate
+        passed.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for name in range(5):
+            tasks.start_soon(work, name)
+        while len(passed) < 5:
+            await asyncio.sleep(0)
+            gate.open()
+    assert sorted(passed) == [0, 1, 2, 3, 4]
+
+
+async def test_a_gate_forgets_those_who_were_cancelled():
+    gate = Gate(clock.Home())
+    for _ in range(1000):
+        with anyio.move_on_after(0):
+            await gate
+    assert not isinstance(gate._parked, list) or len(gate._parked) < 4
+    tasks = [asyncio.ensure_future(_wait(gate)) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    gate.open()
+    await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [False, True, False]
+
+
+async def _wait(gate):
+    await gate
+
+
+def test_a_gate_cancelled_everywhere():
+    def trial():
+        async def work():
+            gate = Gate(clock.Home())
+            asyncio.get_running_loop().call_soon(gate.open)
+            await gate
+
+        return Trial(work())
+
+    cancel_everywhere(trial)
