@@ -25,6 +25,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final, overload
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final,
 from anyio import (
     CapacityLimiter,
     create_task_group,
+    current_effective_deadline,
     move_on_after,
     to_thread,
 )
@@ -62,6 +64,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING: Final = object()
+# Tasks that never wait must not starve the loop: one forced turn in this many.
+_TURN: Final = 16
 
 
 @final
@@ -74,6 +78,7 @@ class DagRun:
 
     __slots__ = (
         "_began",
+        "_ended",
         "_failure",
         "_graph",
         "_group",
@@ -83,7 +88,6 @@ class DagRun:
         "_nodes",
         "_plan",
         "_ready",
-        "_spans",
         "_stopped",
         "_tasks",
         "_threads",
@@ -102,7 +106,7 @@ class DagRun:
         self._nodes: dict[str, Node] = {}
         self._values: dict[str, object] = {}
         self._keys: dict[str, str] = {}
-        self._spans: list[Span] = []
+        self._ended: list[Node] = []
         self._timers: dict[Node, Callable[[], object]] = {}
         self._group: TaskGroup | None = None
         self._threads: CapacityLimiter | None = None
@@ -128,7 +132,7 @@ class DagRun:
     @property
     def trace(self) -> tuple[Span, ...]:
         """When which task ran where, in the order in which they ended."""
-        return tuple(self._spans)
+        return tuple(node.span(self._began) for node in self._ended)
 
     @overload
     def __getitem__(self, task: AnyTask[R]) -> R: ...
@@ -236,20 +240,24 @@ class DagRun:
 
     async def _work(self) -> None:
         """Run one task after the other until all have ended."""
-        isolation, asked = Isolation(), cancel_count()
+        isolation, asked, done = Isolation(), cancel_count(), 0
         try:
-            while not asked() and (node := await self._next()) is not None:
+            while (node := await self._next(asked)) is not None:
                 await self._attempt(node, isolation)
-                await yield_now()
+                done += 1
+                if done % _TURN == 0:
+                    await yield_now()
         except BaseException:
             self._stop()
             raise
         finally:
             self._workers -= 1
 
-    async def _next(self) -> Node | None:
-        """Wait for a task that can start, and claim what it needs."""
+    async def _next(self, asked: Callable[[], int]) -> Node | None:
+        """Wait for a task that can start, and claim what it needs; None when the run ends."""
         while self._left and not self._stopped:
+            if asked() and current_effective_deadline() == -math.inf:
+                return None  # the caller's scope was cancelled, and user code has swallowed that
             node = self._ready.take()
             if node is not None:
                 if self._ready:
@@ -371,7 +379,8 @@ class DagRun:
     def _settle(self, node: Node, state: TaskState) -> None:
         """Note the end of a task that ran; let go of the results that only it needed."""
         node.state = state
-        self._spans.append(node.span(self._began))
+        node.ended = monotonic()
+        self._ended.append(node)
         self._count_out(node)
 
     def _skip(self, node: Node, cause: str) -> None:
@@ -385,7 +394,7 @@ class DagRun:
                 skipped += [self._nodes[name] for name in self._graph.after(node.task.id)]
 
     def _count_out(self, node: Node) -> None:
-        for name in node.needed():
+        for name in node.needs:
             earlier = self._nodes[name]
             earlier.uses -= 1
             if not earlier.uses and not self._kept(name):
@@ -421,7 +430,7 @@ class DagRun:
         before = [self._nodes[each].state for each in self._graph.before(name)]
         waits = sum(1 for state in before if state in UNSETTLED)
         node = self._nodes[name] = Node(task, bindings, rank, waits)
-        for each in node.needed():
+        for each in node.needs:
             self._nodes[each].uses += 1
         self._left += 1
         return node

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,8 +74,10 @@ class Node:
         attempts: How often it was started.
         state: Where it is.
         began: When the first attempt started.
+        ended: When the last attempt ended.
         error: What ended it, if it failed.
         cause: Whose failure skipped it.
+        needs: The tasks whose results it takes.
     """
 
     task: AnyTask[Any]
@@ -87,8 +89,13 @@ class Node:
     attempts: int = 0
     state: TaskState = TaskState.PENDING
     began: float = 0.0
+    ended: float = 0.0
     error: Exception | None = None
     cause: str | None = None
+    needs: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.needs = needed(self.bindings)
 
     @property
     def resources(self) -> Mapping[str, int]:
@@ -105,19 +112,16 @@ class Node:
                 self.task.retry.begin()
 
     def span(self, origin: float) -> Span:
-        """Return when it ran, in seconds since ``origin``; it has ended this moment."""
-        start, end = self.began - origin, monotonic() - origin
+        """Return when it ran, in seconds since ``origin``."""
+        start, end = self.began - origin, self.ended - origin
         return Span(self.task.id, self.state, start, end, self.slot, self.attempts)
-
-    def needed(self) -> set[str]:
-        """Return the tasks whose results it takes."""
-        return needed(self.bindings)
 
     def adds_tasks(self) -> bool:
         """Whether it gets the run itself, and so may add tasks."""
         return any(isinstance(each, Live) for each in self.bindings.values())
 
 
-def needed(bindings: Mapping[str, Binding]) -> set[str]:
+def needed(bindings: Mapping[str, Binding]) -> frozenset[str]:
     """Return the tasks whose results the bindings take."""
-    return {name for each in bindings.values() if isinstance(each, Results) for name in each.ids}
+    taken = [each.ids for each in bindings.values() if isinstance(each, Results)]
+    return frozenset().union(*taken)

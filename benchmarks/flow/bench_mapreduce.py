@@ -93,7 +93,7 @@ def declare(name: str, fn, items: int, chunk: int) -> None:
         return items
 
     case.at_most(1.1, of="ProcessPoolExecutor.map")
-    case.at_most(1.1, of="multiprocessing.Pool.imap")
+    case.at_most(1.3, of="multiprocessing.Pool.imap")
 
 
 declare("5,000 items of 0.2 ms, pools started inside", work, ITEMS, 100)

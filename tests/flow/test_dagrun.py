@@ -230,6 +230,69 @@ def test_what_succeeds_while_the_run_ends_starts_nothing():
     simulate(scenario)
 
 
+async def test_tasks_that_never_wait_do_not_starve_the_loop():
+    dag, turns, ended = Dag("d", limit=1), [], []
+
+    async def at_once():
+        ended.append(1)
+
+    async def other():
+        while len(ended) < 50:
+            turns.append(len(ended))
+            await yield_now()
+
+    for i in range(50):
+        dag.add(at_once, id=str(i))
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        await dag.run()
+    assert any(0 < turn < 50 for turn in turns)
+
+
+def test_nothing_starts_in_a_cancelled_scope_though_a_task_swallows_that():
+    async def scenario():
+        dag, started = Dag("d", limit=1), []
+
+        @dag.task
+        async def deaf():
+            try:
+                await sleep(10)
+            except asyncio.CancelledError:
+                return "heard nothing"
+
+        @dag.task
+        async def behind(deaf):
+            started.append(1)
+
+        with anyio.move_on_after(1) as scope:
+            await dag.run()
+        assert scope.cancelled_caught
+        assert not started
+
+    simulate(scenario)
+
+
+async def test_a_task_that_cancels_and_forgives_itself_stops_nobody():
+    dag = Dag("d", limit=1)
+
+    @dag.task
+    async def odd():
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await yield_now()
+        except asyncio.CancelledError:
+            return 1
+
+    @dag.task
+    async def behind(odd):
+        return odd + 1
+
+    run = await dag.run()
+    assert run[behind] == 2
+
+
 # -- tasks that add tasks
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiopatterns.core.clock import sleep
+from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.flow.node import UNSETTLED, Node, Span, TaskState, needed
 from aiopatterns.flow.task import Given, Live, Results, Task
 from aiopatterns.resilience.retry import Retry
@@ -24,7 +24,7 @@ def node(**bindings: Any) -> Node:
 def test_what_it_needs():
     several = Results(("a", "b", "a"), several=True)
     assert needed({"x": several, "y": Given(1)}) == {"a", "b"}
-    assert node(x=several).needed() == {"a", "b"}
+    assert node(x=several).needs == {"a", "b"}
     assert node(x=Live()).adds_tasks()
     assert not node(x=Given(1)).adds_tasks()
     assert node().resources == {"db": 1}
@@ -40,7 +40,7 @@ def test_when_it_ran():
         await sleep(2)
         each.begin()
         await sleep(3)
-        each.state = TaskState.OK
+        each.state, each.ended = TaskState.OK, monotonic()
         assert each.state not in UNSETTLED
         assert each.span(0.5) == Span("work", TaskState.OK, 0.5, 5.5, 0, 2)
 
