@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.cli.screen import View
     from aiopatterns.flow.executors import Executor
-    from aiopatterns.processor.analysis import Analysis
+    from aiopatterns.processor.analysis import Analysis, Package
     from aiopatterns.processor.progress import StageSnapshot
 
 __all__ = ["run"]
@@ -164,9 +164,7 @@ def _stage_lines(processor: DataProcessor) -> Iterator[str]:
 
 def _as_data(analysis: Analysis, processor: DataProcessor, options: Namespace) -> dict[str, object]:
     """The result as plain data."""
-    found = analysis.catalogue
     snapshot = processor.progress.snapshot()
-    shown = units.printable
     return {
         "corpus": processor.corpus.title,
         "files": analysis.files,
@@ -178,26 +176,40 @@ def _as_data(analysis: Analysis, processor: DataProcessor, options: Namespace) -
         "names": analysis.name_count,
         "unique_names": len(analysis.names),
         "top_names": [{"name": each.text, "count": each.number} for each in analysis.top_names],
+        "characters": analysis.volume._asdict(),
+        **_files_data(analysis),
+        "stages": [*map(_stage_data, snapshot.stages)],
+        "elapsed": snapshot.elapsed,
+        "report": options.report,
+        "trace": options.trace,
+    }
+
+
+def _files_data(analysis: Analysis) -> dict[str, object]:
+    found, shown = analysis.catalogue, units.printable
+    return {
         "undecodable": [*map(shown, found.undecodable)],
         "duplicates": [[*map(shown, group)] for group in found.duplicates],
         "binary": [*map(shown, found.binary)],
         "unreadable": [{"path": shown(path), "reason": why} for path, why in analysis.troubles],
         "skipped": found.skipped,
-        "characters": analysis.volume._asdict(),
-        "packages": [
-            {"name": shown(each.name), "files": each.files, "bytes": each.size,
-             "lines": each.lines, "words": each.words, "keywords": each.keywords}
-            for each in analysis.packages
-        ],
+        "packages": [*map(_package_data, analysis.packages)],
         "outliers": [
             {"path": shown(each.path), "what": each.what, "bytes": each.value, "score": each.score}
             for each in analysis.outliers
         ],
-        "stages": [*map(_stage_data, snapshot.stages)],
-        "elapsed": snapshot.elapsed,
-        "report": options.report,
-        "trace": options.trace,
-    }  # fmt: skip
+    }
+
+
+def _package_data(package: Package) -> dict[str, object]:
+    return {
+        "name": units.printable(package.name),
+        "files": package.files,
+        "bytes": package.size,
+        "lines": package.lines,
+        "words": package.words,
+        "keywords": package.keywords,
+    }
 
 
 def _stage_data(stage: StageSnapshot) -> dict[str, object]:

@@ -54,7 +54,7 @@ def bars(rows: Sequence[Bar], *, label: str) -> str:
     if not longest:
         return ""
     room = _WIDTH - _LABEL - _VALUE
-    marks = []
+    marks: list[str] = []
     for number, each in enumerate(rows):
         y = number * _ROW
         width = max(1.5, room * each.value / longest)
@@ -182,7 +182,7 @@ def _time_axis(elapsed: float, scale: float, height: float) -> list[str]:
     step = next(
         step * factor for factor in (0.1, 0.2, 0.5, 1, 2, 5) if elapsed / step / factor <= 8
     )
-    parts = []
+    parts: list[str] = []
     for number in range(int(elapsed / step) + 1):
         x = 80 + number * step * scale
         parts.append(
@@ -204,7 +204,7 @@ def queue(samples: Sequence[Sample], elapsed: float, tones: Mapping[str, str]) -
     if not deepest:
         return ""
     scale, room, base = (_WIDTH - 40) / max(elapsed, 1e-9), 110, 126
-    parts = []
+    parts: list[str] = []
     for share_of in (0.5, 1.0):
         y = base - room * share_of
         parts.append(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from aiopatterns.processor.corpus import Chunk
     from aiopatterns.processor.stages import Timed
@@ -161,7 +161,7 @@ class Progress:
         self.samples: list[Sample] = []
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Note that a stage runs while the block does; one that runs again begins anew."""
         each = self._stages[name] = _Stage(name, start=self._now())
         each.state = StageState.RUNNING
@@ -176,7 +176,7 @@ class Progress:
             each.end = self._now()
 
     @contextmanager
-    def here(self, stage: str) -> Iterator[None]:
+    def here(self, stage: str) -> Generator[None]:
         """Note that the block is work of a stage that is done right here, not in a chunk."""
         start = self._now()
         try:

@@ -83,7 +83,7 @@ def render_report(analysis: Analysis, progress: Progress, *, title: str, footer:
     )
     return _PAGE.format(
         title=escape(units.printable(title)),
-        style=files(__package__).joinpath("report.css").read_text("utf-8"),
+        style=files("aiopatterns.processor").joinpath("report.css").read_text("utf-8"),
         subtitle=escape(subtitle),
         content="\n".join(content),
         footer=escape(footer),

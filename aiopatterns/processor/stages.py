@@ -143,7 +143,7 @@ def timed(fn: Callable[[Chunk], T], chunk: Chunk) -> Timed[T]:
 
 def ingest(chunk: Chunk) -> tuple[Facts, ...]:
     """Read, decode, hash and measure the files of a chunk; the facts come in its order."""
-    found = []
+    found: list[Facts] = []
     for path, packages in chunk.entries:
         try:
             facts = examine(tokens.blocks(f"{chunk.root}/{path}"))
@@ -175,7 +175,7 @@ def examine(blocks: Iterable[bytes]) -> Facts:
 
 def _is_utf8(data: bytes) -> bool:
     try:
-        data.isascii() or data.decode()
+        data.decode()
     except UnicodeDecodeError:
         return False
     return True
