@@ -44,7 +44,6 @@ import atexit
 from abc import abstractmethod
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from importlib import import_module
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, TypeVarTuple, cast, final, overload
 
@@ -424,8 +423,9 @@ class Processes(Executor):
 
         await super()._start(tasks)
         self._crashes = 0
-        # Its modules import each other: two threads that begin with it at once see halves of it.
-        import_module("multiprocessing.reduction")
+        # Asked here, which imports multiprocessing: its modules import each other, so that two
+        # threads that began with it at once would see halves of it.
+        self._method = self._method or _methods()[0]
         # A thread of our own: anyio's would keep an interpreter from exiting inside the block.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-start")
         atexit.register(self._kill)
@@ -485,8 +485,7 @@ class Processes(Executor):
         """Start the process of ``worker``; blocks, so it runs in a thread."""
         import multiprocessing
 
-        method = self._method or _methods()[0]
-        context = cast("SpawnContext", multiprocessing.get_context(method))
+        context = cast("SpawnContext", multiprocessing.get_context(self._method))
         context.set_forkserver_preload(["__main__", child.__name__, *self._preload])
         process = context.Process(
             target=child.serve, args=(link, self._initializer), name=self.name, daemon=True
