@@ -226,9 +226,8 @@ class DagRun:
         self._threads = CapacityLimiter(self._plan.limit)
         try:
             async with create_task_group() as self._group:
-                for node in tuple(self._nodes.values()):
-                    if not node.waits:
-                        self._offer(node)
+                for node in [each for each in self._nodes.values() if not each.waits]:
+                    self._offer(node)
         finally:
             self._stop()
             self.elapsed = monotonic() - self._began

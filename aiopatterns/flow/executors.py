@@ -45,7 +45,7 @@ from abc import abstractmethod
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, TypeVarTuple, cast, final, overload
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast, final, overload
 
 from anyio import CancelScope, move_on_after
 
@@ -55,7 +55,7 @@ from aiopatterns.core.validate import choice, count, function, optional_count, t
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow import child
 from aiopatterns.flow.child import HEADER
-from aiopatterns.flow.process import WorkerProcess
+from aiopatterns.flow.process import WorkerProcess, processors, start_methods
 
 if TYPE_CHECKING:
     import socket
@@ -65,12 +65,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ["Executor", "ExecutorStatistics", "Inline", "Processes", "StartMethod", "Threads"]
+    from aiopatterns.flow.process import StartMethod
+
+__all__ = ["Executor", "ExecutorStatistics", "Inline", "Processes", "Threads"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-StartMethod = Literal["forkserver", "spawn"]
 
 # How long idle worker processes get to leave by themselves (exit handlers, coverage data).
 _GRACE: Final = 5.0
@@ -403,11 +403,11 @@ class Processes(Executor):
         max_calls: int | None = None,
         name: str = "processes",
     ) -> None:
-        super().__init__(_processors() if workers is None else count("workers", workers), name)
+        super().__init__(processors() if workers is None else count("workers", workers), name)
         self._attempts = count("attempts", attempts)
         self._initializer = None if initializer is None else function("initializer", initializer)
         self._preload = _modules(preload)
-        self._method = None if method is None else choice("method", method, _methods())
+        self._method = None if method is None else choice("method", method, start_methods())
         self._max_calls = optional_count("max_calls", max_calls)
         self._crashes = 0
         self._seats: list[WorkerProcess] = []
@@ -425,7 +425,7 @@ class Processes(Executor):
         self._crashes = 0
         # Asked here, which imports multiprocessing: its modules import each other, so that two
         # threads that began with it at once would see halves of it.
-        self._method = self._method or _methods()[0]
+        self._method = self._method or start_methods()[0]
         # A thread of our own: anyio's would keep an interpreter from exiting inside the block.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-start")
         atexit.register(self._kill)
@@ -573,22 +573,6 @@ async def _connect(worker: WorkerProcess) -> socket.socket:
         theirs.close()
         raise
     return theirs
-
-
-def _processors() -> int:
-    """How many processors this program may use."""
-    import os
-
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-
-
-def _methods() -> tuple[StartMethod, ...]:
-    """The start methods of this system, the best first; fork is none of them."""
-    import multiprocessing
-
-    found = multiprocessing.get_all_start_methods()
-    return ("forkserver", "spawn") if "forkserver" in found else ("spawn",)
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:

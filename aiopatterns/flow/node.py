@@ -123,5 +123,6 @@ class Node:
 
 def needed(bindings: Mapping[str, Binding]) -> frozenset[str]:
     """Return the tasks whose results the bindings take."""
-    taken = [each.ids for each in bindings.values() if isinstance(each, Results)]
-    return frozenset().union(*taken)
+    return frozenset(
+        name for each in bindings.values() if isinstance(each, Results) for name in each.ids
+    )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.child import unpack_reply
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from multiprocessing.process import BaseProcess
 
-__all__ = ["Transport", "WorkerProcess"]
+__all__ = ["StartMethod", "Transport", "WorkerProcess", "processors", "start_methods"]
+
+StartMethod: TypeAlias = Literal["forkserver", "spawn"]
 
 # A killed process is gone within milliseconds; past this it hangs in the kernel, and waits are vain.
 _REAPED_WITHIN: Final = 5.0
@@ -208,3 +210,19 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "did not end"
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def processors() -> int:
+    """How many processors this program may use."""
+    import os
+
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
+def start_methods() -> tuple[StartMethod, ...]:
+    """The start methods of this system, the best first; fork is none of them."""
+    import multiprocessing
+
+    found = multiprocessing.get_all_start_methods()
+    return ("forkserver", "spawn") if "forkserver" in found else ("spawn",)

@@ -369,18 +369,6 @@ async def test_bad_functions():
     assert pool.statistics().failed == 0
 
 
-def test_processors_are_counted_without_affinity(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert Processes().capacity == 1
-
-
-def test_spawn_where_there_is_no_fork_server(monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    with pytest.raises(ValueError, match="one of 'spawn'"):
-        Processes(1, method="forkserver")
-
-
 def test_own_engines_subclass_executor():
     class Reversed(Executor):
         __slots__ = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import signal
 import sys
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from aiopatterns.core.clock import yield_now
 from aiopatterns.flow.child import HEADER, _framed
-from aiopatterns.flow.process import WorkerProcess
+from aiopatterns.flow.process import WorkerProcess, processors, start_methods
 from aiopatterns.testing import Trial, cancel_everywhere
 
 
@@ -205,3 +207,16 @@ def scenario():
 @pytest.mark.promise("flow-cancel-native", "flow-cancel-scope", "flow-cancel-timeout")
 def test_cancelled_anywhere_it_is_used_again_or_killed():
     cancel_everywhere(scenario, minimum=2)
+
+
+def test_processors_are_counted_without_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1
+
+
+def test_spawn_where_there_is_no_fork_server(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn", "forkserver"])
+    assert start_methods() == ("forkserver", "spawn")
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert start_methods() == ("spawn",)
