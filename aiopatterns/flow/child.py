@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-__all__ = ["HEADER", "pack_call", "serve", "unpack_reply"]
+__all__ = ["HEADER", "named", "pack_call", "serve", "unpack_reply"]
 
 HEADER: Final = struct.Struct("!Q")
 """The length of what follows."""
@@ -114,7 +114,7 @@ def _answer(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
     try:
         return _framed((True, value))
     except Exception as error:
-        text = f"what {_named(fn)} returned cannot be sent between processes: {error}"
+        text = f"what {named(fn)} returned cannot be sent between processes: {error}"
         return _refusal(TypeError(text))
 
 
@@ -180,16 +180,16 @@ def _culprit(fn: Callable[..., object], args: tuple[object, ...], error: Excepti
     """Say what of a call cannot be pickled."""
     if (reason := _unpicklable(fn)) is not None:
         return (
-            f"{_named(fn)} cannot be sent to a worker process: it must be importable, "
+            f"{named(fn)} cannot be sent to a worker process: it must be importable, "
             f"so define it at the top level of a module ({reason})"
         )
     for position, each in enumerate(args, 1):
         if (reason := _unpicklable(each)) is not None:
             return (
-                f"argument {position} of {_named(fn)} cannot be sent to a worker process: "
+                f"argument {position} of {named(fn)} cannot be sent to a worker process: "
                 f"{_shortened(each)} ({reason})"
             )
-    return f"the call of {_named(fn)} cannot be sent to a worker process ({error})"
+    return f"the call of {named(fn)} cannot be sent to a worker process ({error})"
 
 
 def _unpicklable(value: object) -> str | None:
@@ -200,7 +200,8 @@ def _unpicklable(value: object) -> str | None:
     return None
 
 
-def _named(fn: Any) -> str:
+def named(fn: Any) -> str:
+    """Return how a text calls a function."""
     return getattr(fn, "__qualname__", None) or _shortened(fn)
 
 

@@ -506,7 +506,7 @@ class Processes(Executor):
                     raise self._closed()
                 self._crashes += 1
             raise WorkerCrashedError(
-                f"the worker process {worker.ending} under {fn!r}; tried {self._attempts} times",
+                f"the worker process {worker.ending} under {child.named(fn)}; tried {self._attempts} times",
                 attempts=self._attempts,
             )
         finally:
