@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import anyio
 
 from aiopatterns.cli.app import DONE, FAILED, UsageError, complain
 from aiopatterns.cli.screen import view_for
+from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.flow.executors import Inline, Processes
 from aiopatterns.processor import units
 from aiopatterns.processor.corpus import Corpus
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aiopatterns.cli.screen import View
+    from aiopatterns.core.outcome import Outcome
     from aiopatterns.flow.executors import Executor
     from aiopatterns.processor.analysis import Analysis, Package
     from aiopatterns.processor.progress import StageSnapshot
@@ -57,20 +60,8 @@ def run(options: Namespace) -> int:
         processor = DataProcessor(corpus, executor=executor, report=report)
         view = view_for(json=options.json)
         uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-        analysis = anyio.run(_work, processor, view, backend_options=uvloop)
-        if trace:
-            trace.write(render_trace(processor.progress))
-        if options.json:
-            print(json.dumps(_as_data(analysis, processor, options), indent=1))
-        else:
-            print("\n".join(_as_text(analysis, processor, options)))
-    if analysis.troubles:
-        first = analysis.troubles[0]
-        number = len(analysis.troubles)
-        what = f"{number} files or folders" if number > 1 else "a file or folder"
-        where = f"{units.printable(first.path) or corpus.title}: {first.reason}"
-        return complain(f"{what} could not be read: {where}", FAILED)
-    return DONE
+        found = partial(anyio.run, _work, processor, view, backend_options=uvloop)
+        return _told(found(), processor, options, trace)
 
 
 def _executor(options: Namespace) -> Executor:
@@ -108,19 +99,33 @@ def _reserved(stack: ExitStack, option: str, path: str) -> Output:
 
 async def _work(processor: DataProcessor, view: View) -> Analysis:
     """Run the system under a view of it; what the system raises leaves bare."""
-    failure: Exception | None = None
-    analysis: Analysis | None = None
+    outcome: Outcome[Analysis]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(view.follow, processor)
         try:
-            analysis = await processor.run()
+            outcome = Ok(await processor.run())
         except Exception as error:
-            failure = error
+            outcome = Err(error)
         tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    assert analysis is not None, "it was made or there is a failure"
-    return analysis
+    return outcome.unwrap()
+
+
+def _told(
+    analysis: Analysis, processor: DataProcessor, options: Namespace, trace: Output | None
+) -> int:
+    """Give the result; files that could not be read make an exit code of their own."""
+    if trace is not None:
+        trace.write(render_trace(processor.progress))
+    if options.json:
+        print(json.dumps(_as_data(analysis, processor, options), indent=1))
+    else:
+        print("\n".join(_as_text(analysis, processor, options)))
+    if not analysis.troubles:
+        return DONE
+    first, number = analysis.troubles[0], len(analysis.troubles)
+    what = f"{number} files or folders" if number > 1 else "a file or folder"
+    where = f"{units.printable(first.path) or processor.corpus.title}: {first.reason}"
+    return complain(f"{what} could not be read: {where}", FAILED)
 
 
 def _as_text(analysis: Analysis, processor: DataProcessor, options: Namespace) -> Iterator[str]:

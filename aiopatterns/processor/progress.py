@@ -148,13 +148,19 @@ class Snapshot:
 
 @final
 class Progress:
-    """The record of one run; the clock starts with its construction."""
+    """The record of one run; the clock starts with its construction.
 
-    __slots__ = ("_busy", "_lanes", "_origin", "_stages", "samples", "spans")
+    Args:
+        workers: How many tasks can run at once. A few more are handed out than that, so that the
+            next is at hand when one ends; those count as queued.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_busy", "_lanes", "_origin", "_stages", "_workers", "samples", "spans")
+
+    def __init__(self, workers: int = 1) -> None:
         self._origin = monotonic()
-        self._stages = {name: _Stage(name) for name in STAGES}
+        self._workers = workers
+        self._stages = {name: _Stage(name, workers) for name in STAGES}
         self._lanes: dict[tuple[int, int], str] = {}
         self._busy: dict[str, float] = {}
         self.spans: list[Span] = []
@@ -163,7 +169,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
         """Note that a stage runs while the block does; one that runs again begins anew."""
-        each = self._stages[name] = _Stage(name, start=self._now())
+        each = self._stages[name] = _Stage(name, self._workers, start=self._now())
         each.state = StageState.RUNNING
         try:
             yield
@@ -227,8 +233,9 @@ class Progress:
         self._busy[span.lane] = self._busy.get(span.lane, 0.0) + span.end - span.start
 
     def _sample(self, stage: _Stage) -> None:
-        queued = stage.total - stage.done - stage.running
-        self.samples.append(Sample(stage.name, self._now(), queued, stage.running))
+        running = min(stage.running, self._workers)
+        queued = stage.total - stage.done - running
+        self.samples.append(Sample(stage.name, self._now(), queued, running))
 
     def _lane(self, timed: Timed[object]) -> str:
         """Name who did it: by order of appearance, for ids say nothing."""
@@ -256,10 +263,12 @@ class _Stage:
         "start",
         "state",
         "total",
+        "workers",
     )
 
-    def __init__(self, name: str, *, start: float | None = None) -> None:
+    def __init__(self, name: str, workers: int, *, start: float | None = None) -> None:
         self.name = name
+        self.workers = workers
         self.state = StageState.WAITING
         self.total = self.done = self.running = self.files = self.size = self.size_total = 0
         self.start = start
@@ -275,7 +284,7 @@ class _Stage:
             state=self.state,
             total=self.total,
             done=self.done,
-            running=self.running,
+            running=min(self.running, self.workers),
             files=self.files,
             size=self.size,
             size_total=self.size_total,

@@ -112,7 +112,7 @@ class DataProcessor:
         self._executor = validate.instance("executor", executor, Executor, allowed)
         self._report = report
         self._chunk_bytes = validate.count("chunk_bytes", chunk_bytes)
-        self.progress = Progress()
+        self.progress = Progress(executor.capacity)
 
     async def run(self) -> Analysis:
         """Run the four stages.
@@ -128,7 +128,7 @@ class DataProcessor:
 
         Cancellation: processes and threads have ended, and the report's place is as before.
         """
-        self.progress = Progress()
+        self.progress = Progress(self._executor.capacity)
         async with AsyncExitStack() as stack:
             if self._executor.state is not OwnerState.RUNNING:
                 await stack.enter_async_context(self._executor)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import subprocess
 import sys
@@ -96,6 +98,25 @@ def test_a_closed_standard_error_is_no_error(monkeypatch):
 
     monkeypatch.setattr(sys.stderr, "write", refuse)
     assert complain("what", 7) == 7
+
+
+def test_a_standard_output_that_cannot_be_written_is_given_up(tmp_path, monkeypatch):
+    class Broken(io.StringIO):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+        def fileno(self):
+            return file.fileno()
+
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", Broken())
+        assert main(["doctor"]) == FAILED
+        os.write(file.fileno(), b"lost")
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_the_main_module_does_nothing_for_worker_processes():
+    importlib.import_module("aiopatterns.__main__")
 
 
 def shell(*argv: str, **more) -> subprocess.CompletedProcess[str]:

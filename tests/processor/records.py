@@ -12,7 +12,7 @@ from aiopatterns.processor.stages import Timed
 
 def make_progress(tasks: int = 3) -> Progress:
     """Two processes and this one worked on a few chunks in each of three stages."""
-    progress = Progress()
+    progress = Progress(3)
     chunks = [Chunk(n, "/", (Entry("a", ("p",)),), 1000) for n in range(tasks)]
     for stage in STAGES[:3]:
         with progress.stage(stage):

@@ -17,8 +17,18 @@ def timed(task: int, seconds: float = 0.1, process: int = 1, thread: int = 1) ->
     return Timed(None, task, process, thread, now, now + seconds)
 
 
+def test_what_is_handed_out_before_its_time_counts_as_queued():
+    progress = Progress(2)
+    with progress.stage("analysis"):
+        progress.expect("analysis", CHUNKS)
+        for _ in range(4):
+            progress.start("analysis")
+        now = progress.snapshot().stages[2]
+        assert (now.running, now.queued) == (2, 2)
+
+
 def test_a_run_from_begin_to_end():
-    progress = Progress()
+    progress = Progress(4)
     waiting = progress.snapshot().stages[0]
     assert (waiting.state, waiting.start, waiting.elapsed, waiting.throughput, waiting.p50) == (
         StageState.WAITING, None, 0.0, 0.0, None,

@@ -96,6 +96,14 @@ def test_figures_are_in_the_text():
         assert each in text
 
 
+def test_outliers_have_their_table():
+    files = [Facts(f"p/{n}", "p", size=100 + n, longest=9) for n in range(40)]
+    files.append(Facts("p/far", "p", size=10**8, longest=9))
+    whole = analyse(catalogue(files), {}, {}, volume=Volume())
+    words = Page(render_report(whole, Progress(), title="x")).words
+    assert words[words.index("p/far") + 1] == "size 100 MB"
+
+
 def test_the_report_of_nothing_is_a_page():
     nothing = analyse(catalogue([]), {}, {}, volume=Volume())
     page = Page(render_report(nothing, Progress(), title="nothing"))
