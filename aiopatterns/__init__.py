@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pipeline import Pipeline
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
+    from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.ratelimit import Rate, TokenBucket
     from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.stack import Stack
@@ -77,6 +78,7 @@ __all__ = [
     "BulkheadFullError",
     "Channel",
     "CheckpointExpiredError",
+    "CircuitBreaker",
     "CircuitIsolatedError",
     "CircuitOpenError",
     "ClosedError",
@@ -140,6 +142,7 @@ _HOMES: Final = MappingProxyType(
         "flow.pipeline": ("Pipeline",),
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
+        "resilience.breaker": ("CircuitBreaker",),
         "resilience.ratelimit": ("Rate", "TokenBucket"),
         "resilience.retry": ("Retry",),
         "resilience.stack": ("Stack",),

@@ -134,7 +134,25 @@ class RejectedError(AioPatternsError):
 
 
 class CircuitOpenError(RejectedError):
-    """The circuit breaker is open: the dependency failed too often lately."""
+    """The circuit breaker is open: the dependency failed too often lately.
+
+    Args:
+        message: What refused, and why.
+        name: Name of the breaker.
+        retry_after: Seconds until trying again makes sense, if that is known.
+        cause: The ``repr`` of the error that opened the circuit, if there is one.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        name: str = "",
+        retry_after: float | None = None,
+        cause: str | None = None,
+    ) -> None:
+        super().__init__(message, name=name, retry_after=retry_after)
+        self.cause = cause
 
 
 class CircuitIsolatedError(CircuitOpenError):

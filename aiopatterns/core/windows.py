@@ -102,6 +102,10 @@ class Window(Protocol):
         """Count one call."""
         ...
 
+    def succeed(self, elapsed: float, at: float) -> int:
+        """Count one call that neither failed nor was slow; return 0 if that is true of all."""
+        ...
+
     def totals(self) -> Totals:
         """Return what the window holds now."""
         ...
@@ -165,6 +169,30 @@ class CountWindow:
             self.calls += 1
         here += 1
         self._next = here if here < self._size else 0
+
+    def succeed(self, elapsed: float, at: float) -> int:
+        """Count one call that neither failed nor was slow: :meth:`record` for a hot path.
+
+        Args:
+            elapsed: How long it took, in seconds.
+            at: Taken for the sake of one call shape; this window knows no time.
+
+        Returns:
+            A number above 0 if the window holds calls that failed or were slow, else 0.
+        """
+        del at
+        here = self._next
+        failed_before, slow_before, _ = self._ring[here]
+        self._ring[here] = (False, False, elapsed)
+        if failed_before:
+            self.failures -= 1
+        if slow_before:
+            self.slow -= 1
+        if self.calls < self._size:
+            self.calls += 1
+        here += 1
+        self._next = here if here < self._size else 0
+        return self.failures or self.slow
 
     def totals(self) -> Totals:
         """Return what the window holds now."""
@@ -244,6 +272,22 @@ class TimeWindow:
             self.failures += 1
         if slow:
             self.slow += 1
+
+    def succeed(self, elapsed: float, at: float) -> int:
+        """Count one call that neither failed nor was slow: :meth:`record` for a hot path.
+
+        Args:
+            elapsed: How long it took, in seconds.
+            at: When it ended, never before the last call.
+
+        Returns:
+            A number above 0 if the window holds calls that failed or were slow, else 0.
+        """
+        if not self._opened <= at < self._until:
+            self._move(at)
+        self.calls += 1
+        self._elapsed += elapsed
+        return self.failures or self.slow
 
     def totals(self) -> Totals:
         """Return what the window holds now."""

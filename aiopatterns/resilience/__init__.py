@@ -11,7 +11,22 @@ from aiopatterns.resilience.backoff import (
     Linear,
     Proportional,
 )
+from aiopatterns.resilience.breaker import CircuitBreaker
+from aiopatterns.resilience.breaktime import BreakInfo
 from aiopatterns.resilience.budget import Budget
+from aiopatterns.resilience.circuit import CircuitState, CircuitStatistics
+from aiopatterns.resilience.circuitevents import (
+    CircuitClosed,
+    CircuitForced,
+    CircuitHalfOpened,
+    CircuitLateResult,
+    CircuitOpened,
+    CircuitRejected,
+    CircuitStuck,
+    CircuitThresholdExceeded,
+)
+from aiopatterns.resilience.halfopen import HalfOpen
+from aiopatterns.resilience.permit import Guard, Permit
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import (
     GCRA,
@@ -22,6 +37,7 @@ from aiopatterns.resilience.ratelimit import (
     SlidingWindow,
     TokenBucket,
 )
+from aiopatterns.resilience.registry import PolicyHandle, PolicyRegistry, PolicyReloaded
 from aiopatterns.resilience.retry import (
     Again,
     Hint,
@@ -33,6 +49,7 @@ from aiopatterns.resilience.retry import (
 )
 from aiopatterns.resilience.stack import Stack, StackWarning
 from aiopatterns.resilience.timeout import Timeout, TimeoutExpired, TimeoutScope
+from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip
 
 __all__ = [
     "GCRA",
@@ -41,21 +58,43 @@ __all__ = [
     "Attempt",
     "Attempts",
     "Backoff",
+    "BreakInfo",
     "Budget",
+    "CircuitBreaker",
+    "CircuitClosed",
+    "CircuitForced",
+    "CircuitHalfOpened",
+    "CircuitLateResult",
+    "CircuitOpened",
+    "CircuitRejected",
+    "CircuitState",
+    "CircuitStatistics",
+    "CircuitStuck",
+    "CircuitThresholdExceeded",
+    "Consecutive",
     "Constant",
+    "Count",
     "Exponential",
     "Grant",
+    "Guard",
+    "HalfOpen",
     "Hint",
     "Limiter",
     "Linear",
+    "Permit",
     "Policy",
+    "PolicyHandle",
+    "PolicyRegistry",
+    "PolicyReloaded",
     "Proportional",
     "Rate",
     "RateLimitRejected",
     "Retry",
     "RetryBudgetExhausted",
     "RetryScheduled",
+    "Seconds",
     "SlidingWindow",
+    "Slow",
     "Stack",
     "StackWarning",
     "Stop",
@@ -63,5 +102,6 @@ __all__ = [
     "TimeoutExpired",
     "TimeoutScope",
     "TokenBucket",
+    "Trip",
     "Until",
 ]

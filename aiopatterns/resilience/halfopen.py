@@ -216,7 +216,5 @@ class Probes:
 
 
 def _reaching(ratio: float, of: int) -> int:
-    """Return the least number that is ``ratio`` of ``of`` or more."""
-    least = max(math.ceil(ratio * of), 1)
-    # The product may be rounded up over a whole number that the quotient reaches.
-    return least - 1 if least > 1 and (least - 1) / of >= ratio else least
+    """Return the least number that is ``ratio`` of ``of`` or more, by the division itself."""
+    return next(n for n in range(1, of + 1) if n / of >= ratio)

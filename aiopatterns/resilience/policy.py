@@ -34,7 +34,7 @@ from abc import ABC, abstractmethod
 from functools import update_wrapper
 from inspect import CO_COROUTINE, isasyncgenfunction, isawaitable, iscoroutinefunction
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from aiopatterns.core.validate import function
 
@@ -59,7 +59,7 @@ class Policy(ABC):
 
     #: What this policy is to the lints of a stack: ``retry``, ``timeout``, ``ratelimit``,
     #: ``breaker``, ``bulkhead``, ``hedge``, ``fallback``; any other word has no lints.
-    kind: ClassVar[str] = "policy"
+    kind: str = "policy"
 
     @abstractmethod
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -95,6 +95,18 @@ class Policy(ABC):
     def bound(self, inner: float) -> float:
         """Return the most seconds a call may take if what is inside takes ``inner`` at most."""
         return inner
+
+    def adopt(self, previous: Policy) -> bool:
+        """Go on with the state of ``previous``, in whose place this policy is put.
+
+        As written here, there is no state to go on with. A policy that has some takes it over
+        from one of its own kind if both count the same thing.
+
+        Returns:
+            Whether it did.
+        """
+        del previous
+        return False
 
     @overload
     def __call__(

@@ -231,6 +231,19 @@ class _Limited(Policy):
 
         return limited if key is None else limited_by_key
 
+    def adopt(self, previous: Policy) -> bool:
+        """Go on with the tokens, and the lines, of a limiter of the same kind, rate and burst.
+
+        Returns:
+            Whether ``previous`` was one. Then both take from the same.
+        """
+        if not isinstance(previous, _Limited) or type(previous) is not type(self):
+            return False
+        if (previous._rate, previous._capacity) != (self._rate, self._capacity):
+            return False
+        self._one, self._meters = previous._one, previous._meters
+        return True
+
     def bound(self, inner: float) -> float:
         """Return the most seconds a call may take: the longest wait, and what is inside."""
         return self._max_wait + inner

@@ -135,7 +135,7 @@ class Trip:
     and ``failures``.
     """
 
-    window: TripWindow = Seconds(10.0)  # noqa: RUF009 - a frozen value
+    window: TripWindow = Seconds(10.0)
     min_calls: int | None = None
     ratio: float | None = None
     slow: Slow | None = None
@@ -158,11 +158,13 @@ class Trip:
         if value is None or isinstance(self.window, Seconds):
             return
         if isinstance(self.window, Consecutive):
-            msg = f"{name} must be None with {self.window}, which says it all, not {value!r}"
-            raise ValueError(msg)
-        if value > self.window.n:
-            msg = f"{name} must be at most the {self.window.n} of {self.window}, not {value!r}"
-            raise ValueError(msg)
+            allowed = f"None with {self.window}, which says it all"
+        elif value > self.window.n:
+            allowed = f"at most the {self.window.n} of {self.window}"
+        else:
+            return
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
 
     @property
     def least_calls(self) -> int:
@@ -203,11 +205,10 @@ class Tally:
     Args:
         trip: The rules.
 
-    ``slow_after`` and ``window`` are public for the one hot path of the library that counts a
-    good call: see ``Circuit.succeed``.
+    ``window`` is public for the hot path, which counts a good call by hand: see ``Circuit``.
     """
 
-    __slots__ = ("_failures", "_least", "_ratio", "_slow_ratio", "slow_after", "window")
+    __slots__ = ("_failures", "_least", "_ratio", "_slow_after", "_slow_ratio", "window")
 
     def __init__(self, trip: Trip) -> None:
         of = trip.window
@@ -220,11 +221,11 @@ class Tally:
         self._ratio = trip.failure_ratio
         self._slow_ratio = trip.slow_ratio
         self._failures = _NEVER if trip.failures is None else trip.failures
-        self.slow_after = trip.slow_after
+        self._slow_after = trip.slow_after
 
     def record(self, elapsed: float, *, failed: bool, at: float) -> bool:
         """Count one call that ended at ``at``; return whether a threshold is reached."""
-        slow = elapsed > self.slow_after
+        slow = elapsed > self._slow_after
         self.window.record(elapsed, failed=failed, slow=slow, at=at)
         return self.reached()
 
@@ -234,9 +235,7 @@ class Tally:
         calls = window.calls
         return window.failures >= self._failures or (
             calls >= self._least
-            and (
-                window.failures / calls >= self._ratio or window.slow / calls >= self._slow_ratio
-            )
+            and (window.failures / calls >= self._ratio or window.slow / calls >= self._slow_ratio)
         )
 
     def totals(self) -> Totals:

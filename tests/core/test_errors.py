@@ -22,6 +22,7 @@ from aiopatterns.core.errors import (
 FIELDS: dict[str, dict[str, Any]] = {
     "QuorumError": {"got": 1, "need": 2, "errors": {"a": "lost"}},
     "RejectedError": {"name": "billing", "retry_after": 1.5},
+    "CircuitOpenError": {"name": "billing", "retry_after": 1.5, "cause": "OSError('lost')"},
     "TimeoutExceededError": {"timeout": 2.0},
     "WorkerCrashedError": {"attempts": 3},
     "UnknownVersionError": {"version": 9},
