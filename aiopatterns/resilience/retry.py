@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
@@ -50,15 +49,12 @@ from typing import (
     Literal,
     ParamSpec,
     TypeAlias,
-    TypeGuard,
     TypeVar,
-    cast,
     final,
 )
 
 from aiopatterns.core.clock import monotonic, rng, sleep, yield_now
 from aiopatterns.core.context import remaining
-from aiopatterns.core.errors import RejectedError
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import (
     count,
@@ -72,6 +68,7 @@ from aiopatterns.core.validate import (
 from aiopatterns.resilience.attempts import Attempts, again, warn_if_nested
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.budget import Budget
+from aiopatterns.resilience.matching import Matcher, check_predicate
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.timeout import Timeout, TimeoutScope
 
@@ -79,11 +76,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from aiopatterns.resilience.backoff import Backoff
+    from aiopatterns.resilience.matching import On
 
 __all__ = [
     "Again",
     "Hint",
-    "On",
     "Retry",
     "RetryBudgetExhausted",
     "RetryScheduled",
@@ -95,7 +92,6 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-On: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
 StopReason: TypeAlias = Literal["error", "attempts", "elapsed", "deadline", "budget"]
 
 # A hint is stretched by up to this much if the backoff has jitter, so that all who were told to
@@ -256,15 +252,12 @@ class Retry(Policy):
         "_attempts",
         "_backoff",
         "_budget",
-        "_groups",
         "_hint",
+        "_matcher",
         "_on",
         "_on_result",
-        "_predicate",
-        "_rejections",
         "_spread",
         "_total",
-        "_types",
         "_until",
     )
 
@@ -282,9 +275,7 @@ class Retry(Policy):
         budget: Budget | None = None,
     ) -> None:
         self._on = on
-        self._types, self._predicate = _parse_on(on)
-        self._rejections = tuple(t for t in self._types if issubclass(t, RejectedError))
-        self._groups = tuple(t for t in self._types if issubclass(t, BaseExceptionGroup))
+        self._matcher = Matcher(on, refusals=False)
         self._attempts = optional_count("attempts", attempts)
         self._backoff = Exponential() if backoff is None else _check_backoff(backoff)
         self._spread = _SPREAD if getattr(self._backoff, "jitter", "none") != "none" else 0.0
@@ -292,7 +283,7 @@ class Retry(Policy):
         self._until = instance("until", until, Until, "an Until, as in Until(elapsed=30)")
         self._hint = hint if hint is None else instance("hint", hint, Hint, "None or a Hint")
         self._on_result = (
-            on_result if on_result is None else _check_predicate("on_result", on_result)
+            on_result if on_result is None else check_predicate("on_result", on_result)
         )
         self._budget = budget if budget is None else instance("budget", budget, Budget, "a Budget")
         self._total = None if until.total is None else Timeout(until.total)
@@ -303,14 +294,7 @@ class Retry(Policy):
 
     def matches(self, error: Exception) -> bool:
         """Whether ``error`` is one of ``on``; of a group, whether all that it holds are."""
-        if isinstance(error, ExceptionGroup) and not isinstance(error, self._groups):
-            group = cast("ExceptionGroup[Exception]", error)
-            return all(map(self.matches, group.exceptions))
-        if self._predicate is not None:
-            return bool(self._predicate(error))
-        return isinstance(
-            error, self._rejections if isinstance(error, RejectedError) else self._types
-        )
+        return self._matcher.matches(error)
 
     def begin(self) -> None:
         """Note, for the budget, that a call begins: once, before its first attempt."""
@@ -517,31 +501,6 @@ def _tell(attempt: int, error: Exception | None, verdict: Again | Stop) -> None:
         emit(RetryScheduled(attempt, verdict.delay, error))
     elif verdict.reason == "budget":
         emit(RetryBudgetExhausted(attempt, error))
-
-
-def _parse_on(on: On) -> tuple[tuple[type[Exception], ...], Callable[[Exception], bool] | None]:
-    """Return the types that ``on`` names, or the predicate that it is."""
-    named = (on,) if isinstance(on, type) else on
-    if _are_error_types(named):
-        return named, None
-    if callable(named):
-        return (), _check_predicate("on", named)
-    msg = f"on must be an Exception type, a tuple of them, or a predicate, not {on!r}"
-    raise TypeError(msg)
-
-
-def _are_error_types(value: object) -> TypeGuard[tuple[type[Exception], ...]]:
-    if not isinstance(value, tuple) or not value:
-        return False
-    each = cast("tuple[object, ...]", value)
-    return all(isinstance(t, type) and issubclass(t, Exception) for t in each)
-
-
-def _check_predicate(name: str, predicate: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    if iscoroutinefunction(function(name, predicate)):
-        msg = f"{name} must be a plain function, not the async function {predicate!r}"
-        raise TypeError(msg)
-    return predicate
 
 
 def _check_backoff(backoff: Backoff) -> Backoff:
