@@ -91,6 +91,12 @@ class Lane(Generic[R]):
             heapify(self.back)
             self.dead = 0
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self.line.clear()
+        self.back.clear()
+        self.dead = 0
+
     def __iter__(self) -> Iterator[Ticket[R]]:
         yield from (each for each in self.line if each.state is _QUEUED)
         yield from (each for _, each in self.back if each.state is _QUEUED)
@@ -155,6 +161,13 @@ class Backlog(Generic[R]):
             self._behind(terms.key).discard()
         else:
             self._lane(terms.priority).discard()
+
+    def clear(self) -> list[Ticket[R]]:
+        """Take everything out, in no particular order; keys are given up."""
+        waiting = list(self)
+        for each in (self._common, self._lanes, self._order, self._keys):
+            each.clear()
+        return waiting
 
     def release(self, key: Hashable) -> Ticket[R] | None:
         """Give up a key; returns the next item of the key, which is ready now, if there is one."""

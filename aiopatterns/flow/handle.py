@@ -22,9 +22,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextvars import Context as Variables
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
 
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 
 from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.core.waiters import Gate
@@ -241,6 +242,8 @@ class Ticket(Gate, Handle[R]):
         if self.state is _QUEUED or self.state is _RUNNING:
             self.shift.check_loop()
             yield from Gate.__await__(self)
+        if self.state is HandleStatus.CANCELLED and current_effective_deadline() == -inf:
+            yield  # what has cancelled the item has cancelled this task as well, and says so first
         return self.result()
 
     def __repr__(self) -> str:

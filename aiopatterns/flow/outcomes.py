@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from anyio import CancelScope, get_cancelled_exc_class
 
 from aiopatterns.core.clock import yield_now
-from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.errors import ClosedError, JobCancelledError
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.waiters import Waiters
@@ -184,6 +184,8 @@ class OutcomeStream(Generic[Y_co]):
             if isinstance(outcome, Ok):
                 return cast("Y_co", outcome.value)
             if self._errors == "raise":
+                if isinstance(outcome.error, JobCancelledError):
+                    await yield_now()  # a cancellation of this task as well comes first
                 raise blame(outcome.error, outcome.index)
 
     # ------------------------------------------------------------------------- private core

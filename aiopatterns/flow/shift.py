@@ -25,14 +25,15 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
-from anyio import current_effective_deadline
+from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from aiopatterns.core.clock import Alarms, Home, call_later, monotonic
 from aiopatterns.core.context import bind_deadline
 from aiopatterns.core.errors import ClosedError, TimeoutExceededError
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.core.waiters import Waiters, cancel_requested
 from aiopatterns.flow.backlog import Backlog
+from aiopatterns.flow.calls import own_error
 from aiopatterns.flow.handle import HandleStatus, Terms, Ticket
 from aiopatterns.flow.ledger import Ledger
 from aiopatterns.flow.staff import Staff
@@ -187,20 +188,23 @@ class Shift(Generic[T, R]):
         return None
 
     async def token(self, worker: Worker) -> bool:
-        """Wait for a token of the rate limit; False if it was refused and the item has failed."""
+        """Wait for a token of the rate limit; False if it was refused and an item has failed."""
         assert self.plan.rate is not None
-        self.staff.thirsty += 1
         try:
             await self.plan.rate.acquire()
         except Exception as error:
-            ticket, worker.ticket = worker.ticket, None
-            if ticket is not None:
-                self.start(ticket, worker)
-                self.failed(ticket, worker, error, monotonic())
-            return False
-        finally:
-            self.staff.thirsty -= 1
-        return True
+            refused = error
+        except get_cancelled_exc_class() as error:
+            if cancel_requested():
+                raise
+            refused = own_error(f"the rate limit of pool {self.plan.name!r}", error)
+        else:
+            return True
+        ticket = self.take()
+        if ticket is not None:
+            self.start(ticket, worker)
+            self.failed(ticket, worker, refused, monotonic())
+        return False
 
     async def unpaused(self) -> None:
         """Wait until items may start."""
@@ -240,10 +244,6 @@ class Shift(Generic[T, R]):
 
     def interrupted(self, ticket: Ticket[R], worker: Worker, cut: Cut | None) -> None:
         """The function has let a cancellation through."""
-        if ticket.state is _QUEUED:  # no function yet: the limiter has cancelled itself
-            ticket.worker = None
-            self._withdraw(ticket, _CANCELLED, None, popped=True)
-            return
         now = monotonic()
         if cut is Cut.TIMEOUT:
             timeout = self.plan.timeout
@@ -265,7 +265,7 @@ class Shift(Generic[T, R]):
             ticket = self.take()
             if ticket is not None:
                 self.start(ticket, worker)
-        if ticket is not None and ticket.state is _RUNNING:
+        if ticket is not None:
             worker.ticket = None
             self.failed(ticket, worker, error, monotonic())
         self.staff.resource_failed(worker, error)
@@ -274,10 +274,7 @@ class Shift(Generic[T, R]):
         """A worker has ended, however that came about; its item does not end with it."""
         self.staff.leave(worker)
         ticket, worker.ticket = worker.ticket, None
-        if ticket is not None and ticket.state is _QUEUED:
-            ticket.worker = None
-            self.backlog.put_back(ticket)
-        elif ticket is not None:
+        if ticket is not None:
             self.interrupted(ticket, worker, worker.cut)
         if not self.closed and current_effective_deadline() > -inf:
             self.staff.call_all()
@@ -296,14 +293,11 @@ class Shift(Generic[T, R]):
     def abandon(self) -> None:
         """Take nothing in any more and drop all that waits; what runs is ended by its worker."""
         self.closed = True
-        held = [each.ticket for each in self.staff.workers.values()]
-        waiting = [*self.backlog, *self._pauses, *(each for each in held if each is not None)]
-        for ticket in waiting:
-            if ticket.state is _QUEUED:
-                past = self._past(ticket)
-                self.ledger.queued -= 1
-                self.ledger.dropped += 1
-                self._end(ticket, _CANCELLED, None, *past)
+        for ticket in [*self.backlog.clear(), *self._pauses]:
+            past = self._past(ticket)
+            self.ledger.queued -= 1
+            self.ledger.dropped += 1
+            self._end(ticket, _CANCELLED, None, *past)
         self._pauses.clear()
 
     def finish(self) -> None:
@@ -369,7 +363,6 @@ class Shift(Generic[T, R]):
         popped: bool = False,
     ) -> None:
         """Settle an item that waits, wherever it does."""
-        worker = ticket.worker
         past = self._past(ticket)
         self.ledger.queued -= 1
         ticket.state = state  # the backlog skips it from now on
@@ -377,9 +370,7 @@ class Shift(Generic[T, R]):
             self.ledger.failed += 1
         else:
             self.ledger.cancelled += 1
-        if worker is not None:
-            worker.put_down()
-        elif ticket in self._pauses:
+        if ticket in self._pauses:
             self._pauses.remove(ticket)
         elif not popped:
             self.backlog.discard(ticket.terms)
@@ -388,6 +379,8 @@ class Shift(Generic[T, R]):
         self._free_room()
         if keyed:  # the next of its key may be ready now, and no worker knows
             self.staff.call_all()
+        if self.staff.thirsty:
+            self.staff.relieve()
         if value is not None:
             self._report(ticket, past[1], value)
 

@@ -172,7 +172,7 @@ class Staff(Generic[R]):
         self.idle: list[Worker] = []  # a stack
         self.crowded = False  # more workers than the limit; some have to leave
         self.paused = False
-        self.thirsty = 0  # workers that wait for a token of the rate limit
+        self.thirsty: list[Worker] = []  # those who wait for a token of the rate limit
         self.workers: dict[int, Worker] = {}
 
     # ----------------------------------------------------------------------- calling workers
@@ -252,6 +252,11 @@ class Staff(Generic[R]):
             stage,
             exc_info=error,
         )
+
+    def relieve(self) -> None:
+        """Items have gone: no more workers wait for a token than there are items for it."""
+        while len(self.thirsty) > self._backlog.ready:
+            self.thirsty.pop().quench()
 
     def stop(self) -> None:
         """Look no more."""

@@ -92,7 +92,7 @@ class Worker:
         self._expire = self.expire  # one bound method: alarms know it by identity
         self._attempts = self._failed = 0
         self._busy = 0.0
-        self._token = False  # of the rate limit, taken for an item that was cancelled meanwhile
+        self._token = False  # of the rate limit, and no item has started with it yet
         self.number = number
         self.seat = Gate(shift.home)  # where it waits for something to do
         self.opened = False
@@ -128,9 +128,8 @@ class Worker:
         """Interrupt the attempt because its time is over."""
         self.interrupt(Cut.TIMEOUT)
 
-    def put_down(self) -> None:
-        """Stop waiting for a token; the item has been settled."""
-        self.ticket = None
+    def quench(self) -> None:
+        """Stop waiting for a token; the item for it is gone."""
         self._halt()
 
     def retire(self) -> None:
@@ -193,12 +192,10 @@ class Worker:
         shift, staff, limited = self._shift, self._shift.staff, self._shift.plan.rate is not None
         until_turn = _TURN
         while not self.halted and not (staff.crowded and staff.surplus(self)):
-            ticket = shift.take()
+            ticket = None if limited and not await self._get_token() else shift.take()
             if ticket is None:
                 self._sit_down()
                 await self.seat
-                continue
-            if limited and (ticket := await self._admit(ticket)) is None:
                 continue
             try:
                 value = await run_in(ticket.variables, self._begin(ticket, resource))
@@ -223,30 +220,30 @@ class Worker:
             self.idle_since = monotonic()
         staff.idle.append(self)
 
-    async def _admit(self, ticket: Ticket[Any]) -> Ticket[Any] | None:
-        """Wait for a token, then return the item that comes next by now; None if there is none.
+    async def _get_token(self) -> bool:
+        """Get a token of the rate limit; False if there is no item for one.
 
-        The item that was held while waiting goes back first: one of a higher priority may have
-        come, and this token is as good for it.
+        The item is taken out of the backlog afterwards, so a token goes to the one that comes
+        next *then*, and an item that is cancelled meanwhile costs none.
         """
-        shift = self._shift
-        self.ticket, ticket.worker = ticket, self
-        if not self._token and not await shift.token(self):
-            return None
-        self._token = True
-        await shift.unpaused()
-        if self.ticket is None:
-            return None
-        self.ticket = ticket.worker = None
-        shift.backlog.put_back(ticket)
-        following = shift.take()
-        self._token = following is None
-        return following
+        shift, staff = self._shift, self._shift.staff
+        if not self._token:
+            if staff.paused or shift.backlog.ready <= len(staff.thirsty):
+                return False
+            staff.thirsty.append(self)
+            try:
+                self._token = await shift.token(self)
+                await shift.unpaused()
+            finally:
+                if self in staff.thirsty:
+                    staff.thirsty.remove(self)
+        return self._token
 
     def _begin(self, ticket: Ticket[Any], resource: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """Begin an attempt; returns its work, none of which has run."""
         shift = self._shift
         self.ticket = ticket
+        self._token = False
         shift.start(ticket, self)
         if shift.alarms is not None:
             shift.alarms.arm(self._expire)
