@@ -67,7 +67,6 @@ def whole(report: Report) -> Report:
         (list, []),
         (lambda: [[], numbers(0)], []),
     ],
-    ids=str,
 )
 async def test_all_kinds_of_sources(make, expected):
     sink = Sink()
