@@ -221,14 +221,14 @@ class CircuitBreaker(Policy):
         Returns:
             Whether it was one. Then both are one circuit, with the rules of this one.
         """
-        if not isinstance(previous, CircuitBreaker):
-            return False
-        mine, theirs = self._circuit.settings, previous._circuit.settings  # noqa: SLF001
-        if (mine.name, mine.trip.window) != (theirs.name, theirs.trip.window):
-            return False
-        self._circuit = previous._circuit  # noqa: SLF001 - of the same class
-        self._circuit.adopt(mine)
-        return True
+        mine = self._circuit.settings
+        match previous:
+            case CircuitBreaker(_circuit=circuit) if circuit.settings.counts_like(mine):
+                self._circuit = circuit
+                circuit.adopt(mine)
+                return True
+            case _:
+                return False
 
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a function that calls ``fn`` if the circuit lets it, and records how it ended."""

@@ -118,6 +118,10 @@ class Settings:
     open_for: OpenFor
     half_open: HalfOpen
 
+    def counts_like(self, other: Settings) -> bool:
+        """Whether what was counted under these rules means the same under ``other``."""
+        return self.name == other.name and self.trip.window == other.trip.window
+
 
 @final
 class Circuit:

@@ -55,7 +55,11 @@ class CircuitOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class CircuitHalfOpened(Event):
-    """The break of a circuit is over and its first probe is on the way."""
+    """The break of a circuit is over and its first probe is on the way.
+
+    Args:
+        circuit: Its name.
+    """
 
     name: ClassVar[str] = "aiopatterns.circuit.half_opened"
 
@@ -64,7 +68,11 @@ class CircuitHalfOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class CircuitClosed(Event):
-    """A circuit that was not closed is."""
+    """A circuit that was open or half-open is closed.
+
+    Args:
+        circuit: Its name.
+    """
 
     name: ClassVar[str] = "aiopatterns.circuit.closed"
 

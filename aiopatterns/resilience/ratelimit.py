@@ -237,12 +237,14 @@ class _Limited(Policy):
         Returns:
             Whether ``previous`` was one. Then both take from the same.
         """
-        if not isinstance(previous, _Limited) or type(previous) is not type(self):
-            return False
-        if (previous._rate, previous._capacity) != (self._rate, self._capacity):
-            return False
-        self._one, self._meters = previous._one, previous._meters
-        return True
+        match previous:
+            case _Limited(_rate=rate, _capacity=capacity, _one=one, _meters=meters) if type(
+                previous
+            ) is type(self) and (rate, capacity) == (self._rate, self._capacity):
+                self._one, self._meters = one, meters
+                return True
+            case _:
+                return False
 
     def bound(self, inner: float) -> float:
         """Return the most seconds a call may take: the longest wait, and what is inside."""
