@@ -95,14 +95,9 @@ class _Items(Protocol[T]):
     """What holds the items, in the order in which they leave: a deque, or a heap seen as one."""
 
     def __len__(self) -> int: ...
-    def append(self, item: T, /) -> None:
-        """Take ``item`` in."""
-
-    def popleft(self) -> T:
-        """Take the next item out."""
-
-    def extendleft(self, items: Iterable[T], /) -> None:
-        """Put ``items`` back, each in front of the one before."""
+    def append(self, item: T, /) -> None: ...
+    def popleft(self) -> T: ...
+    def extendleft(self, items: Iterable[T], /) -> None: ...
 
 
 class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):

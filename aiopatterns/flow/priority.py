@@ -132,7 +132,9 @@ class _Heap(list[tuple[float, int, T]]):
 
 def _first_of_pair(item: object) -> float:
     """Return the priority of a pair ``(priority, value)``."""
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (int, float)):
-        return item[0]
-    msg = f"item must be a pair (priority, value), or the channel needs key=, not {item!r}"
-    raise TypeError(msg)
+    match item:
+        case (int() | float() as priority, object()):
+            return priority
+        case _:
+            msg = f"item must be a pair (priority, value), or the channel needs key=, not {item!r}"
+            raise TypeError(msg)

@@ -33,6 +33,7 @@ from typing import (
     Generic,
     Literal,
     TypeAlias,
+    TypeGuard,
     TypeVar,
     cast,
     final,
@@ -52,16 +53,15 @@ from aiopatterns.flow.channel import Channel
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from aiopatterns.core.types import Sink
+    from aiopatterns.core.types import Sink, Source
     from aiopatterns.flow.channel import Overflow, Producer
 
 __all__ = ["ConsumerFailed", "Feed", "Report", "produce_consume"]
 
 T = TypeVar("T")
 
-Feed: TypeAlias = (
-    "Iterable[T] | AsyncIterable[T] | Callable[[Callable[[T], Awaitable[None]]], Awaitable[object]]"
-)
+Pusher: TypeAlias = "Callable[[Callable[[T], Awaitable[None]]], Awaitable[object]]"
+Feed: TypeAlias = "Iterable[T] | AsyncIterable[T] | Pusher[T]"
 
 
 @final
@@ -235,10 +235,13 @@ class _Exchange(Generic[T]):
             self._fail(own_error(f"source {number}", error), f"raised by source {number}")
 
     async def _drain(self, feed: Feed[T]) -> None:
-        if not isinstance(feed, (Iterable, AsyncIterable)):
-            await called(feed, self._channel.send, "sources")
-            return
-        items = as_async_iterator("sources", feed)
+        if _is_source(feed):
+            await self._send_all(feed)
+        else:
+            await called(cast("Pusher[T]", feed), self._channel.send, "sources")
+
+    async def _send_all(self, source: Source[T]) -> None:
+        items = as_async_iterator("sources", source)
         try:
             async for item in items:
                 await self._channel.send(item)
@@ -283,10 +286,11 @@ class _Exchange(Generic[T]):
 def _feeds(sources: Feed[T] | Sequence[Feed[T]]) -> Sequence[Feed[T]]:
     """Return the sources one by one."""
     if isinstance(sources, (list, tuple)):
-        found = [_is_feed(each) for each in sources]
+        each = cast("Sequence[object]", sources)
+        found = [_is_feed(one) for one in each]
         if all(found) or not any(found):
             return cast("Sequence[Feed[T]]", sources if all(found) else (sources,))
-        odd = sources[found.index(False)]
+        odd = each[found.index(False)]
         msg = f"sources must hold sources only, or items only, but {odd!r} is no source"
         raise TypeError(msg)
     if _is_feed(sources):
@@ -303,3 +307,7 @@ def _is_feed(value: object) -> bool:
     if isinstance(value, (str, bytes, bytearray)):
         return False
     return isinstance(value, (Iterable, AsyncIterable)) or callable(value)
+
+
+def _is_source(feed: Feed[T]) -> TypeGuard[Source[T]]:
+    return isinstance(feed, (Iterable, AsyncIterable))

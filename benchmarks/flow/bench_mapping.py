@@ -20,7 +20,9 @@ from aiopatterns.flow import amap, stream_map
 from benchmarks.harness import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    Call = Callable[[int], Awaitable[int]]
 
 LIMIT = 100
 NOTHINGS = 100_000

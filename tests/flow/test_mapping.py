@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import Any
@@ -165,6 +166,25 @@ async def test_amap_gives_the_loop_a_turn():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_amap_gives_nothing_more_to_a_call_that_swallowed_its_cancellation():
+    async def run():
+        calls: list[int] = []
+
+        async def call(number: int) -> None:
+            calls.append(number)
+            if number == 0:
+                await sleep(1)
+                raise ValueError(number)
+            with contextlib.suppress(asyncio.CancelledError):
+                await sleep(100)
+
+        with pytest.raises(ValueError, match="0"):
+            await amap(call, range(50), limit=2)
+        assert calls == [0, 1]
+
+    simulate(run)
 
 
 async def test_a_call_that_cancels_itself_has_failed():
