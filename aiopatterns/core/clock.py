@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import get_ident
 from types import coroutine
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from aiopatterns.core.validate import instance, non_negative, number
 
@@ -35,15 +35,20 @@ __all__ = [
     "Alarms",
     "ClockSource",
     "Home",
+    "Random",
     "call_later",
     "monotonic",
     "rng",
+    "seeded",
     "set_source",
     "sleep",
     "sleep_until",
     "wall",
     "yield_now",
 ]
+
+
+Random: TypeAlias = random.Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,12 @@ class ClockSource:
     random: random.Random
 
 
-_chance = random.Random()  # noqa: S311 - jitter and ids, not keys
+def seeded(seed: int | None = None) -> random.Random:
+    """Return dice of its own that roll the same in every run; without a seed, by chance."""
+    return random.Random(seed)  # noqa: S311 - jitter, ids and chaos, not keys
+
+
+_chance = seeded()
 _source = ClockSource(time.monotonic, time.time, _chance)
 with suppress(AttributeError):  # Windows knows no fork
     # Forked children would otherwise all make the same "unique" ids.

@@ -34,6 +34,7 @@ __all__ = [
     "bind_deadline",
     "correlation_id",
     "deadline",
+    "forget_deadline",
     "new_id",
     "pop_deadline",
     "push_deadline",
@@ -178,6 +179,11 @@ def pop_deadline(token: Token[float | None] | None) -> None:
     """Undo :func:`push_deadline`."""
     if token is not None:
         _deadline.reset(token)
+
+
+def forget_deadline() -> None:
+    """Unbind the deadline in this task: its work is no longer on behalf of one caller alone."""
+    _deadline.set(None)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,7 +19,8 @@ Guarantees:
   others exact copies, so that notes, context and tracebacks added by one are not seen by another.
   An error that cannot be copied exactly is shared, with its traceback cut back for each waiter.
 * A ``CancelledError`` that the function raises by itself reaches all waiters; nobody hangs.
-* The context variables are those of the first caller.
+* The context variables are those of the first caller, except its deadline: there is none inside,
+  for those who join may have more time. Each waiter is bounded by the timeouts around it.
 
 Not guaranteed: a function that waits for its own key waits for itself, and a function that
 refuses to be cancelled keeps its last waiter for as long as it likes.
@@ -35,6 +36,8 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 from anyio import CancelScope
+
+from aiopatterns.core.context import forget_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -253,6 +256,7 @@ class Flights(Generic[K, T]):
 
 async def _fly(fn: Callable[[], Awaitable[T]]) -> T:
     """Call ``fn`` inside the task, so that whatever it raises is the flight's."""
+    forget_deadline()
     return await fn()
 
 

@@ -54,6 +54,13 @@ def test_the_source_can_be_replaced_and_put_back():
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_seeded_dice_roll_the_same_and_are_nobody_elses():
+    first, second = clock.seeded(7), clock.seeded(7)
+    clock.rng().random()
+    assert [first.random() for _ in range(3)] == [second.random() for _ in range(3)]
+    assert clock.seeded().random() != clock.seeded().random()
+
+
 def test_a_forked_child_makes_ids_of_its_own():
     def child_id():
         reader, writer = os.pipe()

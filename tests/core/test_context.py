@@ -17,6 +17,7 @@ from aiopatterns.core.context import (
     bind_deadline,
     correlation_id,
     deadline,
+    forget_deadline,
     new_id,
     pop_deadline,
     push_deadline,
@@ -187,6 +188,15 @@ def test_the_earliest_deadline_holds():
             assert deadline() == now + 5
     with bind_deadline(None):
         assert deadline() is None
+
+
+def test_a_deadline_can_be_forgotten():
+    def work():
+        with bind_deadline(clock.monotonic() + 10):
+            forget_deadline()
+            return deadline()
+
+    assert copy_context().run(work) is None
 
 
 def test_a_deadline_without_a_block():

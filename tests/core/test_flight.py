@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from aiopatterns.core import clock
+from aiopatterns.core.context import bind_deadline, deadline
 from aiopatterns.core.errors import QuorumError, TimeoutExceededError
 from aiopatterns.core.flight import Flight, Flights, _copied
 from aiopatterns.core.waiters import cancel_requested
@@ -346,6 +347,16 @@ async def test_the_context_is_that_of_the_first_caller():
         return await flights.run("key", look)
 
     assert [*await asyncio.gather(ask("red"), ask("green"))] == ["red", "red"]
+
+
+async def test_the_deadline_of_one_caller_does_not_bind_the_others():
+    async def look():
+        await clock.yield_now()
+        return deadline()
+
+    with bind_deadline(clock.monotonic() + 10):
+        assert await new_flights().run("key", look) is None
+        assert deadline() is not None
 
 
 async def test_a_detached_flight_answers_its_waiters_and_takes_no_other():
