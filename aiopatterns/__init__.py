@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
     from aiopatterns.resilience.breaker import CircuitBreaker
+    from aiopatterns.resilience.fallback import Fallback
     from aiopatterns.resilience.ratelimit import Rate, TokenBucket
     from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.stack import Stack
@@ -88,6 +89,7 @@ __all__ = [
     "Dag",
     "DagError",
     "Err",
+    "Fallback",
     "HeuristicOutcomeError",
     "JobCancelledError",
     "JobError",
@@ -143,6 +145,7 @@ _HOMES: Final = MappingProxyType(
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
         "resilience.breaker": ("CircuitBreaker",),
+        "resilience.fallback": ("Fallback",),
         "resilience.ratelimit": ("Rate", "TokenBucket"),
         "resilience.retry": ("Retry",),
         "resilience.stack": ("Stack",),

@@ -14,6 +14,7 @@ from aiopatterns.resilience.backoff import (
 from aiopatterns.resilience.breaker import CircuitBreaker
 from aiopatterns.resilience.breaktime import BreakInfo
 from aiopatterns.resilience.budget import Budget
+from aiopatterns.resilience.chaos import Chaos, ChaosInjected, ChaosStatistics
 from aiopatterns.resilience.circuit import CircuitState, CircuitStatistics
 from aiopatterns.resilience.circuitevents import (
     CircuitClosed,
@@ -25,6 +26,7 @@ from aiopatterns.resilience.circuitevents import (
     CircuitStuck,
     CircuitThresholdExceeded,
 )
+from aiopatterns.resilience.fallback import Degraded, Fallback, FallbackUsed
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.permit import Guard, Permit
 from aiopatterns.resilience.policy import Policy
@@ -47,6 +49,7 @@ from aiopatterns.resilience.retry import (
     Stop,
     Until,
 )
+from aiopatterns.resilience.singleflight import SingleFlight, SingleFlightStatistics
 from aiopatterns.resilience.stack import Stack, StackWarning
 from aiopatterns.resilience.timeout import Timeout, TimeoutExpired, TimeoutScope
 from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip
@@ -60,6 +63,9 @@ __all__ = [
     "Backoff",
     "BreakInfo",
     "Budget",
+    "Chaos",
+    "ChaosInjected",
+    "ChaosStatistics",
     "CircuitBreaker",
     "CircuitClosed",
     "CircuitForced",
@@ -74,7 +80,10 @@ __all__ = [
     "Consecutive",
     "Constant",
     "Count",
+    "Degraded",
     "Exponential",
+    "Fallback",
+    "FallbackUsed",
     "Grant",
     "Guard",
     "HalfOpen",
@@ -93,6 +102,8 @@ __all__ = [
     "RetryBudgetExhausted",
     "RetryScheduled",
     "Seconds",
+    "SingleFlight",
+    "SingleFlightStatistics",
     "SlidingWindow",
     "Slow",
     "Stack",
