@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.flow.node import Span
     from aiopatterns.flow.plan import Plan
+    from aiopatterns.flow.ready import Rank
     from aiopatterns.flow.task import AnyTask, Binding, TaskOptions
 
 __all__ = ["DagRun"]
@@ -120,7 +121,7 @@ class DagRun:
         for name in shape.order:
             task = shape.tasks[name]
             bindings = bind(task, shape.results[name], plan.inputs)
-            self._enter(task, bindings, shape.heights[name])
+            self._enter(task, bindings, shape.ranks[name])
 
     # Looking at it.
 
@@ -192,7 +193,7 @@ class DagRun:
         self._graph.add(task.id)
         for each in before:
             self._graph.connect(each, task.id)
-        self._start_or_skip(self._enter(task, bindings, height=1))
+        self._start_or_skip(self._enter(task, bindings, (-task.priority, -1, len(self._nodes))))
         return task
 
     def link(self, first: AnyTask[Any] | str, then: AnyTask[Any] | str) -> None:
@@ -420,12 +421,11 @@ class DagRun:
         if self._graph is self._plan.shape.graph:
             self._graph, self._tasks = self._graph.copy(), dict(self._tasks)
 
-    def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding], height: int) -> Node:
+    def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding], rank: Rank) -> Node:
         """Take a task into the run."""
         name, keys = task.id, self._keys
         if self._plan.store is not None:
             keys[name] = result_key(self._plan.name, name, bindings, keys)
-        rank = (-task.priority, -height, len(self._nodes))
         before = [self._nodes[each].state for each in self._graph.before(name)]
         waits = sum(1 for state in before if state in UNSETTLED)
         node = self._nodes[name] = Node(task, bindings, rank, waits)

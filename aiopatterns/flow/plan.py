@@ -13,6 +13,7 @@ from aiopatterns.flow.task import edges, results
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiopatterns.flow.ready import Rank
     from aiopatterns.flow.task import AnyTask
 
 __all__ = ["Mode", "Plan", "Shape"]
@@ -32,7 +33,7 @@ class Shape:
         DagError: A task refers to one that is none of this graph.
     """
 
-    __slots__ = ("graph", "heights", "order", "results", "tasks")
+    __slots__ = ("graph", "order", "ranks", "results", "tasks")
 
     def __init__(self, tasks: Mapping[str, AnyTask[Any]]) -> None:
         self.tasks = dict(tasks)
@@ -41,7 +42,11 @@ class Shape:
             {name: edges(task, self.results[name], tasks) for name, task in tasks.items()}
         )
         self.order = tuple(self.graph.order())
-        self.heights = self.graph.heights()
+        heights = self.graph.heights()
+        self.ranks: dict[str, Rank] = {
+            name: (-task.priority, -heights[name], number)
+            for number, (name, task) in enumerate(tasks.items())
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,18 @@ def test_priorities_then_the_longest_way_then_the_order_of_declaration():
     simulate(scenario)
 
 
+def test_the_order_of_declaration_counts_though_a_task_waited_for_others():
+    async def scenario():
+        dag, order = Dag("d", limit=1), []
+        dag.add(lambda: order.append("declared first"), id="a", after=["before"])
+        dag.add(lambda: order.append("before"), id="before")
+        dag.add(lambda: order.append("declared last"), id="z")
+        await dag.run()
+        assert order == ["before", "declared first", "declared last"]
+
+    simulate(scenario)
+
+
 def test_limits_and_resources_are_never_exceeded():
     async def scenario():
         dag = Dag("d", limit=3, resources={"db": 2})

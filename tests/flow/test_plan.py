@@ -37,7 +37,7 @@ def plan(**changed: Any) -> Plan:
 def test_the_shape():
     shape = plan().shape
     assert shape.order == ("first", "second")
-    assert shape.heights == {"first": 2, "second": 1}
+    assert shape.ranks == {"first": (0, -2, 0), "second": (0, -1, 1)}
     assert shape.results["second"] == {"first": Results(("first",), several=False)}
     with pytest.raises(DagError, match="refers to 'nobody'"):
         Shape({"first": Task(first, after=["nobody"])})
