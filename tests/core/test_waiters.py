@@ -363,3 +363,16 @@ def test_a_gate_cancelled_everywhere():
         return Trial(work())
 
     cancel_everywhere(trial)
+
+
+async def test_the_truth_of_parked_tells_whether_anybody_waits():
+    line = Waiters()
+    parked = line.parked
+    assert not parked
+    task = asyncio.create_task(line.wait())
+    await clock.yield_now()
+    assert parked
+    line.wake()
+    assert not parked
+    await task
+    assert line.parked is parked

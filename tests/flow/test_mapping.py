@@ -371,6 +371,7 @@ def test_readers_wake_one_another():
     simulate(run)
 
 
+@pytest.mark.promise("flow-no-leaks")
 def test_leaving_early_cancels_and_awaits():
     async def run():
         meter = Meter()
