@@ -92,6 +92,28 @@ def test_the_totals_of_a_time_window_are_those_of_its_last_calls(history):
         clock.set_source(previous)
 
 
+@given(
+    st.sampled_from([lambda: CountWindow(1), lambda: CountWindow(4), lambda: TimeWindow(10.0)]),
+    st.lists(st.tuples(calls, st.sampled_from([0.0, 0.5, 3.0, 11.0])), max_size=30),
+)
+def test_the_short_way_to_count_a_good_call_is_the_long_one(make, history):
+    time = [0.0]
+    previous = clock.set_source(replace(clock._source, monotonic=lambda: time[0]))
+    try:
+        short, long = make(), make()
+        for (failed, elapsed, slow), pause in history:
+            time[0] += pause
+            long.record(elapsed, failed=failed, slow=slow, at=time[0])
+            if failed or slow:
+                short.record(elapsed, failed=failed, slow=slow, at=time[0])
+            else:
+                tainted = short.succeed(elapsed, time[0])
+                assert bool(tainted) == (long.failures > 0 or long.slow > 0)
+            assert short.totals() == long.totals()
+    finally:
+        clock.set_source(previous)
+
+
 def test_a_call_as_old_as_the_window_counts_no_more(now):
     window = TimeWindow(1.0)
     now[0] = 0.9  # (0.9 + 1.0) / 0.1 is less than 19: a fixed grid gets this one wrong
