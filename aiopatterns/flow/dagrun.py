@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final, overload
 
@@ -38,7 +39,7 @@ from anyio import (
     to_thread,
 )
 
-from aiopatterns.core.clock import call_later, monotonic, yield_now
+from aiopatterns.core.clock import Home, call_later, monotonic, yield_now
 from aiopatterns.core.errors import CycleError, DagError, TimeoutExceededError
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.calls import own_cancellation, own_error
@@ -83,6 +84,7 @@ class DagRun:
         "_failure",
         "_graph",
         "_group",
+        "_home",
         "_keys",
         "_left",
         "_line",
@@ -94,6 +96,7 @@ class DagRun:
         "_threads",
         "_timers",
         "_values",
+        "_variables",
         "_workers",
         "elapsed",
     )
@@ -110,7 +113,9 @@ class DagRun:
         self._ended: list[Node] = []
         self._timers: dict[Node, Callable[[], object]] = {}
         self._group: TaskGroup | None = None
+        self._home = Home()
         self._threads: CapacityLimiter | None = None
+        self._variables = Context()
         self._workers = 0
         self._left = 0
         self._stopped = False
@@ -121,6 +126,7 @@ class DagRun:
         for name in shape.order:
             task = shape.tasks[name]
             bindings = bind(task, shape.results[name], plan.inputs)
+            self._fingerprint(task, bindings)
             self._enter(task, bindings, shape.ranks[name])
 
     # Looking at it.
@@ -177,6 +183,7 @@ class DagRun:
 
         Raises:
             DagError: The run is over, a name is taken or unknown, or a result it needs is gone.
+            RuntimeError: Not on the event loop of the run, as in a synchronous task.
             ValueError: A resource is asked for beyond its capacity.
         """
         task: Task[..., Any, Any] = Task(fn, **options)
@@ -188,6 +195,7 @@ class DagRun:
         for gone in needed(bindings) - self._values.keys():
             if self._nodes[gone].state is TaskState.OK:
                 raise DagError(f"the result of task {gone!r} was not kept: name it in keep=")
+        self._fingerprint(task, bindings)
         self._own()
         self._tasks[task.id] = task
         self._graph.add(task.id)
@@ -202,6 +210,7 @@ class DagRun:
         Raises:
             CycleError: ``first`` waits for ``then``; ``path`` shows how.
             DagError: The run is over, a task is unknown, or ``then`` waits for nobody any more.
+            RuntimeError: Not on the event loop of the run, as in a synchronous task.
         """
         self._check_open()
         earlier, later = self._named(first), self._named(then)
@@ -224,6 +233,7 @@ class DagRun:
 
     async def execute(self) -> None:
         """Run everything; called once, by ``Dag.run``."""
+        self._variables = copy_context()
         self._threads = CapacityLimiter(self._plan.limit)
         try:
             async with create_task_group() as self._group:
@@ -421,11 +431,14 @@ class DagRun:
         if self._graph is self._plan.shape.graph:
             self._graph, self._tasks = self._graph.copy(), dict(self._tasks)
 
+    def _fingerprint(self, task: AnyTask[Any], bindings: dict[str, Binding]) -> None:
+        """Give a new task the key of its result; may refuse it, so this comes before it enters."""
+        if self._plan.store is not None:
+            self._keys[task.id] = result_key(self._plan.name, task.id, bindings, self._keys)
+
     def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding], rank: Rank) -> Node:
         """Take a task into the run."""
-        name, keys = task.id, self._keys
-        if self._plan.store is not None:
-            keys[name] = result_key(self._plan.name, name, bindings, keys)
+        name = task.id
         before = [self._nodes[each].state for each in self._graph.before(name)]
         waits = sum(1 for state in before if state in UNSETTLED)
         node = self._nodes[name] = Node(task, bindings, rank, waits)
@@ -455,7 +468,8 @@ class DagRun:
         if not self._line.wake() and self._workers < self._plan.limit:
             assert self._group is not None, "nothing runs before the group does"
             self._workers += 1
-            self._group.start_soon(self._work)
+            # Whoever adds a task may have set variables; a worker begins with those of the caller.
+            self._variables.copy().run(self._group.start_soon, self._work)
 
     def _kept(self, name: str) -> bool:
         return self._plan.keep is None or name in self._plan.keep
@@ -467,5 +481,10 @@ class DagRun:
         return self._nodes[name]
 
     def _check_open(self) -> None:
+        if not self._home.here:
+            raise RuntimeError(
+                f"the run of dag {self._plan.name!r} takes tasks and links on its own event loop "
+                "only: make the task that calls add() or link() an async function"
+            )
         if self._stopped or not self._left:
             raise DagError(f"the run of dag {self._plan.name!r} is over", run=self)

@@ -27,6 +27,17 @@ SKIPPED, CANCELLED = TaskState.SKIPPED, TaskState.CANCELLED
 VARIABLE = contextvars.ContextVar("variable", default="unset")
 
 
+class Store:
+    def __init__(self):
+        self.kept: dict[str, Any] = {}
+
+    async def get(self, key, default):
+        return self.kept.get(key, default)
+
+    async def set(self, key, value):
+        self.kept[key] = value
+
+
 def run_of(error: BaseException) -> Any:
     return vars(error)["run"]
 
@@ -402,6 +413,56 @@ async def test_what_may_not_be_added():
         run.link("early", "last")
 
 
+def test_added_tasks_see_the_variables_of_the_caller_not_of_who_added_them():
+    async def scenario():
+        dag, seen = Dag("d"), []
+
+        async def child():
+            seen.append(VARIABLE.get())
+
+        @dag.task
+        async def grow(run: DagRun):
+            VARIABLE.set("the adding task")
+            for i in range(3):
+                run.add(child, id=f"child-{i}")
+            await sleep(1)
+
+        VARIABLE.set("caller")
+        await dag.run()
+        assert seen == ["caller"] * 3
+
+    simulate(scenario)
+
+
+async def test_a_task_that_is_refused_leaves_no_trace():
+    dag = Dag("d")
+
+    @dag.task
+    async def grow(run: DagRun):
+        with pytest.raises(DagError, match="no fingerprint"):
+            run.add(part, id="odd", args={"i": object()})
+        run.add(part, id="odd", args={"i": 3})
+
+    run = await dag.run(store=Store())
+    assert run.states == {"grow": OK, "odd": OK}
+    assert run["odd"] == 9
+
+
+@pytest.mark.real
+async def test_a_synchronous_task_cannot_add_tasks_from_its_thread():
+    dag = Dag("d")
+
+    @dag.task
+    def grow(run: DagRun):
+        for refused in (lambda: run.add(part, id="x", args={"i": 1}), lambda: run.link("a", "b")):
+            with pytest.raises(RuntimeError, match="make the task.*an async function"):
+                refused()
+        return list(run.states)
+
+    run = await dag.run()
+    assert run[grow] == ["grow"]
+
+
 async def test_links_to_what_has_started_or_failed():
     dag = Dag("d")
 
@@ -442,16 +503,6 @@ async def test_links_to_what_has_started_or_failed():
 
 
 async def test_a_task_that_adds_tasks_runs_again_when_resumed():
-    class Store:
-        def __init__(self):
-            self.kept: dict[str, Any] = {}
-
-        async def get(self, key, default):
-            return self.kept.get(key, default)
-
-        async def set(self, key, value):
-            self.kept[key] = value
-
     dag, ran = Dag("d"), []
 
     async def child(i):
