@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -60,8 +59,9 @@ def run(options: Namespace) -> int:
         processor = DataProcessor(corpus, executor=executor, report=report)
         view = view_for(json=options.json)
         uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-        found = partial(anyio.run, _work, processor, view, backend_options=uvloop)
-        return _told(found(), processor, options, trace)
+        return _told(
+            anyio.run(_work, processor, view, backend_options=uvloop), processor, options, trace
+        )
 
 
 def _executor(options: Namespace) -> Executor:
@@ -99,15 +99,15 @@ def _reserved(stack: ExitStack, option: str, path: str) -> Output:
 
 async def _work(processor: DataProcessor, view: View) -> Analysis:
     """Run the system under a view of it; what the system raises leaves bare."""
-    outcome: Outcome[Analysis]
+    outcomes: list[Outcome[Analysis]] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(view.follow, processor)
         try:
-            outcome = Ok(await processor.run())
+            outcomes.append(Ok(await processor.run()))
         except Exception as error:
-            outcome = Err(error)
+            outcomes.append(Err(error))
         tasks.cancel_scope.cancel()
-    return outcome.unwrap()
+    return outcomes[0].unwrap()
 
 
 def _told(

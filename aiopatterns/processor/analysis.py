@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from heapq import nlargest
-from itertools import repeat
+from itertools import compress, repeat
 from math import log, log1p
 from operator import add as plus
 from operator import mul
@@ -214,7 +214,11 @@ def _copies(texts: Iterable[Facts]) -> dict[bytes, list[Facts]]:
 def add_counted(packages: dict[str, dict[str, int]], counted: Counted) -> dict[str, dict[str, int]]:
     """Add one chunk's vocabularies to those of the packages; the reducer of the word count."""
     for package, bag in counted.words:
-        add(packages.setdefault(package, {}), tokens.unpack(bag))
+        found = tokens.unpack(bag)
+        if package in packages:
+            add(packages[package], found)
+        else:
+            packages[package] = found
     return packages
 
 
@@ -304,10 +308,11 @@ def _keywords(counts: Mapping[str, int], rarity: Mapping[str, float]) -> tuple[s
     """
     scores = [*map(mul, map(log1p, counts.values()), map(rarity.__getitem__, counts))]
     least = min(nlargest(2 * KEYWORDS, scores), default=0.0)
-    best = [(-score, word) for word, score in zip(counts, scores, strict=True) if score >= least]
-    return tuple(word for score, word in sorted(best) if score and len(word) >= _SHORTEST_KEYWORD)[
-        :KEYWORDS
-    ]
+    strong = compress(counts, map(least.__le__, scores))
+    best = sorted((-log1p(counts[word]) * rarity[word], word) for word in strong)
+    return tuple(
+        [word for score, word in best if score and len(word) >= _SHORTEST_KEYWORD][:KEYWORDS]
+    )
 
 
 def _outliers(texts: Sequence[Facts]) -> tuple[Outlier, ...]:

@@ -31,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from aiopatterns.core import validate
+from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import WorkerCrashedError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.flow.dag import Dag
@@ -245,14 +246,19 @@ class DataProcessor:
             self.progress.start("analysis")
             yield each
 
-    def _fold(
+    async def _fold(
         self,
         chunks: tuple[Chunk, ...],
         troubles: list[Trouble],
         packages: dict[str, dict[str, int]],
         timed: Timed[Counted],
     ) -> dict[str, dict[str, int]]:
-        """Add one task's vocabularies to the total, and keep the record of the task."""
+        """Add one task's vocabularies to the total, and keep the record of the task.
+
+        The turn before lets the process that has just ended a task have its next one; to fold
+        first would leave it idle for that long.
+        """
+        await yield_now()
         self.progress.finish("analysis", chunks[timed.task], timed)
         troubles += timed.value.troubles
         return add_counted(packages, timed.value)
