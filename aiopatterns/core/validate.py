@@ -19,6 +19,7 @@ __all__ = [
     "at_least",
     "choice",
     "count",
+    "error_type",
     "function",
     "in_range",
     "instance",
@@ -138,6 +139,19 @@ def instance(name: str, value: T, kinds: type | tuple[type, ...], allowed: str) 
         msg = f"{name} must be {allowed}, not {value!r}"
         raise TypeError(msg)
     return value
+
+
+def error_type(name: str, kind: type[Exception]) -> type[Exception]:
+    """Return ``kind`` if it is an exception type that can be made without arguments."""
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        msg = f"{name} must be a type of Exception, not {kind!r}"
+        raise TypeError(msg)
+    try:
+        kind()
+    except TypeError as error:
+        msg = f"{name} must be a type that needs no arguments, not {kind!r}: {error}"
+        raise TypeError(msg) from None
+    return kind
 
 
 def text(name: str, value: str) -> str:

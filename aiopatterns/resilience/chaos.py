@@ -32,7 +32,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, 
 
 from aiopatterns.core.clock import rng, seeded, sleep
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.validate import count, function, in_range, instance, non_negative
+from aiopatterns.core.validate import (
+    count,
+    error_type,
+    function,
+    in_range,
+    instance,
+    non_negative,
+)
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:
@@ -221,17 +228,7 @@ def _check_latency(latency: Latency) -> Latency:
 
 def _check_error(make: ErrorSource) -> ErrorSource:
     """Return ``make`` if it is a plain function, or an exception type that it can make."""
-    if not isinstance(make, type):
-        return _plain("errors", make)
-    if not issubclass(make, Exception):
-        msg = f"errors must be Exception types or functions that make one, not {make!r}"
-        raise TypeError(msg)
-    try:
-        make()
-    except TypeError as error:
-        msg = f"errors must be types that need no arguments, or functions, not {make!r}: {error}"
-        raise TypeError(msg) from None
-    return make
+    return error_type("errors", make) if isinstance(make, type) else _plain("errors", make)
 
 
 def _plain(name: str, fn: T) -> T:

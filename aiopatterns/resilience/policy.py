@@ -136,7 +136,8 @@ class Policy(ABC):
             wrapped = self.wrap_stream(fn)
         else:
             wrapped = self.wrap(_async(fn, strict=True))
-        return update_wrapper(wrapped, fn)
+        # A policy that has nothing to do may give the function back as it is.
+        return wrapped if wrapped is fn else update_wrapper(wrapped, fn)
 
     def call(
         self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -1,4 +1,4 @@
-"""The test kit: simulated time and schedules, cancellation at every await, faults, leaks."""
+"""The test kit: simulated time and schedules, cancellation at every await, faults, leaks, replays."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ from aiopatterns.testing.events import capture_events
 from aiopatterns.testing.explore import explore, simulate
 from aiopatterns.testing.faults import InjectedError, fail_everywhere
 from aiopatterns.testing.leaks import LeakGuard, leak_guard
+from aiopatterns.testing.replay import (
+    Comparison,
+    Recorded,
+    Replay,
+    ReplayedError,
+    compare,
+    replay,
+)
 from aiopatterns.testing.sealed import RealWorldError, SimulationError
 from aiopatterns.testing.simloop import DeadlockError, LivelockError, SimLoop
 from aiopatterns.testing.trial import Trial, Visited
 
 __all__ = [
     "CancelKind",
+    "Comparison",
     "DeadlockError",
     "InjectedError",
     "LeakGuard",
     "LivelockError",
     "RealWorldError",
+    "Recorded",
+    "Replay",
+    "ReplayedError",
     "SimLoop",
     "SimulationError",
     "Trial",
     "Visited",
     "cancel_everywhere",
     "capture_events",
+    "compare",
     "explore",
     "fail_everywhere",
     "leak_guard",
+    "replay",
     "simulate",
 ]

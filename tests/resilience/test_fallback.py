@@ -35,6 +35,10 @@ async def give(value: object) -> Any:
     return value
 
 
+async def hang() -> Any:
+    await anyio.sleep_forever()
+
+
 async def async_answer(error):
     await sleep(0)
     return ("async", error)
@@ -134,16 +138,16 @@ async def test_no_cancellation_is_ever_replaced_or_shown():
     fallback = Fallback(show, on=show)
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await fallback.call(anyio.sleep_forever)
+        await fallback.call(hang)
     assert scope.cancelled_caught
     assert not shown
 
 
 async def test_a_timeout_inside_is_replaced_and_one_outside_is_not():
     late = Stack(Fallback("late", on=TimeoutError), Timeout(0.001))
-    assert await late.call(anyio.sleep_forever) == "late"
+    assert await late.call(hang) == "late"
     with pytest.raises(TimeoutExceededError):
-        await Stack(Timeout(0.001), Fallback("late", on=TimeoutError)).call(anyio.sleep_forever)
+        await Stack(Timeout(0.001), Fallback("late", on=TimeoutError)).call(hang)
 
 
 async def test_the_event():

@@ -160,3 +160,23 @@ async def test_an_error_of_a_stream_passes_untouched():
 def test_a_policy_neither_multiplies_nor_bounds_unless_it_says_so():
     assert Counting().calls() == 1
     assert Counting().bound(7.0) == 7.0
+
+
+class Idle(Policy):
+    """Gives the function back."""
+
+    def wrap(self, fn):
+        return fn
+
+
+async def test_a_policy_may_give_the_function_back_as_it_is():
+    class Client:
+        async def get(self, n):
+            return n
+
+    bound = Client().get
+    assert Idle()(bound) is bound
+    decorated = Idle()(Client.get)
+    assert str(inspect.signature(decorated)) == "(self, n)"
+    assert not hasattr(decorated, "__wrapped__")
+    assert await Idle().call(bound, 1) == 1
