@@ -7,9 +7,10 @@ async function of one item, or an anyio object send stream.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from anyio import CancelScope
 from anyio.abc import ObjectSendStream
 
 from aiopatterns.core.clock import yield_now
@@ -17,7 +18,17 @@ from aiopatterns.core.clock import yield_now
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
-__all__ = ["AsyncFn", "Coro", "Key", "Seconds", "Sink", "Source", "as_async_iterator", "as_sink"]
+__all__ = [
+    "AsyncFn",
+    "Coro",
+    "Key",
+    "Seconds",
+    "Sink",
+    "Source",
+    "as_async_iterator",
+    "as_sink",
+    "close",
+]
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -42,7 +53,7 @@ def as_async_iterator(name: str, source: Source[T]) -> AsyncIterator[T]:
 
     Returns:
         An async iterator; if the source is a plain iterable it gives the loop a turn every 64
-        items, and what the source holds is closed by the source's own rules.
+        items. A generator is left to the caller to :func:`close`.
 
     Raises:
         TypeError: ``source`` is none of the three.
@@ -55,6 +66,22 @@ def as_async_iterator(name: str, source: Source[T]) -> AsyncIterator[T]:
         f"{name} must be an iterable, an async iterable or an object receive stream, not {source!r}"
     )
     raise TypeError(msg)
+
+
+async def close(items: object) -> None:
+    """Close what is left of a generator, also of one that :func:`as_async_iterator` iterates over.
+
+    Nothing else is closed: it belongs to its owner.
+
+    Cancellation: a cancel scope's waits until the generator has ended; ``Task.cancel()`` reaches it.
+    """
+    if isinstance(items, _Iterated):
+        items = items.items
+    if isinstance(items, AsyncGenerator):
+        with CancelScope(shield=True):
+            await items.aclose()
+    elif isinstance(items, Generator):
+        items.close()
 
 
 def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
@@ -76,12 +103,12 @@ def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
 
 
 class _Iterated(AsyncIterator[T]):
-    """A plain iterator seen as an async one; not a generator, so leaving it needs no close."""
+    """A plain iterator seen as an async one; not a generator, so leaving it needs no wait."""
 
-    __slots__ = ("_items", "_until_turn")
+    __slots__ = ("_until_turn", "items")
 
     def __init__(self, items: Iterator[T]) -> None:
-        self._items = items
+        self.items = items
         self._until_turn = _TURN
 
     async def __anext__(self) -> T:
@@ -89,6 +116,6 @@ class _Iterated(AsyncIterator[T]):
         if not self._until_turn:
             self._until_turn = _TURN
             await yield_now()
-        for item in self._items:
+        for item in self.items:
             return item
         raise StopAsyncIteration

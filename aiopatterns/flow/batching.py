@@ -33,7 +33,7 @@ from aiopatterns.flow.stage import Node
 from aiopatterns.flow.tally import Tally
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
+    from aiopatterns.flow.stage import Spawn
 
 __all__ = ["Batch", "Batching"]
 
@@ -97,9 +97,9 @@ class Batching(Node):
         self._ended = True
         self._news.wake()
 
-    def start(self, tasks: TaskGroup) -> None:
+    def start(self, spawn: Spawn) -> None:
         """Start the tasks; see :class:`Node`."""
-        tasks.start_soon(self._emit, name=f"batches of {self.tally.name}")
+        spawn(self._emit, f"batches of {self.tally.name}")
 
     def stop(self) -> None:
         """Disarm the timers; see :class:`Node`."""

@@ -33,10 +33,8 @@ from aiopatterns.flow.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anyio.abc import TaskGroup
-
     from aiopatterns.flow.batching import Batch
-    from aiopatterns.flow.stage import Stage
+    from aiopatterns.flow.stage import Spawn, Stage
 
 __all__ = ["Branches", "Broadcast", "Relay"]
 
@@ -112,9 +110,9 @@ class Relay(Node):
         if not self._producers:
             self._channel.close()
 
-    def start(self, tasks: TaskGroup) -> None:
+    def start(self, spawn: Spawn) -> None:
         """Start the tasks; see :class:`Node`."""
-        tasks.start_soon(self._relay, name=f"relay to {self.tally.name}")
+        spawn(self._relay, f"relay to {self.tally.name}")
 
     async def _relay(self) -> None:
         isolation = Isolation()

@@ -26,6 +26,7 @@ __all__ = [
     "blame",
     "blame_source",
     "called",
+    "given_up",
     "own_cancellation",
     "own_error",
     "untouched",
@@ -59,9 +60,12 @@ def untouched(variables: Context) -> bool:
 
 def own_cancellation(error: BaseException) -> bool:
     """Whether ``error`` is a cancellation that nobody has asked this task for."""
-    return (
-        isinstance(error, get_cancelled_exc_class()) and current_effective_deadline() != -math.inf
-    )
+    return isinstance(error, get_cancelled_exc_class()) and not given_up()
+
+
+def given_up() -> bool:
+    """Whether the scope in which this task runs is cancelled, as all that is owned ends."""
+    return current_effective_deadline() == -math.inf
 
 
 def own_error(what: str, cause: BaseException) -> JobCancelledError:

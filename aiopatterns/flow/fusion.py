@@ -20,22 +20,20 @@ each item; ``workers=2`` on one of them makes a boundary.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, final
 
-from anyio import CancelScope
-
 from aiopatterns.core.clock import monotonic, yield_now
-from aiopatterns.core.types import as_async_iterator
+from aiopatterns.core.types import as_async_iterator, close
+from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.stage import Node, failure
 from aiopatterns.flow.tally import Tally, is_timed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiopatterns.flow.stage import Stage
 
-__all__ = ["Flat", "Fused", "Step", "close"]
+__all__ = ["Flat", "Fused", "Step"]
 
 # An endless iterable must not starve the loop: one forced turn in this many outputs.
 _TURN: Final = 64
@@ -89,9 +87,9 @@ class Fused(Node):
 
     async def push(self, item: Any) -> None:
         """Take one item; see :class:`Node`."""
-        timed = is_timed(self.tally.started)
         began = 0.0
         for step in self._steps:
+            timed = is_timed(step.started)
             step.started += 1
             if timed:
                 began = monotonic()
@@ -137,7 +135,7 @@ class Flat(Node):
         timed = is_timed(step.started)
         step.started += 1
         began = monotonic() if timed else 0.0
-        outputs: Any = await self._asked(item, self._called(item))
+        outputs: Any = await self._asked(item, self._called, item)
         if outputs is _FAILED:
             return
         if timed:
@@ -167,9 +165,9 @@ class Flat(Node):
 
     async def _spread(self, outputs: Sequence[Any]) -> bool:
         """Pass on what is there already; it cannot fail."""
-        turn = _TURN
+        isolation, push, turn = Isolation(), self._down.push, _TURN
         for output in outputs:
-            await self._down.push(output)
+            await (isolation.call(push, output) if isolation.spoiled() else push(output))
             turn -= 1
             if not turn:
                 turn = _TURN
@@ -178,12 +176,12 @@ class Flat(Node):
 
     async def _stream(self, item: Any, outputs: AsyncIterator[Any]) -> bool:
         """Pass on one output after the other; False if the iterable has failed."""
-        turn = _TURN
+        isolation, push, turn = Isolation(), self._down.push, _TURN
         try:
-            while (output := await self._asked(item, anext(outputs))) is not _ENDED:
+            while (output := await self._asked(item, anext, outputs)) is not _ENDED:
                 if output is _FAILED:
                     return False
-                await self._down.push(output)
+                await (isolation.call(push, output) if isolation.spoiled() else push(output))
                 turn -= 1
                 if not turn:
                     turn = _TURN
@@ -192,10 +190,10 @@ class Flat(Node):
             await close(outputs)
         return True
 
-    async def _asked(self, item: Any, answer: Awaitable[Any]) -> Any:
+    async def _asked(self, item: Any, ask: Callable[[Any], Awaitable[Any]], of: Any) -> Any:
         """Return what the user's code answers, or what stands for its end or its failure."""
         try:
-            return await answer
+            return await ask(of)
         except StopAsyncIteration:
             return _ENDED
         except BaseException as error:
@@ -206,15 +204,3 @@ class Flat(Node):
 def _is_finished(outputs: object) -> TypeGuard[Sequence[Any]]:
     """Whether outputs are there already, so that asking for one more cannot fail or wait."""
     return isinstance(outputs, (list, tuple))
-
-
-async def close(source: object) -> None:
-    """Close what is left of a generator, whose cleanup may wait; nothing else has to be closed.
-
-    Cancellation: a cancel scope's waits until the generator has ended; ``Task.cancel()`` reaches it.
-    """
-    if isinstance(source, AsyncGenerator):
-        with CancelScope(shield=True):
-            await source.aclose()
-    elif isinstance(source, Generator):
-        source.close()

@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.outcome import Err
-from aiopatterns.core.types import as_async_iterator
+from aiopatterns.core.types import as_async_iterator, close
 from aiopatterns.core.waiters import Waiters, cancel_count
+from aiopatterns.flow.calls import given_up
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.offload import Offload
 from aiopatterns.flow.stage import Node, failure, is_stray_cancel
@@ -47,10 +48,8 @@ from aiopatterns.resilience.timeout import Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Sequence
 
-    from anyio.abc import TaskGroup
-
     from aiopatterns.core.outcome import Outcome
-    from aiopatterns.flow.stage import Stage
+    from aiopatterns.flow.stage import Spawn, Stage
 
 __all__ = ["Lanes"]
 
@@ -96,6 +95,7 @@ class Lanes(Node):
         "_ended",
         "_fn",
         "_held",
+        "_hired",
         "_idle",
         "_key",
         "_line",
@@ -110,7 +110,9 @@ class Lanes(Node):
         "_room",
         "_run",
         "_seen",
+        "_spawn",
         "_stage",
+        "_width",
         "_window",
     )
 
@@ -120,8 +122,9 @@ class Lanes(Node):
         self._down = down
         self._fn, self._key, self._retry = stage.fn, stage.key, stage.retry
         self._ordered = stage.ordered
-        self._window = stage.width + capacity
-        self._held = self._seen = 0
+        self._width, self._window = stage.width, stage.width + capacity
+        self._held = self._seen = self._hired = 0
+        self._spawn: Spawn
         self._ended = self._over = False
         self._ready: deque[_Entry] = deque()
         self._line: deque[_Entry] = deque()
@@ -151,9 +154,7 @@ class Lanes(Node):
         if self._ordered:
             self._line.append(entry)
         if self._key is None:
-            self._ready.append(entry)
-            if self._idle.parked:
-                self._idle.wake()
+            self._make_ready(entry)
             return
         entry.key = _NO_KEY
         try:
@@ -169,11 +170,10 @@ class Lanes(Node):
         self._ended = True
         self._news.wake()
 
-    def start(self, tasks: TaskGroup) -> None:
-        """Start the tasks; see :class:`Node`."""
-        for _ in range(self._stage.width):
-            tasks.start_soon(self._work, name=f"stage {self.tally.name}")
-        tasks.start_soon(self._emit, name=f"results of stage {self.tally.name}")
+    def start(self, spawn: Spawn) -> None:
+        """Start the tasks; see :class:`Node`. Workers follow when there is work for them."""
+        self._spawn = spawn
+        spawn(self._emit, f"results of stage {self.tally.name}")
 
     def stop(self) -> None:
         """Disarm the timers; see :class:`Node`."""
@@ -221,7 +221,7 @@ class Lanes(Node):
     async def _run_here(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready: a plain ``map``, where every step counts."""
         ready, tally, fn, spoiled = self._ready, self.tally, self._fn, isolation.spoiled
-        while ready and not asked():
+        while ready and not (asked() and given_up()):
             entry = ready.popleft()
             timed = is_timed(tally.started)
             began = monotonic() if timed else 0.0
@@ -244,7 +244,7 @@ class Lanes(Node):
 
     async def _run_guarded(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready, with retries and timeouts, or several outputs for an item."""
-        while self._ready and not asked():
+        while self._ready and not (asked() and given_up()):
             entry = self._ready.popleft()
             began = self._begin(entry)
             run = self._run if entry.attempts == 1 else self._run_again
@@ -260,8 +260,8 @@ class Lanes(Node):
         self, offload: Offload, isolation: Isolation, asked: Callable[[], int]
     ) -> None:
         """Run what is ready in the executor, as many items in a call as pays."""
-        while self._ready and not asked():
-            share = offload.share(len(self._ready), self._stage.width)
+        while self._ready and not (asked() and given_up()):
+            share = offload.share(len(self._ready), self._width)
             entries = [self._ready.popleft() for _ in range(share)]
             began = min(self._begin(entry) for entry in entries)
             try:
@@ -299,7 +299,10 @@ class Lanes(Node):
         if self._stage.verb == "filter":
             return (item,) if value else ()
         outputs = as_async_iterator("what the function of flat_map gives", value)
-        return [output async for output in outputs]
+        try:
+            return [output async for output in outputs]
+        finally:
+            await close(outputs)
 
     # -- synchronous core: where an item is
 
@@ -333,9 +336,13 @@ class Lanes(Node):
         self._finish(entry, outputs)
 
     def _make_ready(self, entry: _Entry) -> None:
+        """Let a worker take an item, an idle one or one more."""
         self._ready.append(entry)
         if self._idle.parked:
             self._idle.wake()
+        elif self._hired < self._width:
+            self._hired += 1
+            self._spawn(self._work, f"stage {self.tally.name}")
 
     def _finish(self, entry: _Entry, outputs: Sequence[Any]) -> None:
         """Put the results of an item in line, and let the next of its key run."""

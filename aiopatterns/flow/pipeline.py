@@ -163,8 +163,9 @@ class Pipeline(Generic[T_co]):
             timeout: Seconds for one attempt; it cannot stop a synchronous function on the loop.
             on_error: What follows when an item has failed for good: ``"stop"``, ``"skip"``, or
                 :class:`~aiopatterns.flow.stage.DeadLetter`.
-            executor: Where to run ``fn``, for example ``Processes(2)``; opened for the run, unless
-                it is open already. Short calls share messages.
+            executor: Where to run ``fn``, for example ``Processes(2)``; opened for the run, and
+                closed with it, unless it is open already: open it around runs that share it at
+                one time. Short calls share messages.
 
         Returns:
             A new pipeline, of what ``fn`` returns.

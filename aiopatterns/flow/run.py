@@ -15,14 +15,17 @@ Guarantees:
   given out first.
 * A source that fails ends like one that is exhausted: what it gave is finished and given out, and
   then its error is raised.
-* A generator given as source is closed when the run ends before it does.
+* A generator that is the source, or that the source makes, is closed when the run ends before it.
+* A task that is cancelled by itself alone stops the run: none ends as if its work were done.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from anyio import EndOfStream, create_task_group
@@ -30,19 +33,21 @@ from anyio import EndOfStream, create_task_group
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
-from aiopatterns.core.types import as_sink
+from aiopatterns.core.types import as_sink, close
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.batching import Batch, Batching
 from aiopatterns.flow.broadcast import Branches, Broadcast, Relay
+from aiopatterns.flow.calls import given_up, own_cancellation, own_error
 from aiopatterns.flow.channel import Channel
-from aiopatterns.flow.fusion import Flat, Fused, Step, close
+from aiopatterns.flow.fusion import Flat, Fused, Step
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.lanes import Lanes
 from aiopatterns.flow.stage import Node, Stage, failure
 from aiopatterns.flow.tally import PipelineReport, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+    from contextvars import Context
 
     from anyio.abc import TaskGroup
 
@@ -97,6 +102,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         "_executors",
         "_failure",
         "_head",
+        "_items",
         "_late",
         "_nodes",
         "_output",
@@ -199,6 +205,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         self._nodes, self._executors = assembly.nodes, assembly.executors
         self._tallies = tuple(reversed(assembly.tallies))
         self._failure, self._ended, self._read = None, None, 0
+        self._items: object = self._plan.source
         self._late: list[Exception] = []
         self._began = monotonic()
         tasks.start_soon(self._supervise, name=f"pipeline {self.name}")
@@ -210,6 +217,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         """Run everything; keep the first error for whoever reads or waits."""
         try:
             async with AsyncExitStack() as opened:
+                opened.push_async_callback(self._close_source)  # for a run that does not begin
                 await self._open_executors(opened)
                 await self._move()
         except Exception as error:
@@ -228,12 +236,16 @@ class PipelineRun(Owner, AsyncIterator[T]):
         errors: Sequence[BaseException] = ()
         try:
             async with create_task_group() as tasks:
+                spawn = partial(_spawn, tasks, copy_context())
                 for node in self._nodes:
-                    node.start(tasks)
-                tasks.start_soon(self._pump, name=f"source of {self.name}")
+                    node.start(spawn)
+                spawn(self._pump, f"source of {self.name}")
         except BaseExceptionGroup as group:
             errors = group.exceptions
-        for error in (*errors, *self._late):
+        finally:
+            for node in self._nodes:
+                node.stop()
+        for error in errors:
             self._fail(error)
 
     async def _pump(self) -> None:
@@ -252,6 +264,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
             source = self._plan.source
             waits = isinstance(source, AsyncIterable)
             items: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
+            self._items = items
             while True:
                 pulling = True
                 item = await anext(items) if waits else next(items)
@@ -270,7 +283,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
 
     async def _close_source(self) -> None:
         try:
-            await close(self._plan.source)
+            await close(self._items)
         except BaseException as error:
             self._late.append(self._noted(failure(error)))
 
@@ -289,8 +302,8 @@ class PipelineRun(Owner, AsyncIterator[T]):
 
     def _conclude(self) -> None:
         """Settle the accounts: nothing runs any more."""
-        for node in self._nodes:
-            node.stop()
+        for error in self._late:
+            self._fail(error)
         for tally in self._tallies:
             tally.settle()
         self._ended = monotonic()
@@ -393,6 +406,28 @@ class _Assembly:
         relay = Relay(down, capacity=self._capacity, producers=producers)
         self.nodes.append(relay)
         return relay
+
+
+def _spawn(
+    tasks: TaskGroup,
+    variables: Context,
+    work: Callable[[], Coroutine[Any, Any, None]],
+    name: str,
+) -> None:
+    """Start a task in the context in which the run was started, whoever asks for it."""
+    tasks.create_task(_whole(work), name=name, context=variables)
+
+
+async def _whole(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do the work of a task, all of it or none, unless the run is given up."""
+    if given_up():
+        return
+    try:
+        await work()
+    except BaseException as error:
+        if own_cancellation(error):
+            raise own_error("a task of the pipeline", error) from error
+        raise
 
 
 async def _nothing(_: object) -> None:

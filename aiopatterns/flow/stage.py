@@ -15,9 +15,9 @@ A failure belongs to the stage whose function raised it. ``on_error`` says what 
                     the number of attempts; a sink that fails stops the run, so no item is lost
 ==================  ===========================================================================
 
-A function that raises a cancellation nobody asked for has failed as well: its item is refused by
-:class:`~aiopatterns.core.errors.JobCancelledError`. A cancellation that somebody asked for is
-never shown to a policy.
+A function that raises a cancellation nobody asked for, or cancels its own task, has failed as
+well: its item is refused by :class:`~aiopatterns.core.errors.JobCancelledError`. The cancellation
+of the run is never shown to a policy.
 """
 
 from __future__ import annotations
@@ -34,21 +34,18 @@ from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_sink
 from aiopatterns.core.validate import (
-    choice,
     function,
     instance,
     optional_count,
     optional_positive,
     text,
 )
-from aiopatterns.core.waiters import cancel_requested
+from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.executors import Executor, Inline
 from aiopatterns.resilience.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from anyio.abc import TaskGroup
+    from collections.abc import Callable, Coroutine, Hashable
 
     from aiopatterns.core.types import Sink
     from aiopatterns.flow.tally import Tally
@@ -59,6 +56,7 @@ __all__ = [
     "ItemFailed",
     "Node",
     "OnError",
+    "Spawn",
     "Stage",
     "UserFn",
     "Verb",
@@ -70,6 +68,8 @@ __all__ = [
 
 UserFn: TypeAlias = "Callable[[Any], Any]"
 Verb: TypeAlias = Literal["map", "filter", "flat_map"]
+# Starts a task of the run, by its function and its name.
+Spawn: TypeAlias = "Callable[[Callable[[], Coroutine[Any, Any, None]], str], object]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,9 @@ class Stage:
         function("predicate" if self.verb == "filter" else "fn", self.fn)
         text("name", self.name)
         optional_count("workers", self.workers)
-        if self.key is not None:
-            function("key", self.key)
+        if self.key is not None and _is_async(function("key", self.key)):
+            msg = f"key must be a plain function, not the async function {self.key!r}"
+            raise TypeError(msg)
         instance("ordered", self.ordered, bool, "True or False")
         if self.retry is not None:
             instance("retry", self.retry, Retry, "a Retry or None")
@@ -225,8 +226,11 @@ class Node(ABC):
     async def end(self) -> None:
         """No item will follow: finish what is here, and pass the end on."""
 
-    def start(self, tasks: TaskGroup) -> None:
-        """Start the tasks of this node; called once, before the first item."""
+    def start(self, spawn: Spawn) -> None:
+        """Start the tasks of this node; called once, before the first item.
+
+        ``spawn`` may be kept, to start more of them later.
+        """
 
     def stop(self) -> None:
         """Disarm the timers of this node; called once, when nothing runs any more."""
@@ -246,10 +250,8 @@ def failure(error: BaseException) -> Exception:
         return problem
     if isinstance(error, Exception):
         return error
-    if isinstance(error, get_cancelled_exc_class()) and not cancel_requested():
-        problem = JobCancelledError("the function raised a cancellation that nobody asked for")
-        problem.__cause__ = error
-        return problem
+    if own_cancellation(error):
+        return own_error("the function", error)
     raise error
 
 
@@ -273,14 +275,18 @@ def name_of(fn: object) -> str:
 
 
 def _known(on_error: object) -> None:
-    if not isinstance(on_error, str):
+    if on_error not in ("stop", "skip"):
         msg = f"on_error must be 'stop', 'skip' or a DeadLetter, not {on_error!r}"
-        raise TypeError(msg)
-    choice("on_error", on_error, ("stop", "skip"))
+        raise ValueError(msg) if isinstance(on_error, str) else TypeError(msg)
+
+
+def _is_async(fn: UserFn) -> bool:
+    """Whether ``fn`` is an async function, or an object that is called like one."""
+    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
 
 
 def _fits(executor: Executor, fn: UserFn) -> None:
-    if iscoroutinefunction(fn) and not isinstance(executor, Inline):
+    if _is_async(fn) and not isinstance(executor, Inline):
         msg = (
             f"executor {executor.name!r} runs synchronous functions, and {name_of(fn)} is "
             "asynchronous; leave the executor out, or use Inline()"

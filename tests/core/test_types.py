@@ -7,7 +7,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
-from aiopatterns.core.types import as_async_iterator, as_sink
+from aiopatterns.core.types import as_async_iterator, as_sink, close
 from aiopatterns.testing import simulate
 
 
@@ -94,3 +94,31 @@ def test_what_is_no_source_is_refused(wrong):
 def test_what_is_no_sink_is_refused(wrong):
     with pytest.raises(TypeError, match="sink must be an async function of one item"):
         as_sink("sink", wrong)
+
+
+async def test_close_closes_generators_and_nothing_else():
+    closed = []
+
+    def gen():
+        try:
+            yield 1
+        finally:
+            closed.append("sync")
+
+    async def agen():
+        try:
+            yield 1
+        finally:
+            closed.append("async")
+
+    sync, asynchronous = gen(), agen()
+    iterated = as_async_iterator("source", gen())
+    next(sync)
+    await anext(asynchronous)
+    await anext(iterated)
+    await close(sync)
+    await close(asynchronous)
+    await close(iterated)
+    await close([1])
+    await close(as_async_iterator("source", [1]))
+    assert closed == ["sync", "async", "sync"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import pytest
 
 from aiopatterns.core.clock import sleep, yield_now
-from aiopatterns.flow.fusion import Flat, Fused, Step, close
+from aiopatterns.flow.fusion import Flat, Fused, Step
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.flow.stage import Node, Stage
 from aiopatterns.flow.tally import Tally
@@ -152,32 +154,65 @@ async def test_a_stream_is_closed_when_what_follows_fails():
     assert closed == ["x"]
 
 
-async def test_close_closes_generators_and_nothing_else():
-    closed = []
-
-    def gen():
-        try:
-            yield 1
-        finally:
-            closed.append("sync")
-
-    async def agen():
-        try:
-            yield 1
-        finally:
-            closed.append("async")
-
-    sync, asynchronous = gen(), agen()
-    next(sync)
-    await anext(asynchronous)
-    await close(sync)
-    await close(asynchronous)
-    await close([1])
-    assert closed == ["sync", "async"]
-
-
 async def test_calls_are_timed_after_the_first_ones_too():
     pipeline = Pipeline(range(300)).flat_map(lambda x: (x,))
     report = await pipeline.run()
     assert report.stages[0].processed == 300
     assert report.stages[0].p99 is not None
+
+
+async def test_a_stage_behind_a_filter_times_its_own_items():
+    pipeline = Pipeline(range(900)).filter(lambda x: x > 300 and x % 8 == 1).map(abs)
+    assert (await pipeline.run()).stages[1].p50 is not None
+
+
+@pytest.mark.parametrize("kind", [list, iter, tuple])
+async def test_what_one_output_sets_is_not_seen_by_the_next(kind):
+    variable = ContextVar("variable", default="clean")
+    seen = []
+
+    def mark(x):
+        seen.append(variable.get())
+        variable.set(x)
+
+    await Pipeline("ab").flat_map(lambda x: kind([x, x])).map(mark).run()
+    assert seen == ["clean"] * 4
+
+
+async def test_a_plain_generator_is_closed_when_what_follows_fails():
+    closed = []
+
+    def outputs(x):
+        try:
+            yield from range(9)
+        finally:
+            closed.append(x)
+
+    flat = Flat(step("flat_map", outputs), Fused([step("map", lambda x: 1 // (2 - x))], Target()))
+    with pytest.raises(ZeroDivisionError) as caught:  # whose traceback holds the generator
+        await flat.push("x")
+    assert caught.value.__notes__
+    assert closed == ["x"]
+
+
+async def test_an_iterator_that_ends_before_it_is_awaited_ends_its_item_only():
+    class Once:
+        def __init__(self, x):
+            self.left = [x]
+
+        def __aiter__(self):
+            return self
+
+        def __anext__(self):
+            if not self.left:
+                raise StopAsyncIteration
+            return self.give()
+
+        async def give(self):
+            return self.left.pop()
+
+    target = Target()
+    flat = Flat(step("flat_map", Once), target)
+    await flat.push("a")
+    await flat.push("b")
+    assert target.items == ["a", "b"]

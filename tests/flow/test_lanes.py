@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
+from contextvars import ContextVar
+from itertools import count
 from typing import Any
 
 import anyio
@@ -309,10 +312,75 @@ async def test_a_cancellation_of_the_functions_own_is_a_failure(options):
             raise asyncio.CancelledError
         return x
 
-    with pytest.raises(JobCancelledError, match="nobody asked for"):
+    with pytest.raises(JobCancelledError, match="the function cancelled itself"):
         await Pipeline(range(3)).map(odd, **options).run()
     pipeline = Pipeline(range(3)).map(odd, on_error="skip", **options)
     assert await collect(pipeline) == [0, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 2, "timeout": 9}])
+async def test_a_cancel_of_its_own_task_that_a_function_swallows_hurts_nobody(options):
+    async def careless(x):
+        if x < 2:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return x
+
+    assert await collect(Pipeline(range(6)).map(careless, **options)) == list(range(6))
+
+
+async def test_workers_are_started_when_there_is_work_for_them():
+    tasks = set()
+
+    async def look(x):
+        tasks.add(asyncio.current_task())
+        await asyncio.sleep(0)
+        return x
+
+    assert await collect(Pipeline(range(9)).map(look, workers=10**9)) == list(range(9))
+    assert len(tasks) == 9
+    tasks.clear()
+    assert await collect(Pipeline(range(9)).map(look, workers=2)) == list(range(9))
+    assert len(tasks) == 2
+
+
+def test_a_worker_that_starts_late_sees_nothing_that_an_item_has_set():
+    variable = ContextVar("variable", default="clean")
+
+    async def mark(x):
+        variable.set(x)
+        return x
+
+    async def look(x):
+        await sleep(1)
+        return variable.get()
+
+    async def scenario():
+        pipeline = Pipeline(range(9)).map(mark).map(look, workers=4)
+        assert await collect(pipeline) == ["clean"] * 9
+
+    simulate(scenario)
+
+
+async def test_outputs_that_are_collected_are_closed_when_the_run_is_left():
+    closed = []
+    scope = anyio.CancelScope()
+
+    def endless(x):
+        try:
+            for number in count():
+                if number == 100:
+                    scope.cancel()
+                yield x
+        finally:
+            closed.append(x)
+
+    with scope:
+        await Pipeline([1]).flat_map(endless, workers=2).run()
+    assert closed == [1]
 
 
 def test_the_first_failure_wins_and_later_ones_are_notes():

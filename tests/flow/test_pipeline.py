@@ -223,6 +223,12 @@ anything: Any = Pipeline
 dead_letter: Any = DeadLetter
 empty: Any = Pipeline([])
 
+
+class Doubler:
+    async def __call__(self, x):
+        return 2 * x
+
+
 BAD = [
     (lambda: anything(3), TypeError, "source must be an iterable"),
     (lambda: anything([], capacity=0), ValueError, "capacity must be"),
@@ -234,15 +240,17 @@ BAD = [
     (lambda: empty.map(double, workers=0), ValueError, "workers must be"),
     (lambda: empty.map(double, workers=True), TypeError, "workers must be"),
     (lambda: empty.map(double, key=3), TypeError, "key must be a function"),
+    (lambda: empty.map(double, key=double, workers=2), TypeError, "key must be a plain function"),
     (lambda: empty.map(double, ordered=1), TypeError, "ordered must be True or False"),
     (lambda: empty.map(double, retry=3), TypeError, "retry must be a Retry or None"),
     (lambda: empty.map(double, timeout=0), ValueError, "timeout must be"),
     (lambda: empty.map(double, timeout=float("nan")), ValueError, "timeout must be"),
-    (lambda: empty.map(double, on_error="ignore"), ValueError, "'stop', 'skip'"),
+    (lambda: empty.map(double, on_error="ignore"), ValueError, "'stop', 'skip' or a DeadLetter"),
     (lambda: empty.map(double, on_error=None), TypeError, "on_error must be 'stop'"),
     (lambda: dead_letter(3), TypeError, "sink must be an async function"),
     (lambda: empty.map(double, executor=3), TypeError, "executor must be an Executor"),
     (lambda: empty.map(double, executor=Threads(1)), TypeError, "double is asynchr"),
+    (lambda: empty.map(Doubler(), executor=Threads(1)), TypeError, "Doubler is asynchr"),
     (lambda: empty.batch(0), ValueError, "size must be"),
     (lambda: empty.batch(2.5), TypeError, "size must be"),
     (lambda: empty.batch(2, within=0), ValueError, "within must be"),

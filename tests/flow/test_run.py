@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import anyio
 import pytest
 
 from aiopatterns.core.clock import sleep, yield_now
-from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.errors import ClosedError, JobCancelledError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.flow.channel import Channel
-from aiopatterns.flow.executors import Inline
+from aiopatterns.flow.executors import Executor, Inline
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.testing import leak_guard, simulate
 
@@ -196,3 +199,93 @@ async def test_several_may_read():
             tasks.start_soon(read)
             tasks.start_soon(read)
     assert sorted(got) == list(range(0, 100, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}])
+async def test_a_task_that_a_function_cancels_does_not_end_as_if_it_were_done(options):
+    async def later(x):
+        await sleep(0)
+        return x
+
+    def sabotage(x):
+        if x == 2:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        return x
+
+    pipeline = Pipeline(range(200), capacity=1).map(sabotage, **options).map(later, workers=2)
+    with pytest.raises(JobCancelledError, match="a task of the pipeline cancelled itself"):
+        await pipeline.run()
+
+
+async def test_nothing_begins_in_a_scope_that_is_cancelled():
+    seen = []
+
+    def see(x):
+        seen.append(x)
+
+    pipeline = Pipeline(range(1000)).map(see)
+    with anyio.move_on_after(0):
+        await pipeline.run()
+    async with pipeline.open():
+        pass
+    assert seen == []
+
+
+class Source:
+    """Makes a generator whose end can be seen."""
+
+    def __init__(self):
+        self.closed = 0
+
+    def __iter__(self):
+        try:
+            yield from range(100)
+        finally:
+            self.closed += 1
+
+
+class AsyncSource:
+    """The same, whose generator is asynchronous."""
+
+    def __init__(self):
+        self.closed = 0
+
+    async def __aiter__(self):
+        try:
+            for x in range(100):
+                yield x
+        finally:
+            await sleep(0.001)
+            self.closed += 1
+
+
+@pytest.mark.parametrize("make", [Source, AsyncSource])
+async def test_a_generator_that_the_source_makes_is_closed(make):
+    source = make()
+    async with Pipeline(source).open() as results:
+        await anext(results)
+    assert source.closed == 1
+    with pytest.raises(LookupError) as caught:  # whose traceback holds the generator
+        await Pipeline(source).map(fail).run()
+    assert source.closed == 2
+    assert caught.value.__notes__
+
+
+async def test_a_generator_is_closed_also_if_the_run_does_not_begin():
+    class Broken(Executor):
+        __slots__ = ()
+
+        async def _start(self, tasks):
+            raise OSError("no room")
+
+        async def _call(self, fn, args):
+            return fn(*args)
+
+    source = Source()
+    generator = iter(source)
+    next(generator)
+    with pytest.raises(OSError, match="no room"):
+        await Pipeline(generator).map(abs, executor=Broken(1, "broken")).run()
+    assert source.closed == 1
