@@ -72,8 +72,10 @@ REFUSED = [
         (UnicodeDecodeError,),
         {},
         TypeError,
-        "x must be a type that needs no arguments, not <class 'UnicodeDecodeError'>: "
-        "function takes exactly 5 arguments (0 given)",
+        (
+            "x must be a type that needs no arguments, not <class 'UnicodeDecodeError'>: "
+            "function takes exactly 5 arguments (0 given)"
+        ),
     ),
     ("function", (5,), {}, TypeError, "x must be a function, not 5"),
     ("optional_function", (5,), {}, TypeError, "x must be a function, not 5"),
