@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ["Owner", "OwnerState"]
+__all__ = ["Owner", "OwnerState", "raise_bare"]
 
 
 class OwnerState(Enum):
@@ -157,15 +157,23 @@ class Owner(ABC):
                 None if cause is None else cause.__traceback__,
             )
         except BaseExceptionGroup as errors:
-            _raise_bare(errors, cause)
+            raise_bare(errors, cause)
         finally:
             self._state = OwnerState.STOPPED
             self._group = None
             self._settle()
 
 
-def _raise_bare(errors: BaseExceptionGroup[BaseException], cause: BaseException | None) -> None:
-    """Return if the body's own error is among ``errors``, else raise what the tasks raised."""
+def raise_bare(
+    errors: BaseExceptionGroup[BaseException], cause: BaseException | None = None
+) -> None:
+    """Raise what the tasks of a group raised, bare if it is one error; called while handling it.
+
+    Args:
+        errors: What the group came to.
+        cause: The body's own error; if it is among them, the others become notes on it and this
+            returns.
+    """
     others = [each for each in errors.exceptions if each is not cause]
     if cause is not None and len(others) < len(errors.exceptions):
         for other in others:

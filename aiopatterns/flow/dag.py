@@ -173,6 +173,7 @@ class Dag:
                 ``"continue"`` skips only what is behind it.
             store: Where results are looked up and kept, so that a run that was broken off is
                 resumed; an object with ``async get(key, default)`` and ``async set(key, value)``.
+                Its errors fail the task they concern, and its ``retry`` does not see them.
             keep: The tasks whose results are wanted in the end. Others are let go as soon as no
                 task needs them any more. None keeps all.
 

@@ -31,24 +31,19 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, final, overload
 
-from anyio import (
-    CapacityLimiter,
-    create_task_group,
-    current_effective_deadline,
-    move_on_after,
-    to_thread,
-)
+from anyio import create_task_group, current_effective_deadline
 
 from aiopatterns.core.clock import Home, call_later, monotonic, yield_now
-from aiopatterns.core.errors import CycleError, DagError, TimeoutExceededError
+from aiopatterns.core.errors import CycleError, DagError
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.checkpoint import result_key
+from aiopatterns.flow.invocation import Invocations
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.node import UNSETTLED, Node, TaskState, needed
 from aiopatterns.flow.ready import Ready
 from aiopatterns.flow.task import Given, Live, Task, bind, check_new, edges, results
-from aiopatterns.resilience.retry import Again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,6 +61,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING: Final = object()
+_AGAIN: Final = object()
 # Tasks that never wait must not starve the loop: one forced turn in this many.
 _TURN: Final = 16
 
@@ -80,6 +76,7 @@ class DagRun:
 
     __slots__ = (
         "_began",
+        "_calls",
         "_ended",
         "_failure",
         "_graph",
@@ -93,7 +90,6 @@ class DagRun:
         "_ready",
         "_stopped",
         "_tasks",
-        "_threads",
         "_timers",
         "_values",
         "_variables",
@@ -114,7 +110,7 @@ class DagRun:
         self._timers: dict[Node, Callable[[], object]] = {}
         self._group: TaskGroup | None = None
         self._home = Home()
-        self._threads: CapacityLimiter | None = None
+        self._calls = Invocations(plan.limit, self._argument)
         self._variables = Context()
         self._workers = 0
         self._left = 0
@@ -234,11 +230,12 @@ class DagRun:
     async def execute(self) -> None:
         """Run everything; called once, by ``Dag.run``."""
         self._variables = copy_context()
-        self._threads = CapacityLimiter(self._plan.limit)
         try:
             async with create_task_group() as self._group:
                 for node in [each for each in self._nodes.values() if not each.waits]:
                     self._offer(node)
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
         finally:
             self._stop()
             self.elapsed = monotonic() - self._began
@@ -277,55 +274,59 @@ class DagRun:
         return None
 
     async def _attempt(self, node: Node, isolation: Isolation) -> None:
-        """Run a task once; decide what its end means."""
-        node.begin()
+        """Give a task its turn, and decide what the end of that means."""
+        node.state = TaskState.RUNNING
         try:
             value = await self._value(node, isolation)
-        except Exception as error:
-            self._ready.release(node)
-            self._failed(node, error)
         except BaseException as error:
-            self._ready.release(node)
-            if not own_cancellation(error):
+            failure = _failure(node, error)
+            if failure is None:
                 self._settle(node, TaskState.CANCELLED)
                 raise
-            self._failed(node, own_error(f"task {node.task.id!r}", error))
+            self._failed(node, failure)
         else:
+            if value is not _AGAIN:
+                self._succeeded(node, value)
+        finally:
             self._ready.release(node)
-            self._succeeded(node, value)
 
     async def _value(self, node: Node, isolation: Isolation) -> object:
-        """Return the stored result, or run the function and store what it returns."""
+        """Return the stored result, or what running the function once has come to.
+
+        The store is asked once and told once; its errors are no matter for the task's retry.
+        """
         store = self._plan.store
         if store is None or node.adds_tasks():  # one that adds tasks must do so each time
-            return await self._timed(node, isolation)
+            return await self._once(node, isolation)
         key = self._keys[node.task.id]
-        value = await store.get(key, _MISSING)
-        if value is not _MISSING:
-            node.attempts = 0
-            return value
-        value = await self._timed(node, isolation)
-        await store.set(key, value)
+        if not node.attempts:
+            node.began = monotonic()
+            value = await store.get(key, _MISSING)
+            if value is not _MISSING:
+                return value
+        value = await self._once(node, isolation)
+        if value is not _AGAIN:
+            await store.set(key, value)
         return value
 
-    async def _timed(self, node: Node, isolation: Isolation) -> object:
-        timeout = node.task.timeout
-        if timeout is None:
-            return await isolation.call(self._call, node)
-        with move_on_after(timeout):
-            return await isolation.call(self._call, node)
-        raise TimeoutExceededError(
-            f"task {node.task.id!r} took longer than {timeout} s", timeout=timeout
-        )
+    async def _once(self, node: Node, isolation: Isolation) -> object:
+        """Run the function once; ``_AGAIN`` if there will be another attempt.
 
-    async def _call(self, node: Node) -> object:
-        """Call the function: on this loop, or in a thread if it is synchronous."""
-        fn: Callable[..., Any] = node.task.fn
-        call = partial(fn, **{k: self._argument(source) for k, source in node.bindings.items()})
-        if node.task.asynchronous:
-            return await call()
-        value = await to_thread.run_sync(call, limiter=self._threads)
-        return await value if hasattr(value, "__await__") else value
+        Raises:
+            Exception: It has failed for good.
+        """
+        node.begin()
+        try:
+            value = await isolation.call(self._calls.call, node)
+        except BaseException as error:
+            failure = _failure(node, error)
+            if failure is None:
+                node.give_up(node.attempts)
+                raise
+            if self._retried(node, failure):
+                return _AGAIN
+            raise failure  # noqa: B904 - the same error, or one that has its cause
+        return _AGAIN if self._retried(node, None, value) else value
 
     def _argument(self, source: Binding) -> object:
         if isinstance(source, Given):
@@ -338,8 +339,6 @@ class DagRun:
     # What has ended, and what that means. All synchronous.
 
     def _succeeded(self, node: Node, value: object) -> None:
-        if node.task.retry is not None:
-            node.task.retry.finish(max(1, node.attempts))
         if node.uses or self._kept(node.task.id):
             self._values[node.task.id] = value
         self._settle(node, TaskState.OK)
@@ -350,15 +349,7 @@ class DagRun:
                 self._offer(later)
 
     def _failed(self, node: Node, error: Exception) -> None:
-        """Try again later, or let the failure have its consequences."""
-        try:
-            delay = self._delay(node, error)
-        except Exception as broken:  # raised by the user's predicate
-            error, delay = broken, None
-        if delay is not None:
-            node.state = TaskState.PENDING
-            self._timers[node] = call_later(delay, partial(self._again, node)).cancel
-            return
+        """Let a failure have its consequences."""
         node.error = error
         with suppress(AttributeError):  # an exception may refuse attributes, as frozen ones do
             error.add_note(f"task {node.task.id!r} of dag {self._plan.name!r}")
@@ -371,16 +362,17 @@ class DagRun:
                 setattr(error, "run", self)  # noqa: B010 - any exception, no declared attribute
             self._stop()
 
-    def _delay(self, node: Node, error: Exception) -> float | None:
-        """Return how long to wait before another attempt; None if there is none."""
-        retry = node.task.retry
-        if retry is None:
-            return None
+    def _retried(self, node: Node, error: Exception | None, value: object = None) -> bool:
+        """See to another attempt; False if what this one came to is what the task comes to."""
         if self._stopped:
-            retry.finish(node.attempts)
-            return None
-        verdict = retry.decide(max(1, node.attempts), error, monotonic() - node.began)
-        return verdict.delay if isinstance(verdict, Again) else None
+            node.give_up(node.attempts)
+            return False
+        delay = node.delay(error, value)
+        if delay is None:
+            return False
+        node.state = TaskState.PENDING
+        self._timers[node] = call_later(delay, partial(self._again, node)).cancel
+        return True
 
     def _again(self, node: Node) -> None:
         del self._timers[node]
@@ -419,8 +411,7 @@ class DagRun:
         timers, self._timers = self._timers, {}
         for node, cancel in timers.items():
             cancel()
-            assert node.task.retry is not None, "only a retry waits"
-            node.task.retry.finish(node.attempts + 1)
+            node.give_up(node.attempts + 1)
         assert self._group is not None, "nothing runs before the group does"
         self._group.cancel_scope.cancel()
 
@@ -488,3 +479,10 @@ class DagRun:
             )
         if self._stopped or not self._left:
             raise DagError(f"the run of dag {self._plan.name!r} is over", run=self)
+
+
+def _failure(node: Node, error: BaseException) -> Exception | None:
+    """Return the failure that ``error`` is; None if it is not the task's, as a cancellation."""
+    if isinstance(error, Exception):
+        return error
+    return own_error(f"task {node.task.id!r}", error) if own_cancellation(error) else None

@@ -71,7 +71,7 @@ class Node:
         waits: How many tasks before it have not ended.
         uses: How many tasks that have not ended take its result.
         slot: Which of the places it has.
-        attempts: How often it was started.
+        attempts: How often the function was started.
         state: Where it is.
         began: When the first attempt started.
         ended: When the last attempt ended.
@@ -104,12 +104,34 @@ class Node:
 
     def begin(self) -> None:
         """An attempt starts."""
-        self.state = TaskState.RUNNING
         self.attempts += 1
         if self.attempts == 1:
             self.began = monotonic()
             if self.task.retry is not None:
                 self.task.retry.begin()
+
+    def delay(self, error: Exception | None, value: object) -> float | None:
+        """Return the wait before another attempt; None if there is none.
+
+        Args:
+            error: What the attempt raised.
+            value: What it returned, if it raised nothing.
+
+        Raises:
+            Exception: A predicate of the retry has failed.
+        """
+        retry = self.task.retry
+        if retry is None:
+            return None
+        elapsed = monotonic() - self.began
+        if error is None:
+            return retry.after_result(self.attempts, value, elapsed)
+        return retry.after_error(self.attempts, error, elapsed)
+
+    def give_up(self, attempt: int) -> None:
+        """The task ends in ``attempt``, or while it waits for that one, as the run ends."""
+        if self.task.retry is not None:
+            self.task.retry.finish(attempt)
 
     def span(self, origin: float) -> Span:
         """Return when it ran, in seconds since ``origin``."""

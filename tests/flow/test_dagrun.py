@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.core.clock import monotonic, sleep, yield_now
-from aiopatterns.core.errors import CycleError, DagError, JobCancelledError
+from aiopatterns.core.context import remaining
+from aiopatterns.core.errors import CycleError, DagError, JobCancelledError, TimeoutExceededError
 from aiopatterns.flow.dag import Dag
 from aiopatterns.flow.dagrun import DagRun
 from aiopatterns.flow.node import TaskState
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.budget import Budget
-from aiopatterns.resilience.retry import Retry
+from aiopatterns.resilience.retry import Retry, Until
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
 OK, FAILED = TaskState.OK, TaskState.FAILED
@@ -165,6 +166,193 @@ def test_a_predicate_that_raises_ends_the_task():
             await dag.run()
 
     simulate(scenario)
+
+
+def test_a_predicate_of_results_that_raises_ends_the_task():
+    async def scenario():
+        def broken(result):
+            raise LookupError("predicate")
+
+        dag, ran = Dag("d"), []
+        dag.add(lambda: ran.append(1), id="x", retry=Retry(on=Exception, on_result=broken))
+        with pytest.raises(LookupError, match="predicate"):
+            await dag.run()
+        assert ran == [1]
+
+    simulate(scenario)
+
+
+def test_results_that_are_not_wanted_are_retried_and_not_stored():
+    async def scenario():
+        store, values = Store(), iter([1, 2, 3, 1, 1])
+        retry = Retry(on=OSError, attempts=3, backoff=Constant(5), on_result=lambda v: v < 3)
+        dag = Dag("d", limit=1)
+
+        @dag.task(retry=retry)
+        async def ask():
+            return next(values)
+
+        @dag.task(retry=retry, after=[ask])
+        async def ask_in_vain():
+            return next(values, 0)
+
+        run = await dag.run(store=store)
+        assert run[ask] == 3
+        assert run[ask_in_vain] == 0, "when the attempts are used up, the last result counts"
+        assert sorted(store.kept.values()) == [0, 3]
+        assert [(span.id, span.attempts, span.end) for span in run.trace] == [
+            ("ask", 3, 10),
+            ("ask_in_vain", 3, 20),
+        ]
+
+    simulate(scenario)
+
+
+def test_the_time_of_all_attempts_together():
+    async def scenario():
+        dag, left = Dag("d"), []
+        retry = Retry(on=OSError, backoff=Constant(1), until=Until(total=4))
+
+        @dag.task(retry=retry, timeout=100)
+        async def slow():
+            left.append(remaining())
+            await sleep(2)
+            raise OSError
+
+        with pytest.raises(TimeoutExceededError, match="timed out after 4 s"):
+            await dag.run()
+        assert left == [4, 1]
+        assert monotonic() == 4
+
+    simulate(scenario)
+
+
+def test_a_retry_whose_time_was_over_before_it_had_a_slot():
+    async def scenario():
+        dag = Dag("d", limit=1)
+
+        @dag.task(retry=Retry(on=OSError, backoff=Constant(1), until=Until(total=4)))
+        async def flaky():
+            raise OSError
+
+        @dag.task
+        async def long():
+            await sleep(9)
+
+        with pytest.raises(TimeoutExceededError):
+            await dag.run()
+        assert monotonic() == 9
+
+    simulate(scenario)
+
+
+async def test_a_retry_inside_a_retried_task_warns():
+    inner = Retry(on=OSError, attempts=2, backoff=Constant(0))
+
+    async def fail():
+        raise OSError
+
+    dag = Dag("d")
+    dag.add(inner.wrap(fail), id="x", retry=Retry(on=OSError, attempts=2, backoff=Constant(0)))
+    with pytest.warns(RuntimeWarning, match="their attempts multiply"), pytest.raises(OSError):
+        await dag.run()
+
+
+def budgeted():
+    """A budget that counts what is in flight, and a retry with it."""
+    budget = Budget.ratio(1.0)
+    retry = Retry(
+        on=OSError, attempts=3, backoff=Constant(1), budget=budget, on_result=lambda v: v == "bad"
+    )
+    return budget, retry
+
+
+def at_rest(budget: Any) -> bool:
+    return budget._calls == budget._extras == 0
+
+
+def test_however_a_task_ends_its_budget_is_at_rest():
+    async def scenario():
+        budget, retry = budgeted()
+        dag, store, results = Dag("d"), Store(), iter(["bad", OSError(), "good"])
+
+        @dag.task(retry=retry)
+        async def moody():
+            result = next(results)
+            if isinstance(result, OSError):
+                raise result
+            return result
+
+        assert (await dag.run(store=store))[moody] == "good"
+        assert (await dag.run(store=store))[moody] == "good"
+        assert at_rest(budget)
+
+    simulate(scenario)
+
+
+def test_a_cancelled_run_leaves_the_budget_at_rest():
+    def factory():
+        budget, retry = budgeted()
+        dag, fails = Dag("d", limit=2), [True]
+
+        async def flaky():
+            await sleep(1)
+            if fails:
+                fails.pop()
+                raise OSError
+
+        for name in "abc":
+            dag.add(flaky, id=name, retry=retry)
+
+        async def work():
+            await dag.run(store=Store())
+
+        def check():
+            assert at_rest(budget)
+
+        return Trial(work(), check)
+
+    cancel_everywhere(factory, kinds=("native", "scope", "timeout", "native-twice"))
+    cancel_everywhere(factory, seed=3)
+
+
+@pytest.mark.parametrize("verb", ["get", "set"])
+@pytest.mark.parametrize(
+    ("error", "seen"), [(OSError, OSError), (asyncio.CancelledError, JobCancelledError)]
+)
+async def test_a_store_that_fails_ends_the_task_and_runs_nothing_again(verb, error, seen):
+    class Broken(Store):
+        pass
+
+    async def refuse(*args):
+        raise error
+
+    setattr(Broken, verb, staticmethod(refuse))
+    budget, retry = budgeted()
+    dag, ran = Dag("d"), []
+    dag.add(lambda: ran.append(1), id="x", retry=retry)
+    with pytest.raises(seen):
+        await dag.run(store=Broken())
+    assert ran == ([] if verb == "get" else [1])
+    assert at_rest(budget)
+
+
+@pytest.mark.parametrize("thread", [False, True])
+async def test_what_is_no_exception_leaves_bare(thread):
+    class Alarm(BaseException):
+        pass
+
+    def ring():
+        raise Alarm
+
+    async def ring_here():
+        ring()
+
+    dag = Dag("d")
+    dag.add(ring if thread else ring_here, id="x")
+    dag.add(anyio.sleep_forever, id="sibling")
+    with pytest.raises(Alarm):
+        await dag.run()
 
 
 def test_failures_of_siblings_that_are_being_cancelled_are_seen_but_not_retried():
@@ -455,7 +643,7 @@ async def test_a_synchronous_task_cannot_add_tasks_from_its_thread():
     @dag.task
     def grow(run: DagRun):
         for refused in (lambda: run.add(part, id="x", args={"i": 1}), lambda: run.link("a", "b")):
-            with pytest.raises(RuntimeError, match="make the task.*an async function"):
+            with pytest.raises(RuntimeError, match=r"make the task.*an async function"):
                 refused()
         return list(run.states)
 
