@@ -58,7 +58,8 @@ class Policy(ABC):
     __slots__ = ("__weakref__",)
 
     #: What this policy is to the lints of a stack: ``retry``, ``timeout``, ``ratelimit``,
-    #: ``breaker``, ``bulkhead``, ``hedge``, ``fallback``; any other word has no lints.
+    #: ``breaker``, ``bulkhead``, ``hedge``, ``fallback``, ``throttle``, ``chaos``; any other word
+    #: has no lints.
     kind: str = "policy"
 
     @abstractmethod

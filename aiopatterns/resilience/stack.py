@@ -34,33 +34,43 @@ __all__ = ["Stack", "StackWarning"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_COUNTS_RETRIED = "it counts a call only after all its retries; put the {} inside the retry"
+_NEVER_SEES = "it never sees a failure that the fallback replaces; put the fallback outside"
+_COUNTS_ONCE = "it counts a call once, however many are made of it; put the {} inside"
+
 # Pairs of kinds, the outer first, that are hardly ever meant in this order, and why.
+# The braces stand for the outer.
 _WRONG_ORDER = (
+    ("breaker", "retry", _COUNTS_RETRIED),
+    ("throttle", "retry", _COUNTS_RETRIED),
+    ("bulkhead", "retry", "a retry that waits keeps its permit; put the {} inside the retry"),
+    ("retry", "retry", "the attempts of two retries multiply; keep one"),
+    ("hedge", "hedge", "the calls of two hedges multiply; keep one"),
     (
-        "breaker",
+        "hedge",
         "retry",
-        "the breaker counts a call only after all its retries; put the breaker inside the retry",
+        "every hedge is retried, and a retry that waits is hedged; put the {} inside",
     ),
-    (
-        "bulkhead",
-        "retry",
-        "a retry that waits keeps its permit of the bulkhead; put the bulkhead inside the retry",
-    ),
-    (
-        "retry",
-        "retry",
-        "the attempts of two retries multiply; keep one",
-    ),
-    (
-        "retry",
-        "fallback",
-        "the retry never sees a failure that the fallback replaces; put the fallback outside",
-    ),
-    (
-        "breaker",
-        "fallback",
-        "the breaker never sees a failure that the fallback replaces; put the fallback outside",
-    ),
+    ("retry", "fallback", _NEVER_SEES),
+    ("hedge", "fallback", _NEVER_SEES),
+    ("breaker", "fallback", _NEVER_SEES),
+)
+
+# The same, but with a purpose now and then: no warning, a line of advice.
+_DOUBTFUL_ORDER = (
+    ("timeout", "fallback", "nothing is answered when that time is over; put the fallback outside"),
+    ("ratelimit", "retry", _COUNTS_ONCE),
+    ("ratelimit", "hedge", _COUNTS_ONCE),
+    ("bulkhead", "hedge", _COUNTS_ONCE),
+    ("chaos", "retry", "what it injects is not retried; put it innermost"),
+    ("chaos", "breaker", "what it injects is not counted; put it innermost"),
+    ("chaos", "timeout", "the time that it takes has no bound; put it innermost"),
+)
+
+# What hangs inside of these, and has no timeout around it there, and what comes of it.
+_NEEDS_TIMEOUT = (
+    ("retry", "an attempt that hangs is never tried again"),
+    ("breaker", "a call that hangs is never counted"),
 )
 
 
@@ -100,7 +110,7 @@ class Stack(Policy):
             raise ValueError(msg)
         self._policies = tuple(_flat(policies))
         self._active = tuple(_without_idle(self._policies))
-        for text in _misplaced(self._policies):
+        for text in _ordered(self._policies, _WRONG_ORDER):
             warnings.warn(text, StackWarning, stacklevel=2)
 
     @classmethod
@@ -148,7 +158,7 @@ class Stack(Policy):
     @property
     def lints(self) -> tuple[str, ...]:
         """What looks wrong with this stack, and what to do; also what is no warning when built."""
-        return (*_misplaced(self._policies), *_advice(self._policies))
+        return (*_ordered(self._policies, _WRONG_ORDER), *_advice(self._policies))
 
     def __repr__(self) -> str:
         return f"Stack({', '.join(map(repr, self._policies))})"
@@ -241,21 +251,23 @@ def _outlived(outer: Policy, inner: Policy | None) -> bool:
     )
 
 
-def _misplaced(policies: tuple[Policy, ...]) -> tuple[str, ...]:
-    """Return why the order is hardly ever meant."""
+def _ordered(
+    policies: tuple[Policy, ...], pairs: tuple[tuple[str, str, str], ...]
+) -> Iterator[str]:
+    """Say of each of ``pairs`` that stands in this order why it should not."""
     kinds = [policy.kind for policy in policies]
-    return tuple(
-        f"{policies[kinds.index(outer)]!r} is outside a {inner}: {why}"
-        for outer, inner, why in _WRONG_ORDER
-        if outer in kinds and inner in kinds[kinds.index(outer) + 1 :]
-    )
+    for outer, inner, why in pairs:
+        if outer in kinds and inner in kinds[kinds.index(outer) + 1 :]:
+            yield f"{policies[kinds.index(outer)]!r} is outside a {inner}: {why.format(outer)}"
 
 
 def _advice(policies: tuple[Policy, ...]) -> Iterator[str]:
-    """Say what is missing, or of no use."""
+    """Say what is in doubt, missing, or of no use."""
+    yield from _ordered(policies, _DOUBTFUL_ORDER)
     kinds = [policy.kind for policy in policies]
-    if "retry" in kinds and "timeout" not in kinds[kinds.index("retry") :]:
-        yield "no timeout inside the retry: an attempt that hangs is never tried again"
+    for kind, result in _NEEDS_TIMEOUT:
+        if kind in kinds and "timeout" not in kinds[kinds.index(kind) :]:
+            yield f"no timeout inside the {kind}: {result}"
     for index, policy in enumerate(policies):
         if _covered(policy, policies[:index]):
             yield f"{policy!r} can never fire: a timeout around it is over no later"

@@ -174,9 +174,13 @@ def test_timeouts_that_mean_different_things_are_kept():
     ("order", "text"),
     [
         (("breaker", "retry"), "put the breaker inside the retry"),
+        (("throttle", "retry"), "put the throttle inside the retry"),
         (("bulkhead", "retry"), "put the bulkhead inside the retry"),
         (("retry", "retry"), "the attempts of two retries multiply"),
+        (("hedge", "hedge"), "the calls of two hedges multiply"),
+        (("hedge", "retry"), "a retry that waits is hedged; put the hedge inside"),
         (("retry", "fallback"), "put the fallback outside"),
+        (("hedge", "fallback"), "put the fallback outside"),
         (("breaker", "fallback"), "put the fallback outside"),
     ],
     ids=str,
@@ -197,11 +201,35 @@ def test_a_good_order_does_not_warn():
     assert not stack.lints
 
 
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (("timeout", "fallback"), "nothing is answered when that time is over"),
+        (("ratelimit", "retry"), "it counts a call once, however many are made of it"),
+        (("ratelimit", "hedge"), "it counts a call once"),
+        (("bulkhead", "hedge"), "it counts a call once"),
+        (("chaos", "retry"), "what it injects is not retried; put it innermost"),
+        (("chaos", "breaker"), "what it injects is not counted; put it innermost"),
+        (("chaos", "timeout"), "the time that it takes has no bound; put it innermost"),
+    ],
+    ids=str,
+)
+def test_an_order_in_doubt_is_advice(order, text):
+    outer, inner = order
+    stack = Stack(*kinds(outer, "other", inner))
+    assert text in stack.lints[0]
+    assert f"lint: {stack.lints[0]}" in stack.explain()
+    turned = Stack(*kinds(inner, "other", outer)).lints
+    assert not any(text in lint for lint in turned)
+
+
 def test_advice_is_no_warning():
     stack = Stack(Timeout(10), Retry(OSError))
     assert stack.lints == (
         "no timeout inside the retry: an attempt that hangs is never tried again",
     )
+    stack = Stack(Timeout(10), *kinds("breaker"))
+    assert stack.lints == ("no timeout inside the breaker: a call that hangs is never counted",)
     stack = Stack(Timeout(2), Retry(OSError), Timeout(10))
     assert stack.lints == ("Timeout(10) can never fire: a timeout around it is over no later",)
 
