@@ -6,7 +6,8 @@ nothing big is ever hashed, and a change of one input changes the keys of all ta
 of no other. Only plain data has a fingerprint: numbers, text, bytes, dates, lists, dicts, sets,
 enums, dataclasses and msgspec structs.
 
-Not part of the key: the code. Change a task's ``id``, or give the graph a version as an input,
+Not part of the key: the code, and types that msgpack writes alike (a tuple and a list, an enum and
+its value, a date and its ISO text). Change a task's ``id``, or give the graph a version as an input,
 when a task shall give another result for the same arguments.
 """
 
@@ -53,7 +54,7 @@ def result_key(
     """
     import msgspec
 
-    digest = sha256()
+    digest = sha256(msgspec.msgpack.encode([dag, task]))  # "a:b", "c" is not "a", "b:c"
     for name in sorted(bindings):
         source = bindings[name]
         if isinstance(source, Results):
@@ -65,9 +66,9 @@ def result_key(
         kind = type(source).__name__
         try:
             digest.update(msgspec.msgpack.encode([name, kind, part], order="deterministic"))
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DagError(
                 f"argument {name!r} of task {task!r} has no fingerprint, so its result cannot be "
-                f"stored: {part!r} is no plain data ({error})"
+                f"stored: {part!r:.80} is no plain data ({error})"
             ) from error
     return f"{dag}:{task}:{digest.hexdigest()[:32]}"

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cas
 from aiopatterns.core.validate import count, instance, text
 from aiopatterns.flow.dagrun import DagRun
 from aiopatterns.flow.plan import Plan, Shape
-from aiopatterns.flow.task import Task, check_new
+from aiopatterns.flow.task import Task, amounts, check_new, ids
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -93,8 +93,7 @@ class Dag:
     ) -> None:
         self.name = text("name", name)
         self._limit = count("limit", limit)
-        instance("resources", resources or {}, Mapping, "a mapping of capacities")
-        self._resources = {k: count(f"resources[{k!r}]", n) for k, n in (resources or {}).items()}
+        self._resources = amounts(resources)
         self._tasks: dict[str, AnyTask[Any]] = {}
         self._shape: Shape | None = None
 
@@ -192,16 +191,17 @@ class Dag:
 
         Complexity: O(tasks + edges) and a heap; about 12 us for each task.
         """
-        instance("inputs", inputs or {}, Mapping, "a mapping of values")
+        inputs = {} if inputs is None else inputs
+        instance("inputs", inputs, Mapping, "a mapping of values")
         plan = Plan(
             name=self.name,
             limit=self._limit,
             resources=self._resources,
             shape=self._shaped(),
-            inputs=dict(inputs or {}),
+            inputs=dict(inputs),
             mode=mode,
             store=store,
-            keep=None if keep is None else frozenset(map(_id_of, keep)),
+            keep=None if keep is None else frozenset(ids("keep", keep)),
         )
         run = DagRun(plan)
         await run.execute()
@@ -230,10 +230,6 @@ class Dag:
         if shape is None:
             shape = self._shape = Shape(self._tasks)
         return shape
-
-
-def _id_of(task: AnyTask[Any] | str) -> str:
-    return task.id if isinstance(task, Task) else task
 
 
 def _escaped(label: str) -> str:

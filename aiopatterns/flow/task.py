@@ -14,7 +14,7 @@ A parameter that none of these serves is an error before anything starts. ``*arg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import (
@@ -34,7 +34,7 @@ from aiopatterns.core.validate import count, function, instance, optional_positi
 from aiopatterns.resilience.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "AnyTask",
@@ -44,9 +44,11 @@ __all__ = [
     "Results",
     "Task",
     "TaskOptions",
+    "amounts",
     "bind",
     "check_new",
     "edges",
+    "ids",
     "results",
 ]
 
@@ -102,13 +104,16 @@ class Task(Generic[P, C_co, R_co]):
         self._fn = function("fn", fn)
         self.id = text("id", getattr(fn, "__name__", "") if id is None else id)
         self.asynchronous = iscoroutinefunction(fn)
-        self.parameters = _parameters(fn)
-        self.args = _checked_args(self, args or {})
-        self.after = tuple(_id_of(each) for each in _listed("after", after))
+        declared = _declared(fn)
+        self.parameters = _parameters(fn, declared)
+        self.args = _checked_args(self, {} if args is None else args, declared)
+        self.after = ids("after", after)
         self.retry = None if retry is None else instance("retry", retry, Retry, "a Retry")
         self.timeout = optional_positive("timeout", timeout)
-        self.priority = instance("priority", priority, int, "a whole number")
-        self.resources = {text("resources", k): count(k, n) for k, n in (resources or {}).items()}
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise TypeError(f"priority must be a whole number, not {priority!r}")
+        self.priority = priority
+        self.resources = amounts(resources)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
         """Call the function, outside any run."""
@@ -266,10 +271,39 @@ def _tasks_in(value: object) -> Sequence[AnyTask[Any]]:
     return ()
 
 
-def _parameters(fn: Callable[..., object]) -> dict[str, bool]:
+def ids(name: str, tasks: Iterable[AnyTask[Any] | str]) -> tuple[str, ...]:
+    """Return the ids of a list of tasks or ids; ``name`` is the caller's parameter."""
+    if isinstance(tasks, (str, Task)) or not isinstance(tasks, Iterable):
+        raise TypeError(f"{name} must be a list of tasks or ids, not {tasks!r}")
+    found = tuple(each.id if isinstance(each, Task) else each for each in tasks)
+    for each in found:
+        if not isinstance(each, str):
+            raise TypeError(f"{name} must be a list of tasks or ids, not one with {each!r}")
+    return found
+
+
+def amounts(resources: Mapping[str, int] | None) -> dict[str, int]:
+    """Return the amounts of resources that a graph has or a task needs."""
+    if resources is None:
+        return {}
+    instance("resources", resources, Mapping, "a mapping of names to amounts")
+    return {
+        text("a name in resources", name): count(f"resources[{name!r}]", amount)
+        for name, amount in resources.items()
+    }
+
+
+def _declared(fn: Callable[..., object]) -> Mapping[str, Parameter]:
+    try:
+        return signature(fn).parameters
+    except ValueError as error:  # of some that are written in C
+        raise TypeError(f"fn must be a function that tells its parameters, not {fn!r}") from error
+
+
+def _parameters(fn: Callable[..., object], declared: Mapping[str, Parameter]) -> dict[str, bool]:
     """Return the parameters that can be given by name, and whether each has a default."""
     found: dict[str, bool] = {}
-    for name, each in signature(fn).parameters.items():
+    for name, each in declared.items():
         optional = each.default is not Parameter.empty
         if each.kind is Parameter.POSITIONAL_ONLY and not optional:
             raise TypeError(f"{fn!r} has the positional-only parameter {name!r}; tasks bind names")
@@ -278,19 +312,11 @@ def _parameters(fn: Callable[..., object]) -> dict[str, bool]:
     return found
 
 
-def _checked_args(task: AnyTask[Any], args: Mapping[str, object]) -> dict[str, object]:
-    kinds = {each.kind for each in signature(task.fn).parameters.values()}
+def _checked_args(
+    task: AnyTask[Any], args: Mapping[str, object], declared: Mapping[str, Parameter]
+) -> dict[str, object]:
+    kinds = {each.kind for each in declared.values()}
     for name in instance("args", args, Mapping, "a mapping of parameter names"):
         if name not in task.parameters and Parameter.VAR_KEYWORD not in kinds:
             raise TypeError(f"args names {name!r}, which is no parameter of task {task.id!r}")
     return dict(args)
-
-
-def _listed(name: str, tasks: Iterable[AnyTask[Any] | str]) -> tuple[AnyTask[Any] | str, ...]:
-    if isinstance(tasks, (str, Task)):
-        raise TypeError(f"{name} must be a list of tasks or ids, not {tasks!r}")
-    return tuple(tasks)
-
-
-def _id_of(task: AnyTask[Any] | str) -> str:
-    return task.id if isinstance(task, Task) else text("after", task)

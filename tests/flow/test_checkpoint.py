@@ -49,7 +49,15 @@ def test_a_result_stands_for_the_key_of_its_task():
     assert result_key("d", "t", {"x": Live()}, {}) != result_key("d", "t", {"x": Given(None)}, {})
 
 
-@pytest.mark.parametrize("value", [object(), 2**200, lambda: 1])
+def test_names_that_look_alike_side_by_side_have_keys_of_their_own():
+    assert result_key("a:b", "c", {}, {}) != result_key("a", "b:c", {}, {})
+
+
+ENDLESS: list[object] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize("value", [object(), 2**200, lambda: 1, ENDLESS])
 def test_objects_have_no_fingerprint(value):
     with pytest.raises(DagError, match="argument 'x' of task 't' has no fingerprint"):
         result_key("d", "t", {"x": Given(value)}, {})

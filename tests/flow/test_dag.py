@@ -268,6 +268,7 @@ async def test_wrong_graphs_start_nothing():
 @pytest.mark.promise("flow-bad-input")
 async def test_bad_input():
     wrong: Any = 3
+    empty: Any = []
     with pytest.raises(ValueError, match="name must be"):
         Dag("")
     with pytest.raises(ValueError, match="limit must be"):
@@ -284,10 +285,16 @@ async def test_bad_input():
     etl.add(lambda: 1, id="x")
     with pytest.raises(DagError, match="there is a task 'x' already"):
         etl.add(lambda: 1, id="x")
-    with pytest.raises(TypeError, match="inputs must be a mapping"):
-        await etl.run(wrong)
+    for mistaken in (wrong, empty):
+        with pytest.raises(TypeError, match="inputs must be a mapping"):
+            await etl.run(mistaken)
     with pytest.raises(ValueError, match="mode must be"):
         await etl.run(mode=wrong)
+    with pytest.raises(TypeError, match="resources must be a mapping"):
+        Dag("d", resources=empty)
+    for mistaken in (wrong, "x", [wrong, "x"]):
+        with pytest.raises(TypeError, match="keep must be a list of tasks or ids, not"):
+            await etl.run(keep=mistaken)
     with pytest.raises(ValueError, match="keep must name tasks"):
         await etl.run(keep=["y"])
 
