@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiopatterns.processor import charts, units
 from aiopatterns.processor.charts import Bar
+from aiopatterns.processor.progress import HERE, StageState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ TONES: Final = MappingProxyType(
 _BARS: Final = 20
 _PACKAGES: Final = 24
 _LISTED: Final = 30
-_OUTLIERS: Final = 10
+_OUTLIERS: Final = 6
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -127,8 +128,9 @@ def _work(progress: Progress, snapshot: Snapshot) -> str:
         Bar(each.name, each.throughput, f"{units.size(each.throughput)}/s", TONES[each.name])
         for each in worked
     ]
+    spans = [each for each in progress.spans if each.task != HERE]
     seconds = {
-        each.name: [span.end - span.start for span in progress.spans if span.stage == each.name]
+        each.name: [span.end - span.start for span in spans if span.stage == each.name]
         for each in worked
     }
     cards = [
@@ -161,7 +163,7 @@ def _stage_table(stages: Sequence[StageSnapshot]) -> str:
             units.seconds(each.p99),
         ]
         for each in stages
-        if each.state.value != "waiting"
+        if each.state is StageState.DONE
     ]
     return _table(["stage", "tasks", "time", "p50", "p99"], rows, words=1)
 
