@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format lint types floors bench stress docs wheel-test promises changelog clean
+.PHONY: help setup run test check ci format format-check lint types floors bench stress docs wheel-test promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -32,13 +32,13 @@ check: $(DEV)/.ready ## the quick look before a commit: format, lint, types, flo
 
 ci: $(DEV)/.ready ## all that must pass before a change lands
 	@$(MAKE) --no-print-directory format-check lint types floors docs
+	@$(MAKE) --no-print-directory run ARGS="--report build/report.html"
 	@$(MAKE) --no-print-directory test
 
 format: $(DEV)/.ready ## format the code
 	@$(DEV)/bin/ruff format --quiet .
 	@$(DEV)/bin/ruff check --quiet --fix .
 
-.PHONY: format-check
 format-check: $(DEV)/.ready
 	@$(DEV)/bin/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
 
@@ -67,23 +67,14 @@ docs: $(DEV)/.ready ## build the documentation into site/
 wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 	@PYTHON=$(DEV)/bin/python .ci/wheel $(ARGS)
 
-promises: more seeds, longer runs
-	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
-	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
-
-docs: $(DEV)/.ready ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
-
-wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
-	@rm -rf dist && $(DEV)/bin/python -m build --outdir dist . >/dev/null
-	@.ci/venv .venv-wheel "$$(ls dist/*.whl)[cli,uvloop]" --group test
-	@AIOPATTERNS_WHEEL=1 .venv-wheel/bin/python -P -m pytest -q -n 2 -o pythonpath=.ci/wheel -m "not stress" --ignore tests/test_architecture.py $(ARGS)
-
 promises: $(TEST)/.ready ## write docs/promises.md from the tests
 	@$(TEST)/bin/python -m pytest -q --collect-only --write-promises >/dev/null && echo "wrote docs/promises.md"
+
+exports: $(TEST)/.ready ## write tests/exports.txt, if a change of the public surface is meant
+	@$(TEST)/bin/python -m tests.test_exports && echo "wrote tests/exports.txt"
 
 changelog: $(DEV)/.ready ## show what the next release's changelog says
 	@$(DEV)/bin/towncrier build --draft --version next
 
 clean: ## delete environments, caches and what runs have written
-	@rm -rf .venv .venv-run .venv-test .venv-wheel build dist site .reports .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@rm -rf .venv .venv-run .venv-test .venv-wheel build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .reports.log

@@ -1,6 +1,6 @@
 """The public surface is frozen: every exported name with its shape stands in tests/exports.txt.
 
-A change of the surface shows as a change of that file, written by ``python -m tests.test_exports``.
+A change of the surface shows as a change of that file, written by ``make exports``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def members(path: str, cls: type) -> list[str]:
 @pytest.mark.promise("habits-exports")
 def test_the_public_surface_is_as_listed():
     expected = LISTED.read_text("utf-8").splitlines()
-    assert surface() == expected, "if it is meant, run: python -m tests.test_exports"
+    assert surface() == expected, "if it is meant, run `make exports`"
 
 
 def test_the_front_door_gives_every_name_it_lists():
