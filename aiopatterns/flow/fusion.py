@@ -97,6 +97,8 @@ class Fused(Node):
                 value = step.fn(item)
                 if hasattr(value, "__await__"):
                     value = await value
+                if step.filters:
+                    value = bool(value)  # which may fail
             except BaseException as error:
                 await step.fail(item, error)
                 return

@@ -29,8 +29,9 @@ constant key where that must not be.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.outcome import Err
@@ -42,7 +43,6 @@ from aiopatterns.flow.offload import Offload
 from aiopatterns.flow.stage import Node, failure, is_stray_cancel
 from aiopatterns.flow.tally import Tally, is_timed
 from aiopatterns.resilience.attempts import again
-from aiopatterns.resilience.retry import Again
 from aiopatterns.resilience.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
     from aiopatterns.core.outcome import Outcome
     from aiopatterns.flow.stage import Spawn, Stage
+    from aiopatterns.resilience.retry import Retry
+
+    _Run: TypeAlias = Callable[[Any], Coroutine[Any, Any, Any]]
 
 __all__ = ["Lanes"]
 
@@ -63,7 +66,10 @@ class _Timer(Protocol):
 
 @final
 class _Entry:
-    """One item on its way through the stage; ``outputs`` is None until it has finished."""
+    """One item on its way through the stage; ``outputs`` is None until it has finished.
+
+    ``attempts`` counts those that have begun, and the one that it waits for.
+    """
 
     __slots__ = ("attempts", "began", "index", "item", "key", "outputs")
 
@@ -73,7 +79,7 @@ class _Entry:
         self.attempts = 0
         self.outputs: Sequence[Any] | None = None
 
-    #: When the first attempt began; set where a retry may ask for it.
+    #: When the first attempt began; set where there may be others.
     began: float
     #: Set when the item was admitted, and only if the stage has a key.
     key: Hashable
@@ -112,6 +118,7 @@ class Lanes(Node):
         "_seen",
         "_spawn",
         "_stage",
+        "_trying",
         "_width",
         "_window",
     )
@@ -130,16 +137,16 @@ class Lanes(Node):
         self._line: deque[_Entry] = deque()
         self._behind: dict[Hashable, deque[_Entry]] = {}
         self._retries: dict[_Entry, _Timer] = {}
+        self._trying: set[_Entry] = set()  # those that the retry has been told of
         self._room, self._idle, self._news = Waiters(), Waiters(), Waiters()
-        lone = stage.timeout is not None
+        lone = stage.timeout is not None or _is_bounded(stage.retry)
         self._offload: Offload | None = None
         if stage.executor is not None:
             self._offload = Offload(stage.executor, stage.fn, chunks=not lone)
-        self._run: Callable[[Any], Coroutine[Any, Any, Any]]
-        self._run = self._offload.run if self._offload else self._called
+        self._run: _Run = self._offload.run if self._offload else self._called
         if stage.timeout is not None:
             self._run = Timeout(stage.timeout).wrap(self._run)
-        self._plain = stage.verb == "map" and not lone and stage.retry is None
+        self._plain = stage.verb == "map" and stage.timeout is None and stage.retry is None
 
     # -- what the chain calls
 
@@ -176,12 +183,14 @@ class Lanes(Node):
         spawn(self._emit, f"results of stage {self.tally.name}")
 
     def stop(self) -> None:
-        """Disarm the timers; see :class:`Node`."""
-        for entry, timer in self._retries.items():
+        """Disarm the timers, and tell the retry what is given up; see :class:`Node`."""
+        for timer in self._retries.values():
             timer.cancel()
+        for entry in self._trying:
             assert self._retry is not None
-            self._retry.finish(entry.attempts + 1)
+            self._retry.finish(entry.attempts)
         self._retries.clear()
+        self._trying.clear()
 
     # -- tasks
 
@@ -230,31 +239,31 @@ class Lanes(Node):
             entry.attempts = 1
             try:
                 if spoiled():
-                    outputs = await isolation.call(self._called, entry.item)
+                    value = await isolation.call(self._called, entry.item)
                 else:
                     value = fn(entry.item)
-                    outputs = (await value if hasattr(value, "__await__") else value,)
+                    if hasattr(value, "__await__"):
+                        value = await value
             except BaseException as error:
                 await self._failed(entry, failure(error))
                 continue
             if timed:
                 tally.latency.record(monotonic() - began)
             tally.done += 1
-            self._finish(entry, outputs)
+            self._finish(entry, (value,))
 
     async def _run_guarded(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready, with retries and timeouts, or several outputs for an item."""
         while self._ready and not (asked() and given_up()):
             entry = self._ready.popleft()
             began = self._begin(entry)
-            run = self._run if entry.attempts == 1 else self._run_again
             try:
-                outputs = await isolation.call(run, entry.item)
+                value = await isolation.call(self._attempt(entry), entry.item)
             except BaseException as error:
-                await self._failed(entry, self._failure(error, entry))
+                await self._failed(entry, failure(error))
                 continue
             self.tally.latency.record(monotonic() - began)
-            self._succeed(entry, outputs)
+            await self._returned(entry, value)
 
     async def _run_many(
         self, offload: Offload, isolation: Isolation, asked: Callable[[], int]
@@ -265,9 +274,10 @@ class Lanes(Node):
             entries = [self._ready.popleft() for _ in range(share)]
             began = min(self._begin(entry) for entry in entries)
             try:
-                outcomes = await isolation.call(self._run, [entry.item for entry in entries])
+                run, items = self._attempt(entries[0]), [entry.item for entry in entries]
+                outcomes = await isolation.call(run, items)
             except BaseException as error:
-                outcomes = [Err(self._failure(error, *entries))] * share
+                outcomes = [Err(failure(error))] * share
             elapsed = (monotonic() - began) / share
             for entry, outcome in zip(entries, outcomes, strict=True):
                 await self._take_over(entry, outcome, elapsed)
@@ -278,26 +288,24 @@ class Lanes(Node):
             await self._failed(entry, failure(outcome.error))
             return
         try:
-            outputs = await self._outputs(entry.item, outcome.value)
+            value = await self._collected(outcome.value)
         except BaseException as error:
-            await self._failed(entry, self._failure(error, entry))
+            await self._failed(entry, failure(error))
             return
         self.tally.latency.record(elapsed)
-        self._succeed(entry, outputs)
+        await self._returned(entry, value)
 
-    async def _called(self, item: Any) -> Sequence[Any]:
-        """Call the function here; return what is to be passed on."""
+    async def _called(self, item: Any) -> Any:
+        """Call the function here; return its value, or the list of its outputs."""
         value = self._fn(item)
         if hasattr(value, "__await__"):
             value = await value
-        return await self._outputs(item, value)
+        return await self._collected(value)
 
-    async def _outputs(self, item: Any, value: Any) -> Sequence[Any]:
-        """Return what is to be passed on for the value of the function."""
-        if self._stage.verb == "map":
-            return (value,)
-        if self._stage.verb == "filter":
-            return (item,) if value else ()
+    async def _collected(self, value: Any) -> Any:
+        """Return the value of the function, or the list of its outputs."""
+        if self._stage.verb != "flat_map":
+            return value
         outputs = as_async_iterator("what the function of flat_map gives", value)
         try:
             return [output async for output in outputs]
@@ -320,20 +328,23 @@ class Lanes(Node):
         """Count one more attempt; returns the time."""
         self.tally.queued -= 1
         self.tally.started += 1
-        entry.attempts += 1
         now = monotonic()
-        if entry.attempts == 1:
+        if not entry.attempts:
+            entry.attempts = 1
             entry.began = now
             if self._retry is not None:
                 self._retry.begin()
+                self._trying.add(entry)
         return now
 
-    def _succeed(self, entry: _Entry, outputs: Sequence[Any]) -> None:
-        """Count an item as processed."""
-        if self._retry is not None:
-            self._retry.finish(entry.attempts)
-        self.tally.done += 1
-        self._finish(entry, outputs)
+    def _outputs(self, item: Any, value: Any) -> Sequence[Any]:
+        """Return what is to be passed on."""
+        if self._stage.verb == "map":
+            return (value,)
+        if self._stage.verb == "filter":
+            return (item,) if value else ()
+        outputs: Sequence[Any] = value
+        return outputs
 
     def _make_ready(self, entry: _Entry) -> None:
         """Let a worker take an item, an idle one or one more."""
@@ -363,44 +374,71 @@ class Lanes(Node):
         else:
             del self._behind[key]
 
-    # -- failures
+    # -- ends of attempts
 
-    async def _run_again(self, argument: Any) -> Any:
-        """Run an attempt that is a retry, so that a retry inside it can be seen."""
-        return await again(self._run, argument)
+    def _attempt(self, entry: _Entry) -> _Run:
+        """Return the function that runs the next attempt of an item."""
+        return self._run if self._retry is None else partial(self._tried, self._retry, entry)
 
-    def _failure(self, error: BaseException, *entries: _Entry) -> Exception:
-        """Return the failure that ``error`` is, or raise it, as :func:`failure` does."""
+    async def _tried(self, retry: Retry, entry: _Entry, argument: Any) -> Any:
+        """Run an attempt in the time that is left for all of them, so that a retry can be seen."""
+        with retry.scope(entry.began) or nullcontext():
+            if entry.attempts == 1:
+                return await self._run(argument)
+            return await again(self._run, argument)
+
+    async def _returned(self, entry: _Entry, value: Any) -> None:
+        """Pass on what the function gave, unless the retry wants something else."""
         try:
-            return failure(error)
-        except BaseException:
-            if self._retry is not None:
-                for entry in entries:
-                    self._retry.finish(entry.attempts)
-            raise
+            delay = self._delay(entry, value=value)
+            outputs = self._outputs(entry.item, value) if delay is None else ()
+        except Exception as broken:  # the user's predicate or backoff, or the truth of a value
+            await self._give_up(entry, failure(broken))
+            return
+        if delay is None:
+            self.tally.done += 1
+            self._finish(entry, outputs)
+        else:
+            self._pause(entry, delay)
 
     async def _failed(self, entry: _Entry, error: Exception) -> None:
         """Try an item again later, or give it up."""
+        delay = None
         try:
-            delay = self._delay(entry, error)
+            delay = self._delay(entry, error=error)
         except Exception as broken:  # the user's predicate or backoff
-            delay, error = None, failure(broken)
+            error = failure(broken)
         if delay is None:
             await self._give_up(entry, error)
-            return
+        else:
+            self._pause(entry, delay)
+
+    def _delay(
+        self, entry: _Entry, *, error: Exception | None = None, value: object = None
+    ) -> float | None:
+        """Return the seconds until the next attempt, or None if this was the last."""
+        retry = self._retry
+        if retry is None:
+            return None
+        self._trying.discard(entry)
+        elapsed = monotonic() - entry.began
+        delay = None
+        if error is None:
+            delay = retry.after_result(entry.attempts, value, elapsed)
+        elif is_stray_cancel(error):  # no policy is shown it
+            retry.finish(entry.attempts)
+        else:
+            delay = retry.after_error(entry.attempts, error, elapsed)
+        if delay is not None:
+            self._trying.add(entry)
+        return delay
+
+    def _pause(self, entry: _Entry, delay: float) -> None:
+        """Queue an item again when its time has come; it holds no worker meanwhile."""
+        entry.attempts += 1
         self.tally.started -= 1
         self.tally.queued += 1
         self._retries[entry] = call_later(delay, partial(self._again, entry))
-
-    def _delay(self, entry: _Entry, error: Exception) -> float | None:
-        """Return the seconds until the next attempt, or None if there is to be none."""
-        if self._retry is None:
-            return None
-        if is_stray_cancel(error):
-            self._retry.finish(entry.attempts)
-            return None
-        verdict = self._retry.decide(entry.attempts, error, monotonic() - entry.began)
-        return verdict.delay if isinstance(verdict, Again) else None
 
     def _again(self, entry: _Entry) -> None:
         del self._retries[entry]
@@ -415,3 +453,8 @@ class Lanes(Node):
             raise
         self.tally.failed += 1
         self._finish(entry, ())
+
+
+def _is_bounded(retry: Retry | None) -> bool:
+    """Whether the time of all attempts of an item together is bounded."""
+    return retry is not None and retry.scope(0.0) is not None

@@ -158,8 +158,7 @@ class Pipeline(Generic[T_co]):
                 input; others overtake them.
             ordered: Whether results keep the order of the input; else they go on as they are
                 ready. Items of equal key keep their order in any case.
-            retry: When to try an item again. An item that waits for its retry holds no worker; of
-                the policy its decisions are used, its waits happen here.
+            retry: When to try an item again. An item that waits for its retry holds no worker.
             timeout: Seconds for one attempt; it cannot stop a synchronous function on the loop.
             on_error: What follows when an item has failed for good: ``"stop"``, ``"skip"``, or
                 :class:`~aiopatterns.flow.stage.DeadLetter`.

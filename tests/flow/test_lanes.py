@@ -14,11 +14,12 @@ import pytest
 
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import JobCancelledError, TimeoutExceededError
+from aiopatterns.flow.executors import Executor, Inline
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.flow.stage import DeadLetter
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.budget import Budget
-from aiopatterns.resilience.retry import Retry
+from aiopatterns.resilience.retry import Retry, Until
 from aiopatterns.testing import explore, simulate
 
 
@@ -265,6 +266,127 @@ def test_the_budget_is_told_of_every_end():
         assert (budget._calls, budget._extras) == (0, 0)
 
     simulate(scenario)
+
+
+class Improving:
+    """Gives a better value each time it is called for an item."""
+
+    def __init__(self, kind=int):
+        self.calls: Counter[int] = Counter()
+        self.kind = kind
+
+    def __call__(self, x):
+        self.calls[x] += 1
+        return self.kind(x + self.calls[x])
+
+
+def unwanted(value):
+    return value < 3
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"executor": Inline(2)}])
+async def test_a_result_that_is_not_wanted_is_tried_again(options):
+    budget = Budget.ratio(1.0)
+    retry = Retry(on=OSError, attempts=3, backoff=Constant(0.0), on_result=unwanted, budget=budget)
+    better = Improving()
+    pipeline = Pipeline([-9, 0, 1, 2]).map(better, retry=retry, **options)
+    assert await collect(pipeline) == [-6, 3, 3, 3]  # the last attempt counts, whatever it gives
+    assert better.calls == {-9: 3, 0: 3, 1: 2, 2: 1}
+    assert (budget._calls, budget._extras) == (0, 0)
+
+
+async def test_a_result_is_what_the_function_returned():
+    seen = []
+
+    def look(value):
+        seen.append(value)
+        return False
+
+    retry = Retry(on=OSError, on_result=look)
+    pipeline = Pipeline([2]).filter(lambda x: x, retry=retry).flat_map(range, retry=retry)
+    assert await collect(pipeline) == [0, 1]
+    assert seen == [2, [0, 1]]
+
+
+async def test_a_failing_predicate_of_results_fails_the_item_with_its_own_error():
+    def broken(value):
+        raise LookupError("predicate")
+
+    budget = Budget.ratio(1.0)
+    retry = Retry(on=Exception, on_result=broken, budget=budget)
+    pipeline = Pipeline([1, 2]).map(abs, retry=retry)
+    with pytest.raises(LookupError, match="predicate"):
+        await pipeline.run()
+    assert (budget._calls, budget._extras) == (0, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"executor": Inline(1)}])
+def test_the_time_of_all_attempts_together_is_bounded(options):
+    began = []
+
+    async def slow(x):
+        began.append(monotonic())
+        await sleep(x)
+        raise OSError
+
+    async def scenario():
+        began.clear()
+        retry = Retry(on=OSError, backoff=Constant(1.0), until=Until(total=10.0))
+        with pytest.raises(TimeoutExceededError):
+            await Pipeline([7]).map(slow, retry=retry, **options).run()
+        assert began == [0.0, 8.0]
+        assert monotonic() == 10.0
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_budget_is_told_of_a_retry_that_was_due_when_the_run_was_left(workers):
+    async def scenario():
+        budget = Budget.ratio(1.0)
+        retry = Retry(on=OSError, backoff=Constant(1.0), budget=budget)
+
+        async def work(x):
+            if x < 2:
+                raise OSError
+            await sleep(3600)
+
+        with anyio.move_on_after(5):
+            await Pipeline(range(9)).map(work, workers=workers, retry=retry).run()
+        assert (budget._calls, budget._extras) == (0, 0)
+
+    simulate(scenario)
+
+
+async def test_the_budget_is_told_of_all_that_shared_a_call():
+    class Everything(Executor):
+        __slots__ = ()
+
+        async def _call(self, fn, args):
+            return fn(*args)
+
+    def fail(x):
+        if x > 3:
+            raise LookupError(x)
+
+    budget = Budget.ratio(1.0)
+    retry = Retry(on=OSError, budget=budget)
+    executor = Everything(1, "everything")
+    with pytest.raises(LookupError, match="4"):
+        await Pipeline(range(300)).map(fail, executor=executor, retry=retry).run()
+    assert (budget._calls, budget._extras) == (0, 0)
+
+
+class Ambiguous:
+    def __bool__(self):
+        raise ValueError("neither true nor false")
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"executor": Inline(1)}])
+async def test_a_value_that_has_no_truth_fails_its_item(options):
+    pipeline = Pipeline([0, Ambiguous(), 1]).filter(lambda x: x, on_error="skip", **options)
+    report = await pipeline.run()
+    assert (report.delivered, report.stages[0].failed) == (1, 1)
 
 
 def test_a_retry_inside_is_noticed():
