@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
     from aiopatterns.resilience.breaker import CircuitBreaker
+    from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
+    from aiopatterns.resilience.hedge import Hedge
     from aiopatterns.resilience.ratelimit import Rate, TokenBucket
     from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.stack import Stack
@@ -76,6 +78,7 @@ __all__ = [
     "AioPatternsError",
     "BackendError",
     "BackendUnavailableError",
+    "Bulkhead",
     "BulkheadFullError",
     "Channel",
     "CheckpointExpiredError",
@@ -90,6 +93,7 @@ __all__ = [
     "DagError",
     "Err",
     "Fallback",
+    "Hedge",
     "HeuristicOutcomeError",
     "JobCancelledError",
     "JobError",
@@ -145,7 +149,9 @@ _HOMES: Final = MappingProxyType(
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
         "resilience.breaker": ("CircuitBreaker",),
+        "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),
+        "resilience.hedge": ("Hedge",),
         "resilience.ratelimit": ("Rate", "TokenBucket"),
         "resilience.retry": ("Retry",),
         "resilience.stack": ("Stack",),

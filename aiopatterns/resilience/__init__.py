@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from aiopatterns.resilience.adaptive import (
+    AIMD,
+    AdaptiveLimit,
+    AdaptiveLimitChanged,
+    AdaptiveLimitRejected,
+    AdaptiveStatistics,
+    Gradient,
+)
 from aiopatterns.resilience.attempts import Attempt, Attempts
 from aiopatterns.resilience.backoff import (
     Additive,
@@ -14,6 +22,12 @@ from aiopatterns.resilience.backoff import (
 from aiopatterns.resilience.breaker import CircuitBreaker
 from aiopatterns.resilience.breaktime import BreakInfo
 from aiopatterns.resilience.budget import Budget
+from aiopatterns.resilience.bulkhead import (
+    Bulkhead,
+    BulkheadRejected,
+    BulkheadSlot,
+    BulkheadStatistics,
+)
 from aiopatterns.resilience.chaos import Chaos, ChaosInjected, ChaosStatistics
 from aiopatterns.resilience.circuit import CircuitState, CircuitStatistics
 from aiopatterns.resilience.circuitevents import (
@@ -28,6 +42,7 @@ from aiopatterns.resilience.circuitevents import (
 )
 from aiopatterns.resilience.fallback import Degraded, Fallback, FallbackUsed
 from aiopatterns.resilience.halfopen import HalfOpen
+from aiopatterns.resilience.hedge import Hedge, HedgeDiscardFailed, HedgeStarted, HedgeWon
 from aiopatterns.resilience.permit import Guard, Permit
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import (
@@ -51,11 +66,17 @@ from aiopatterns.resilience.retry import (
 )
 from aiopatterns.resilience.singleflight import SingleFlight, SingleFlightStatistics
 from aiopatterns.resilience.stack import Stack, StackWarning
+from aiopatterns.resilience.throttle import Throttle, ThrottleRejected
 from aiopatterns.resilience.timeout import Timeout, TimeoutExpired, TimeoutScope
 from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip
 
 __all__ = [
+    "AIMD",
     "GCRA",
+    "AdaptiveLimit",
+    "AdaptiveLimitChanged",
+    "AdaptiveLimitRejected",
+    "AdaptiveStatistics",
     "Additive",
     "Again",
     "Attempt",
@@ -63,6 +84,10 @@ __all__ = [
     "Backoff",
     "BreakInfo",
     "Budget",
+    "Bulkhead",
+    "BulkheadRejected",
+    "BulkheadSlot",
+    "BulkheadStatistics",
     "Chaos",
     "ChaosInjected",
     "ChaosStatistics",
@@ -84,9 +109,14 @@ __all__ = [
     "Exponential",
     "Fallback",
     "FallbackUsed",
+    "Gradient",
     "Grant",
     "Guard",
     "HalfOpen",
+    "Hedge",
+    "HedgeDiscardFailed",
+    "HedgeStarted",
+    "HedgeWon",
     "Hint",
     "Limiter",
     "Linear",
@@ -109,6 +139,8 @@ __all__ = [
     "Stack",
     "StackWarning",
     "Stop",
+    "Throttle",
+    "ThrottleRejected",
     "Timeout",
     "TimeoutExpired",
     "TimeoutScope",

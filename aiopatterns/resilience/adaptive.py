@@ -27,7 +27,9 @@ finish. The limit stays between ``min_limit`` and ``max_limit`` and grows only w
 of it is used, so a quiet hour does not raise it. A call above it is refused at once.
 
 Not guaranteed: that latency means load. A function that sleeps for other reasons, or a retry
-inside, makes the limit a measure of that; put the adaptive limit right around the call.
+inside, makes the limit a measure of that; put the adaptive limit right around the call. Nor that
+``Gradient`` knows how fast an idle service is: an overload that lasts for many minutes becomes the
+long run, and the limit follows it.
 
 Source: AIMD as in Chiu and Jain, "Analysis of the Increase and Decrease Algorithms" (1989);
 the round and the single cut for each as in TCP Reno (RFC 5681); ``Gradient`` is Gradient2 of
@@ -67,9 +69,11 @@ T = TypeVar("T")
 
 # Gradient2: however slow the round was, the limit is at most halved, before smoothing.
 _STEEPEST: Final = 0.5
-# Gradient2: rounds that the long run remembers, and what to do when it is far too slow: that was
-# an outage, and is forgotten 5 % a round.
-_MEMORY: Final = 600
+# The long run: a plain mean of the first rounds, then an exponential one of so many seconds (that
+# of Gradient2: 600 windows of 1 s). When it is far too slow, that was an outage, and 5 % of it are
+# forgotten each round.
+_FIRST_ROUNDS: Final = 10
+_MEMORY_SECONDS: Final = 300.0
 _OUTAGE: Final = 2.0
 _FORGET: Final = 0.95
 # Number of cuts that there never are: a stream that has opened is judged once.
@@ -350,6 +354,7 @@ class _Load:
 
     __slots__ = (
         "_elapsed",
+        "_learned_at",
         "_peak",
         "_rounds",
         "_samples",
@@ -372,6 +377,7 @@ class _Load:
         self._peak = 0
         self._samples = 0
         self._elapsed = 0.0
+        self._learned_at = 0.0
 
     def begin(self) -> float:
         """Let a call in and return the time, or refuse it."""
@@ -412,11 +418,16 @@ class _Load:
             emit(AdaptiveLimitChanged(before, self.limit, rtt, dropped))
 
     def _learn(self, rtt: float) -> None:
-        """Move the mean of the long run: a plain mean first, exponential in the end."""
+        """Move the mean of the long run."""
+        now = monotonic()
         self._rounds += 1
+        weight = 1 / self._rounds
+        if self._rounds > _FIRST_ROUNDS:
+            weight = min(max(now - self._learned_at, 0.0) / _MEMORY_SECONDS, 1.0)
         mean = rtt if self.baseline is None else self.baseline
-        mean += (rtt - mean) * max(1 / self._rounds, 2 / (_MEMORY + 1))
+        mean += (rtt - mean) * weight
         self.baseline = mean * _FORGET if mean > _OUTAGE * rtt else mean
+        self._learned_at = now
 
 
 def _clamped(limit: int, algorithm: Algorithm) -> int:

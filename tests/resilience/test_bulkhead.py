@@ -269,9 +269,7 @@ STEPS = st.one_of(
 )
 
 
-@given(
-    st.integers(0, 3), st.integers(0, 4), st.sampled_from(ORDERS), st.lists(STEPS, max_size=30)
-)
+@given(st.integers(0, 3), st.integers(0, 4), st.sampled_from(ORDERS), st.lists(STEPS, max_size=30))
 def test_it_agrees_with_the_plain_model(limit, max_queue, order, steps):
     async def scenario():
         model = Model(limit, max_queue, order)
