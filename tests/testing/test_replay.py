@@ -61,6 +61,7 @@ def test_the_order_of_the_trace_does_not_matter():
     assert replay(iter(trace), Nothing).latencies == (2, 3, 1)
 
 
+@pytest.mark.promise("testing-trace")
 def test_a_further_attempt_ends_like_the_first_call_that_began_then_or_later():
     trace = [
         Recorded(0, 1, "failure"),  # first attempt 0..1, second at 2
@@ -92,6 +93,7 @@ def test_each_further_attempt_takes_a_later_record_and_the_last_is_the_end():
     assert found.attempts == 36
 
 
+@pytest.mark.promise("testing-trace")
 def test_an_outage_opens_the_circuit_and_it_is_known_when_and_for_how_long():
     trace = [
         Recorded(1000 + at, 0.25, "failure" if 10 <= at < 16 else "success") for at in range(40)
@@ -147,6 +149,7 @@ def test_quantiles_are_exact():
         found.quantile(2)
 
 
+@pytest.mark.promise("testing-trace")
 def test_equal_traces_and_seeds_make_equal_reports():
     dice = random.Random(5)
     trace = [
