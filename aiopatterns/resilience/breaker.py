@@ -244,11 +244,8 @@ class CircuitBreaker(Policy):
                 generation = circuit.enter(started)
             try:
                 result = await fn(*args, **kwargs)
-            except Exception as error:
+            except BaseException as error:
                 conclude(circuit, generation, started, judge, error)
-                raise
-            except BaseException:
-                circuit.release(generation)
                 raise
             now = monotonic()
             elapsed = now - started

@@ -150,6 +150,7 @@ class Circuit:
         "_state",
         "_tally",
         "_totals",
+        "_why",
         "admits",
         "counts",
         "forced",
@@ -227,7 +228,8 @@ class Circuit:
             CircuitOpenError: The circuit is open, or half-open with all its probes out.
             CircuitIsolatedError: It is isolated.
         """
-        self._look(now)
+        if self._probes is not None:
+            self._look(now)
         begins = self._state is CircuitState.OPEN and not self._opened <= now < self._ends
         if begins:
             self._half_open(now)
@@ -315,6 +317,7 @@ class Circuit:
         self._openings = self._rejected = 0
         self._exceeded = False
         self._cause: str | None = None
+        self._why = ""
 
     def _trip(self, now: float, error: Exception | None) -> None:
         """A threshold is reached: open, or say so if the circuit only observes."""
@@ -349,17 +352,12 @@ class Circuit:
         self._openings += 1
         self._rejected = 0
         self._cause = None if error is None else _told(error)
+        after = "" if error is None else f" after {self._cause}"
+        self._why = f"circuit {self._settings.name!r} is open{after}"
         if listening():
-            emit(
-                CircuitOpened(
-                    self._settings.name,
-                    seconds=length,
-                    openings=info.openings,
-                    failures=seen.failures,
-                    failure_ratio=seen.failure_ratio,
-                    slow_ratio=seen.slow_ratio,
-                )
-            )
+            shares = seen.failure_ratio, seen.slow_ratio
+            name, openings = self._settings.name, info.openings
+            emit(CircuitOpened(name, length, openings, seen.failures, *shares))
 
     def _half_open(self, now: float) -> None:
         """Begin a round of probes; the caller claims the first, then tells."""
@@ -367,6 +365,7 @@ class Circuit:
         self._state = CircuitState.HALF_OPEN
         self.generation += 1
         self._probes = Probes(rules, trip, now=now, patience=self._break)
+        self._why = f"circuit {self._settings.name!r} waits for its probes"
         self._rejected = 0
 
     def _probed(self, elapsed: float, error: Exception | None, *, failed: bool) -> None:
@@ -422,9 +421,7 @@ class Circuit:
         if wait is None:
             msg = f"circuit {name!r} is isolated; breaker.force(None) sets it free"
             raise CircuitIsolatedError(msg, name=name)
-        why = "waits for its probes" if self._probes is not None else "is open"
-        after = "" if self._cause is None else f" after {self._cause}"
-        msg = f"circuit {name!r} {why}{after}; try again in {wait:.3g} s"
+        msg = f"{self._why}; try again in {wait:.3g} s"
         raise CircuitOpenError(msg, name=name, retry_after=wait, cause=self._cause)
 
 

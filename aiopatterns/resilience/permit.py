@@ -72,7 +72,7 @@ class Permit:
         self._circuit.settle(self._generation, outcome, taken)
 
     def conclude(self, judge: Judge | None, found: object) -> None:
-        """End the call by what it gave: a result, or an ``Exception`` that is on its way out."""
+        """End the call by what it gave: a result, or an error that is on its way out."""
         self._end()
         conclude(self._circuit, self._generation, self._started, judge, found)
 
@@ -138,10 +138,8 @@ class Guard:
             return
         if exc is None:
             permit.record("success")
-        elif isinstance(exc, Exception):
-            permit.conclude(self._judge, exc)
         else:
-            permit.drop()
+            permit.conclude(self._judge, exc)
 
 
 def admit(circuit: Circuit) -> Permit:
@@ -157,11 +155,15 @@ def admit(circuit: Circuit) -> Permit:
 def conclude(
     circuit: Circuit, generation: int, started: float, judge: Judge | None, found: object
 ) -> None:
-    """End an admission by what the call gave; one whose judge raises is ignored."""
+    """End an admission by what the call gave: a result, or an error that is on its way out.
+
+    One whose judge raises is ignored, as is a cancellation, which no judge ever sees.
+    """
     elapsed = monotonic() - started
+    error = found if isinstance(found, Exception) else None
     outcome: Outcome = "ignore"
     try:
-        outcome = outcome_of(judge, found)
+        if error is not None or not isinstance(found, BaseException):
+            outcome = outcome_of(judge, found)
     finally:
-        error = found if isinstance(found, Exception) else None
         circuit.settle(generation, outcome, elapsed, error)

@@ -63,7 +63,9 @@ class Player:
                 raise
 
     async def step(self, step):
-        match re.fullmatch(r"(<|\+|)(\w[\w.]*)([*/>!=]?)(.*)", step).groups():
+        parsed = re.fullmatch(r"(<|\+|)(\w[\w.]*)([*/>!=]?)(.*)", step)
+        assert parsed is not None
+        match parsed.groups():
             case "+", seconds, _, _:
                 await sleep(float(seconds))
             case "<", name, _, _:
@@ -615,7 +617,7 @@ def test_a_clock_that_went_back_leaves_no_circuit_open_for_ever():
     async def anew():
         assert breaker.state is CircuitState.HALF_OPEN
         breaker.try_acquire().record("success")
-        assert breaker.state is CircuitState.CLOSED
+        assert breaker.statistics().state is CircuitState.CLOSED
 
     simulate(late)
     simulate(anew)

@@ -198,7 +198,7 @@ def test_an_open_circuit_stays_open_under_new_rules():
         assert new.retry_after == 5  # the next one is by the new rules
         await sleep(5)
         new.try_acquire().record("success")
-        assert new.state is CircuitState.HALF_OPEN
+        assert new.statistics().state is CircuitState.HALF_OPEN
         new.try_acquire().record("success")
         assert new.state is CircuitState.CLOSED
 
