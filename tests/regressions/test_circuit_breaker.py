@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -139,7 +140,7 @@ def test_purgatory_and_aiobreaker_a_wall_clock_that_jumps_changes_no_break():
             await breaker.call(fail)
         for jump in (-7200.0, 7200.0):
             source = clock._source
-            previous = clock.set_source(replace(source, wall=lambda jump=jump: jump))
+            previous = clock.set_source(replace(source, wall=partial(float, jump)))
             try:
                 assert breaker.state is CircuitState.OPEN
                 assert breaker.retry_after == 30 - monotonic()
