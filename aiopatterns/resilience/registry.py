@@ -19,7 +19,8 @@ policy          keeps its state if these are unchanged  free to change
 ==============  ======================================  =======================================
 CircuitBreaker  name and window                         thresholds, break, probes, judge
 rate limiters   kind, rate and burst                    key function, longest wait
-others          no state to keep                        everything
+others          as their ``adopt`` says; those without  everything
+                one have no state to keep
 ==============  ======================================  =======================================
 
 State that is kept is shared with the calls that still run, so nothing is lost or counted twice: a
