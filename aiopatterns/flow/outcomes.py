@@ -200,6 +200,8 @@ class OutcomeStream(Generic[Y_co]):
             await yield_now()
         while not self._buffer:
             if not self._feeding and not self._open:
+                if self._error is not None:
+                    await yield_now()  # what has ended the feeder may have cancelled this task too
                 error, self._error = self._error, None
                 raise error or StopAsyncIteration
             await self._arrived.wait()

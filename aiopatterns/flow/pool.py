@@ -415,8 +415,7 @@ class WorkerPool(Owner, Generic[T, R]):
 
     async def _drain(self) -> None:
         if self._shift is not None:
-            self._shift.resume()
-            await self._shift.drained()
+            await self._shift.close()
 
     async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
         """Drop what waits before the workers are cancelled, so that none of it starts."""

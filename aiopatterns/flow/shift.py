@@ -312,6 +312,13 @@ class Shift(Generic[T, R]):
         while self._busy():
             await self._quiet.wait()
 
+    async def close(self) -> None:
+        """Finish everything, then let the workers go; nothing is taken in any more."""
+        self.resume()
+        await self.drained()
+        self.closed = True
+        await self.staff.dismiss()
+
     def resume(self) -> None:
         """Start items again after a pause."""
         self.staff.paused = False

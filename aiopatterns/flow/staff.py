@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, final
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.telemetry import Event, emit, listening
+from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.autoscale import Autoscale, Load
 
 if TYPE_CHECKING:
@@ -131,10 +132,12 @@ class Staff(Generic[R]):
     """
 
     __slots__ = (
+        "_alive",
         "_backlog",
         "_base",
         "_group",
         "_hired",
+        "_left",
         "_look_at",
         "_make",
         "_name",
@@ -173,7 +176,9 @@ class Staff(Generic[R]):
         self.crowded = False  # more workers than the limit; some have to leave
         self.paused = False
         self.thirsty: list[Worker] = []  # those who wait for a token of the rate limit
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, Worker] = {}  # those that count
+        self._alive: dict[int, Worker] = {}  # and those that are leaving
+        self._left = Waiters()
 
     # ----------------------------------------------------------------------- calling workers
 
@@ -201,7 +206,7 @@ class Staff(Generic[R]):
             return
         number = self._hired
         self._hired += 1
-        worker = self.workers[number] = self._make(number)
+        worker = self.workers[number] = self._alive[number] = self._make(number)
         name = f"{self._name} worker {number}"
         self._base.run(partial(self._group.start_soon, worker.work, name=name))
 
@@ -218,9 +223,24 @@ class Staff(Generic[R]):
     def leave(self, worker: Worker) -> None:
         """A worker has ended."""
         self.workers.pop(worker.number, None)
+        self._alive.pop(worker.number, None)
         if worker in self.idle:
             self.idle.remove(worker)
         self._count()
+        self._left.wake_all()
+
+    async def dismiss(self) -> None:
+        """Let all workers go, now that there is nothing to do, and wait until they have closed.
+
+        Resources are closed in peace, not under a cancellation. Those that still open are not
+        waited for.
+        """
+        for worker in self.workers.values():
+            worker.retire()
+        self.workers.clear()
+        self.idle.clear()
+        while any(worker.opened for worker in self._alive.values()):
+            await self._left.wait()
 
     def resize(self, limit: int, reason: str = "resize") -> None:
         """Allow so many workers from now on."""

@@ -23,9 +23,10 @@ starts another worker if there is work.
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import run_in
@@ -115,6 +116,10 @@ class Worker:
                 await self._serve(())
             else:
                 await self._serve_with(self._shift.plan.resource)
+        except get_cancelled_exc_class():
+            # Cancelled alone, as user code can do: this task ends either way, the pool goes on.
+            if current_effective_deadline() == -inf:
+                raise
         finally:
             self._shift.farewell(self)
 
