@@ -92,6 +92,7 @@ def test_every_policy_of_the_room_is_here():
 
 def _below(kind: type) -> set[type]:
     found = {kind} - {Policy}
+    each: type
     for each in kind.__subclasses__():
         found |= _below(each)
     return found
