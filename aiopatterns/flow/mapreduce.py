@@ -15,39 +15,37 @@ Guarantees:
   source is pulled by one at a time, only as far ahead as that.
 * The first error cancels everything that is under way, waits for its end, and leaves bare with a
   note that names the item or the chunk. An error of the source does the same.
+* The source is read by one at a time, and a generator is closed, however this ends.
 * A chunk whose worker process dies is run again, see :class:`~aiopatterns.flow.executors.Processes`.
 
 Not guaranteed: with ``combine`` and automatic chunks the *grouping* of the additions depends on
 timing, so ``combine`` must be associative, and sums of floats may differ in the last digits; a
 fixed ``chunk`` makes them the same every time.
 
-Chunks. A call to a process costs about 0.1 ms, so items travel in chunks. With ``chunk=None`` their
-size follows the measured time of an item and aims at 20 ms of work (5 ms inline, where a chunk
-occupies the loop). When the length of the source is known, no chunk is more than a share of what
-is left, so that the last ones are small and the workers end together.
-Source: guided self-scheduling, Polychronopoulos and Kuck, 1987.
+With ``chunk=None`` the size of a chunk follows the measured time of an item and aims at 20 ms of
+work (5 ms inline, where a chunk occupies the loop), see :mod:`aiopatterns.flow.chunks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sized
 from contextlib import AsyncExitStack
 from inspect import iscoroutinefunction
-from itertools import islice, repeat
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
-from anyio import Lock, create_task_group
+from anyio import create_task_group
 
 from aiopatterns.core.clock import monotonic, yield_now
-from aiopatterns.core.lifecycle import OwnerState
-from aiopatterns.core.types import as_async_iterator
+from aiopatterns.core.lifecycle import OwnerState, raise_bare
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import function, instance, optional_count
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import own_cancellation, own_error
+from aiopatterns.flow.chunks import Feed, Sizes
 from aiopatterns.flow.executors import Executor, Inline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aiopatterns.core.types import Source
 
@@ -60,13 +58,6 @@ K = TypeVar("K")
 
 _AIM: Final = 0.02
 _AIM_INLINE: Final = 0.005
-# A chunk grows by at most this factor over the one that was measured, so one lucky measurement of
-# quick items does not put thousands of slow ones into one chunk.
-_GROWTH: Final = 8
-# Bounds the memory of a chunk where items take no time to speak of.
-_MOST: Final = 16384
-# Chunks left for each worker when the end of the source is near.
-_SHARES: Final = 4
 
 
 @overload
@@ -174,7 +165,8 @@ async def map_reduce(
     engine = Inline() if executor is None else executor
     instance("executor", engine, Executor, "an executor such as Processes(4)")
     job.check(engine)
-    feed = _feed(source, _Chunks(chunk, engine))
+    aim = _AIM_INLINE if isinstance(engine, Inline) else _AIM
+    feed = Feed(source, Sizes(chunk, aim=aim, workers=engine.capacity))
     async with AsyncExitStack() as stack:
         if engine.state is not OwnerState.RUNNING:
             await stack.enter_async_context(engine)
@@ -229,91 +221,6 @@ class _Job:
 
 
 @final
-class _Chunks:
-    """How many items the next chunk takes."""
-
-    __slots__ = ("_aim", "_capacity", "_fixed", "_size")
-
-    def __init__(self, fixed: int | None, engine: Executor) -> None:
-        self._fixed = fixed
-        self._size = 1
-        self._capacity = engine.capacity
-        self._aim = _AIM_INLINE if isinstance(engine, Inline) else _AIM
-
-    def size(self, left: int | None) -> int:
-        """Return the size for the next chunk; ``left`` items remain, None if that is not known."""
-        if self._fixed is not None:
-            return self._fixed
-        if left is None:
-            return self._size
-        return max(1, min(self._size, -(-left // (_SHARES * self._capacity))))
-
-    def learn(self, count: int, elapsed: float) -> None:
-        """Take the measured time of a chunk into account."""
-        wanted = int(self._aim * count / elapsed) if elapsed > 0 else _MOST
-        self._size = max(1, min(wanted, max(self._size, count * _GROWTH), _MOST))
-
-
-@final
-class _Feed:
-    """The source in chunks, pulled by one worker at a time.
-
-    Args:
-        items: The source's iterator; exactly one of the two.
-        stream: The source's async iterator.
-        left: How many items there are, if that is known.
-        chunks: Decides sizes.
-    """
-
-    __slots__ = ("_items", "_left", "_lock", "_stream", "chunks", "pulled", "taken")
-
-    def __init__(
-        self,
-        items: Iterator[Any] | None,
-        stream: AsyncIterator[Any] | None,
-        left: int | None,
-        chunks: _Chunks,
-    ) -> None:
-        self._items = items
-        self._stream = stream
-        self._left = left
-        self._lock = Lock()
-        self.chunks = chunks
-        self.taken = 0
-        self.pulled = 0
-
-    async def next(self) -> tuple[int, int, list[Any]] | None:
-        """Return the next chunk's number, the position of its first item, and its items.
-
-        Cancellation: items pulled for an unfinished chunk are dropped with the whole call.
-        """
-        async with self._lock:
-            start = self.taken
-            size = self.chunks.size(None if self._left is None else self._left - start)
-            try:
-                items = await self._pull(size)
-            except Exception as error:
-                error.add_note(f"map_reduce: raised by the source after {start} items")
-                raise
-            if not items:
-                return None
-            self.taken += len(items)
-            self.pulled += 1
-            return self.pulled - 1, start, items
-
-    async def _pull(self, size: int) -> list[Any]:
-        if self._items is not None:
-            return list(islice(self._items, size))
-        items: list[Any] = []
-        while self._stream is not None and len(items) < size:
-            try:
-                items.append(await anext(self._stream))
-            except StopAsyncIteration:
-                self._stream = None
-        return items
-
-
-@final
 class _Run:
     """One call of :func:`map_reduce`: workers that map chunks, and one fold in input order."""
 
@@ -332,7 +239,7 @@ class _Run:
         "_workers",
     )
 
-    def __init__(self, job: _Job, feed: _Feed, engine: Executor) -> None:
+    def __init__(self, job: _Job, feed: Feed, engine: Executor) -> None:
         self._job = job
         self._feed = feed
         self._engine = engine
@@ -349,11 +256,24 @@ class _Run:
 
     async def run(self) -> None:
         """Map and fold everything, or raise the first error when nothing runs any more."""
-        async with create_task_group() as group:
-            for _ in range(self._workers):
-                group.start_soon(self._work, group.cancel_scope.cancel)
+        try:
+            async with create_task_group() as group:
+                parts = [self._work] * self._workers
+                for part in [self._feed.pump, *parts] if self._feed.waits else parts:
+                    group.start_soon(self._guarded, part, group.cancel_scope.cancel)
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
+        finally:
+            await self._close()
         if self._failure is not None:
             raise self._failure
+
+    async def _close(self) -> None:
+        try:
+            await self._feed.close()
+        except Exception as error:
+            note(error, "map_reduce: raised by the source when it was closed")
+            self._fail(error)
 
     def result(self) -> Any:
         """Return the total, or the totals by key."""
@@ -361,22 +281,32 @@ class _Run:
             return self._totals
         return self._totals[None] if self._totals else self._job.initial()
 
-    async def _work(self, stop: Callable[[], object]) -> None:
-        """Map chunk after chunk, until the source has ended."""
+    async def _guarded(
+        self, part: Callable[[], Awaitable[None]], stop: Callable[[], object]
+    ) -> None:
+        """Do a part of the work; an error in it ends the others."""
         try:
-            while await self._one_chunk():
-                await yield_now()
-        except Exception as error:
-            self._fail(error)
-            stop()
+            await part()
         except BaseException as error:
-            if not own_cancellation(error):
+            if isinstance(error, Exception):
+                self._fail(error)
+            elif own_cancellation(error):
+                self._fail(own_error("a function of map_reduce", error))
+            else:
                 raise
-            self._fail(own_error("a function of map_reduce", error))
             stop()
 
     def _fail(self, error: Exception) -> None:
-        self._failure = self._failure or error
+        """Keep the first error; later ones become notes on it."""
+        if self._failure is None:
+            self._failure = error
+        else:
+            note(self._failure, f"after that: {error!r}")
+
+    async def _work(self) -> None:
+        """Map chunk after chunk, until the source has ended."""
+        while await self._one_chunk():
+            await yield_now()
 
     async def _one_chunk(self) -> bool:
         while self._asked - self._folded >= self._window:
@@ -389,9 +319,9 @@ class _Run:
         try:
             elapsed, part = await self._engine.run(*self._job.call(self._engine, start, items))
         except Exception as error:
-            error.add_note(f"map_reduce: in the chunk of items {start} to {start + len(items) - 1}")
+            note(error, f"map_reduce: in the chunk of items {start} to {start + len(items) - 1}")
             raise
-        self._feed.chunks.learn(len(items), elapsed)
+        self._feed.learn(chunk, elapsed)
         self._parts[number] = (start, part)
         await self._fold_ready()
         return True
@@ -428,7 +358,7 @@ class _Run:
                 totals[key] = await total if hasattr(total, "__await__") else total
                 position += 1
         except Exception as error:
-            error.add_note(f"map_reduce: while reducing item {position}")
+            note(error, f"map_reduce: while reducing item {position}")
             raise
 
 
@@ -449,7 +379,7 @@ async def map_here(
             value = mapper(item)
             mapped.append(await value if hasattr(value, "__await__") else value)
     except Exception as error:
-        error.add_note(f"map_reduce: while mapping item {start + len(mapped)}")
+        note(error, f"map_reduce: while mapping item {start + len(mapped)}")
         raise
     return monotonic() - began, (mapped, keys)
 
@@ -485,17 +415,9 @@ def fold_chunk(  # six plain values, because they travel to another process
             totals[key] = reducer(total, mapper(item))
             position += 1
     except Exception as error:
-        error.add_note(f"map_reduce: while mapping and reducing item {position}")
+        note(error, f"map_reduce: while mapping and reducing item {position}")
         raise
     return monotonic() - began, totals
-
-
-def _feed(source: Source[Any], chunks: _Chunks) -> _Feed:
-    if isinstance(source, AsyncIterable):
-        return _Feed(None, aiter(source), None, chunks)
-    as_async_iterator("source", source)  # refuses what cannot be iterated
-    left = len(source) if isinstance(source, Sized) else None
-    return _Feed(iter(source), None, left, chunks)
 
 
 def _sync(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import operator
 import os
 import signal
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 
 from aiopatterns.core.clock import sleep, yield_now
 from aiopatterns.core.errors import JobCancelledError, WorkerCrashedError
-from aiopatterns.flow import mapreduce
 from aiopatterns.flow.executors import Inline, Processes, Threads
+from aiopatterns.flow.mapping import stream_map
 from aiopatterns.flow.mapreduce import map_reduce
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
@@ -213,6 +214,106 @@ async def test_errors_leave_bare_with_a_note(where):
         assert where == "combine" or "map_reduce" in notes[0]
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def freeze(x):
+    raise Frozen(x)
+
+
+async def test_an_error_that_takes_no_notes_leaves_as_it_is():
+    with pytest.raises(Frozen):
+        await map_reduce([1], freeze, append, initial=list)
+
+
+async def test_what_is_no_exception_leaves_bare():
+    class Alarm(BaseException):
+        pass
+
+    async def ring(x):
+        raise Alarm
+
+    with pytest.raises(Alarm):
+        await map_reduce([1], ring, append, initial=list)
+
+
+async def test_errors_in_the_cleanup_of_other_chunks_are_noted():
+    async def mapper(x):
+        if x:
+            await yield_now()
+            raise LookupError("first")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("cleanup")
+
+    with pytest.raises(LookupError, match="first") as caught:
+        await map_reduce([0, 1], mapper, append, initial=list, chunk=1)
+    assert any("after that: OSError('cleanup')" in note for note in caught.value.__notes__)
+
+
+async def test_a_source_may_hold_a_scope_or_tasks():
+    async def quick_square(x):
+        await yield_now()
+        return x * x
+
+    async def source():
+        async with stream_map(quick_square, range(10), limit=3) as results:
+            async for each in results:
+                with anyio.fail_after(100):
+                    yield each
+
+    total = await map_reduce(source(), quick_square, operator.add, initial=int, chunk=2)
+    assert total == sum(i**4 for i in range(10))
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_generator_that_is_not_read_to_its_end_is_closed(kind):
+    closed = []
+
+    async def flowing():
+        try:
+            for i in range(1000):
+                yield i
+        finally:
+            await yield_now()
+            closed.append("async")
+
+    def lying():
+        try:
+            yield from range(1000)
+        finally:
+            closed.append("plain")
+
+    source: Any = flowing() if kind == "async" else lying()
+    with pytest.raises(ValueError, match="seven"):
+        await map_reduce(source, refuse_seven, append, initial=list, chunk=1)
+    assert closed == [kind]
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_source_that_fails_when_it_is_closed(kind):
+    async def flowing():
+        try:
+            for i in range(1000):
+                yield i
+        finally:
+            raise OSError("disk")
+
+    def lying():
+        try:
+            yield from range(1000)
+        finally:
+            raise OSError("disk")
+
+    source: Any = flowing() if kind == "async" else lying()
+    with pytest.raises(ValueError, match="seven") as caught:
+        await map_reduce(source, refuse_seven, append, initial=list, chunk=1)
+    assert any("after that: OSError('disk')" in note for note in caught.value.__notes__)
+
+
 async def test_a_mapper_that_cancels_itself_has_failed():
     async def quits(x):
         raise asyncio.CancelledError
@@ -303,27 +404,17 @@ async def test_an_async_reducer_may_run_here_while_the_mapper_is_elsewhere():
     assert await map_reduce([1, 2], square, reducer, initial=int, executor=Threads(1)) == 5
 
 
-def test_chunks_follow_the_measured_time():
-    chunks = mapreduce._Chunks(None, Threads(2))
-    assert chunks.size(None) == 1
-    chunks.learn(1, 0.0001)
-    assert chunks.size(None) == 8
-    chunks.learn(8, 0.0008)
-    assert chunks.size(None) == 64
-    chunks.learn(64, 0.0064)
-    assert chunks.size(None) == 200
-    assert chunks.size(100) == 13
-    assert chunks.size(1) == 1
-    chunks.learn(200, 2.0)
-    assert chunks.size(None) == 2
-    for _ in range(9):
-        chunks.learn(chunks.size(None), 0.0)
-    assert chunks.size(None) == 16384
-    assert mapreduce._Chunks(5, Inline()).size(1) == 5
-
-
 def scenario():
-    live = []
+    live, closed = [], []
+
+    async def source():
+        try:
+            for i in range(4):
+                await yield_now()
+                yield i
+        finally:
+            await yield_now()
+            closed.append(1)
 
     async def mapper(x):
         live.append(x)
@@ -333,18 +424,21 @@ def scenario():
         finally:
             live.remove(x)
 
+    items = source()
+
     async def work():
-        await map_reduce(stream(4), mapper, operator.add, initial=int, chunk=1, executor=Inline(2))
+        await map_reduce(items, mapper, operator.add, initial=int, chunk=1, executor=Inline(2))
 
     def check():
         assert not live
+        assert closed or items.ag_frame is None or items.ag_frame.f_lasti < 0
 
     return Trial(work(), check)
 
 
 @pytest.mark.promise("flow-cancel-native", "flow-cancel-scope", "flow-cancel-timeout")
 def test_cancelled_anywhere_nothing_runs_afterwards():
-    cancel_everywhere(scenario)
+    cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"))
     cancel_everywhere(scenario, seed=3)
 
 
