@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.core.notes import note
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -77,11 +78,11 @@ def own_error(what: str, cause: BaseException) -> JobCancelledError:
 
 def blame(error: Exception, index: int) -> Exception:
     """Note on ``error`` which item it is about."""
-    error.add_note(f"raised by the call for item {index}")
+    note(error, f"raised by the call for item {index}")
     return error
 
 
 def blame_source(error: Exception, taken: int) -> Exception:
     """Note on ``error`` that it is the source's."""
-    error.add_note(f"raised by the source of the items, after {taken} items")
+    note(error, f"raised by the source of the items, after {taken} items")
     return error

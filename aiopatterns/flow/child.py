@@ -17,12 +17,12 @@ Guarantees of a worker process:
 
 * It ends when the parent's end of the pair is closed, and at once, also in the middle of a call,
   when the parent is dead.
-* An error travels as itself with the worker's traceback as a note; one that cannot travel arrives
-  as :class:`~aiopatterns.core.errors.RemoteError` with its type's name.
+* An error travels as itself with the worker's traceback, causes included, as a note; one that
+  cannot travel arrives as :class:`~aiopatterns.core.errors.RemoteError` with its type's name.
 * It ignores Ctrl-C, which a terminal sends to the whole group: the parent decides what ends.
 
-``SystemExit`` raised by a function is no answer: the process ends, which the parent sees as a
-crash.
+What is no ``Exception``, such as ``SystemExit`` or ``KeyboardInterrupt``, is no answer: the process
+ends, which the parent sees as a crash.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiopatterns.core.errors import RemoteError
+from aiopatterns.core.notes import note
 
 if TYPE_CHECKING:
     import socket
@@ -98,7 +99,7 @@ def _answer_frame(body: bytearray) -> bytes:
     try:
         fn, args = _read(body)
     except Exception as error:
-        error.add_note("the call could not be read in the worker process; can it import the names?")
+        note(error, "the call could not be read in the worker process; can it import the names?")
         return _refusal(error)
     return _answer(fn, args)
 
@@ -108,13 +109,13 @@ def _answer(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
     try:
         value = fn(*args)
     except Exception as error:
-        where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        error.add_note(f"in worker process {os.getpid()}:\n{where}")
+        where = "".join(traceback.format_exception(error)).rstrip()
+        note(error, f"in worker process {os.getpid()}:\n{where}")
         return _refusal(error)
     try:
         return _framed((True, value))
     except Exception as error:
-        text = f"what {named(fn)} returned cannot be sent between processes: {error}"
+        text = f"what {named(fn)} returned cannot be sent between processes: {_message(error)}"
         return _refusal(TypeError(text))
 
 
@@ -124,11 +125,18 @@ def _refusal(error: Exception) -> bytes:
         frame = _framed((False, error))
         _read(frame[HEADER.size :])
     except Exception:
-        substitute = RemoteError(str(error), type=type(error).__name__)
-        for note in getattr(error, "__notes__", ()):
-            substitute.add_note(note)
+        substitute = RemoteError(_message(error), type=type(error).__name__)
+        for each in getattr(error, "__notes__", ()):
+            substitute.add_note(each)
         return _framed((False, substitute))
     return frame
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"its message cannot be made: {broken!r:.80}"
 
 
 def _framed(message: object) -> bytes:

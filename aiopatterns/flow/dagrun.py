@@ -36,6 +36,7 @@ from anyio import create_task_group, current_effective_deadline
 from aiopatterns.core.clock import Home, call_later, monotonic, yield_now
 from aiopatterns.core.errors import CycleError, DagError
 from aiopatterns.core.lifecycle import raise_bare
+from aiopatterns.core.notes import note
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.checkpoint import result_key
@@ -351,14 +352,13 @@ class DagRun:
     def _failed(self, node: Node, error: Exception) -> None:
         """Let a failure have its consequences."""
         node.error = error
-        with suppress(AttributeError):  # an exception may refuse attributes, as frozen ones do
-            error.add_note(f"task {node.task.id!r} of dag {self._plan.name!r}")
+        note(error, f"task {node.task.id!r} of dag {self._plan.name!r}")
         self._settle(node, TaskState.FAILED)
         for name in self._graph.after(node.task.id):
             self._skip(self._nodes[name], node.task.id)
         if self._plan.mode == "fail_fast" and not self._stopped:
             self._failure = error
-            with suppress(AttributeError):
+            with suppress(AttributeError):  # an exception may refuse attributes, as frozen ones do
                 setattr(error, "run", self)  # noqa: B010 - any exception, no declared attribute
             self._stop()
 

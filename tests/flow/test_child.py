@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,50 @@ def test_errors_that_cannot_travel_are_replaced():
         child.unpack_reply(body(child._answer(refuse_to_travel, ())))
     assert caught.value.type == "Loud"
     assert "refuse_to_travel" in caught.value.__notes__[0]
+
+
+class Speechless(Exception):
+    """Cannot travel, and cannot say why."""
+
+    def __init__(self, *, needed):
+        self.needed = needed
+
+    def __str__(self):
+        raise LookupError("no words")
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def speechless():
+    raise Speechless(needed=1)
+
+
+def freeze():
+    raise Frozen(3)
+
+
+def consequence():
+    try:
+        boom()
+    except ValueError as error:
+        raise KeyError("outer") from error
+
+
+def test_errors_that_refuse_to_tell_or_to_be_changed_are_answers_too():
+    with pytest.raises(RemoteError, match=r"its message cannot be made: .*no words"):
+        child.unpack_reply(body(child._answer(speechless, ())))
+    with pytest.raises(RemoteError) as caught:
+        child.unpack_reply(body(child._answer(freeze, ())))
+    assert caught.value.type == "Frozen"
+
+
+def test_the_note_tells_what_an_error_is_the_consequence_of():
+    with pytest.raises(KeyError) as caught:
+        child.unpack_reply(body(child._answer(consequence, ())))
+    assert "ValueError: no" in caught.value.__notes__[0]
 
 
 def test_values_that_cannot_travel_are_named():
