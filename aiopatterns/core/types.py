@@ -8,12 +8,13 @@ async function of one item, or an anyio object send stream.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope
 from anyio.abc import ObjectSendStream
 
 from aiopatterns.core.clock import yield_now
+from aiopatterns.core.validate import async_function
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -76,7 +77,7 @@ async def close(items: object) -> None:
     Cancellation: a cancel scope's waits until the generator has ended; ``Task.cancel()`` reaches it.
     """
     if isinstance(items, _Iterated):
-        items = items.items
+        items = cast("_Iterated[object]", items).items
     if isinstance(items, AsyncGenerator):
         with CancelScope(shield=True):
             await items.aclose()
@@ -92,12 +93,12 @@ def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
         sink: An async function of one item, or an object send stream.
 
     Raises:
-        TypeError: ``sink`` is neither.
+        TypeError: ``sink`` is neither; a plain ``def`` is no async function.
     """
     if isinstance(sink, ObjectSendStream):
         return sink.send  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # isinstance loses T
     if callable(sink):
-        return sink
+        return async_function(name, sink)
     msg = f"{name} must be an async function of one item or an object send stream, not {sink!r}"
     raise TypeError(msg)
 

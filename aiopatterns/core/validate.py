@@ -10,12 +10,20 @@ from __future__ import annotations
 
 import math
 import sys
+from inspect import (
+    CO_ASYNC_GENERATOR,
+    CO_COROUTINE,
+    CO_ITERABLE_COROUTINE,
+    iscoroutinefunction,
+)
+from types import FunctionType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
+    "async_function",
     "at_least",
     "choice",
     "count",
@@ -36,6 +44,8 @@ T = TypeVar("T")
 
 # The greatest float; a greater int is as endless as infinity.
 _GREATEST: Final = sys.float_info.max
+# A ``def`` with one of these is not plain: ``async def``, or decorated with ``types.coroutine``.
+_ASYNC: Final = CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE
 
 
 def number(name: str, value: float, allowed: str = "a number") -> float:
@@ -126,6 +136,31 @@ def function(name: str, value: T) -> T:
         msg = f"{name} must be a function, not {value!r}"
         raise TypeError(msg)
     return value
+
+
+def async_function(name: str, value: T) -> T:
+    """Return ``value`` if it can be called, unless it is a plain ``def``.
+
+    Whether a lambda, a bound method, a wrapper or an object returns something to await shows only
+    when it is called; redis clients, for one, have plain methods that do.
+    """
+    function(name, value)
+    if isinstance(value, FunctionType) and _is_plain(value):
+        msg = (
+            f"{name} must be an async function, not the plain function {value.__qualname__}; write"
+            f" 'async def', or run it in a thread with anyio.to_thread.run_sync"
+        )
+        raise TypeError(msg)
+    return value
+
+
+def _is_plain(fn: FunctionType) -> bool:
+    return not (
+        fn.__code__.co_flags & _ASYNC
+        or iscoroutinefunction(fn)  # also one that is only marked so
+        or fn.__name__ == "<lambda>"
+        or hasattr(fn, "__wrapped__")
+    )
 
 
 def optional_function(name: str, value: T) -> T:

@@ -19,7 +19,7 @@ if there was one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncIterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.context import run_in
 from aiopatterns.core.outcome import Err, Ok
+from aiopatterns.core.types import close
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import (
     NotAsyncError,
@@ -323,6 +324,10 @@ class Crew(Generic[T, Y]):
                 return self._admit(item)
         except Exception as error:
             self._source_failed(error)
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self._source_failed(own_error("the source", error))
         self._plain = None
         self._exhausted = True
         return None
@@ -333,6 +338,10 @@ class Crew(Generic[T, Y]):
             await self._feed(source)
         except Exception as error:
             self._source_failed(error)
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self._source_failed(own_error("the source", error))
         finally:
             self._exhausted = True
             try:
@@ -362,12 +371,11 @@ class Crew(Generic[T, Y]):
 
     async def _close(self, source: AsyncIterator[T]) -> None:
         """Close an async generator, which nobody else can; anything else is its owner's."""
-        if isinstance(source, AsyncGenerator):
-            try:
-                await source.aclose()
-            except Exception as error:
-                error.add_note("raised by the source of the items, when it was closed")
-                self.closing = error
+        try:
+            await close(source)
+        except Exception as error:
+            error.add_note("raised by the source of the items, when it was closed")
+            self.closing = error
 
     def _admit(self, item: T) -> Job[T, Y]:
         job: Job[T, Y] = Job(item, self._accepted)

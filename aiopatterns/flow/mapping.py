@@ -20,12 +20,15 @@ Guarantees:
 * The first failure leaves bare, with a note that names the item. Before it leaves, the other
   calls are cancelled and awaited. Results that came before are read first.
 * An error of the source is raised when everything taken from the source has been read.
-* Leaving the ``async with`` early cancels and awaits all calls, and closes an async generator.
+* Leaving the ``async with`` early cancels and awaits all calls, and closes an async generator,
+  whose cleanup may wait.
 * Each call sees the context variables of the caller, and none that another call has set.
-* A call that raises ``CancelledError`` on its own counts as failed (``JobCancelledError``).
+* A call, or a source, that raises ``CancelledError`` on its own has failed
+  (``JobCancelledError``).
 * A retry that waits holds no worker, but keeps its place in the window.
 
-Not guaranteed: a call that refuses to be cancelled keeps the map open for as long as it likes.
+Not guaranteed: a call that refuses to be cancelled, or a generator that refuses to be closed,
+keeps the map open for as long as it likes.
 Results that were not read before leaving are gone, and so are errors of calls that failed then;
 the statistics count them.
 
@@ -47,7 +50,7 @@ from aiopatterns.core.clock import yield_now
 from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner
-from aiopatterns.core.validate import choice, count, function, instance, positive
+from aiopatterns.core.validate import async_function, choice, count, instance, positive
 from aiopatterns.flow.calls import (
     blame,
     blame_source,
@@ -109,7 +112,7 @@ async def amap(fn: AsyncFn[T, R], items: Source[T], limit: int = 8) -> list[R]:
 
         pages = await amap(fetch, urls, limit=20)
     """
-    function("fn", fn)
+    async_function("fn", fn)
     count("limit", limit)
     instance("items", items, (AsyncIterable, Iterable), _SOURCE)
     if isinstance(items, AsyncIterable):
@@ -192,8 +195,8 @@ def stream_map(
 
     Raises:
         ValueError: A number is out of range, or ``errors`` is no known choice.
-        TypeError: ``fn`` is no function, ``items`` cannot be iterated over, ``retry`` is no
-            ``Retry``.
+        TypeError: ``fn`` is no async function, ``items`` cannot be iterated over, ``retry`` is
+            no ``Retry``.
 
     Cancellation: cancels and awaits all calls.
 
@@ -207,12 +210,13 @@ def stream_map(
             async for page in pages:
                 ...
     """
-    window = 2 * count("limit", limit) if window is None else count("window", window)
+    count("limit", limit)
+    window = 2 * limit if window is None else count("window", window)
     if window < limit:
         msg = f"window must be at least limit ({limit}), not {window}"
         raise ValueError(msg)
     retry = retry if retry is None else instance("retry", retry, Retry, "None or a Retry")
-    function("fn", fn)
+    async_function("fn", fn)
     plan = Plan(
         fn=fn
         if timeout is None
@@ -352,7 +356,8 @@ class _Gathering(Generic[T, R]):
         except BaseException as error:
             if not own_cancellation(error):
                 raise
-            self._failed(index, own_error(f"the call for item {index}", error))
+            what = f"the call for item {index}" if index >= 0 else "the source"
+            self._failed(index, own_error(what, error))
 
     async def _apart(self, item: T, variables: Context) -> R:
         """Make a call in a context of its own; the first of a worker brings in more workers."""

@@ -24,7 +24,7 @@ keeps its order.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import (
@@ -45,8 +45,8 @@ from anyio import create_task_group
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import run_in
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.types import as_async_iterator, as_sink
-from aiopatterns.core.validate import choice, count
+from aiopatterns.core.types import as_async_iterator, as_sink, close
+from aiopatterns.core.validate import async_function, choice, count
 from aiopatterns.flow.calls import NotAsyncError, called, own_cancellation, own_error, untouched
 from aiopatterns.flow.channel import Channel
 
@@ -173,6 +173,9 @@ async def produce_consume(
     count("consumers", consumers)
     choice("errors", errors, ("raise", "skip"))
     feeds = _feeds(sources)
+    for feed in feeds:
+        if not _is_source(feed):
+            async_function("sources", feed)
     sink = as_sink("consumer", consumer)
     channel = Channel[T](capacity, overflow=overflow, on_drop=on_drop)
     return await _Exchange(channel, sink, skips=errors == "skip").run(feeds, consumers)
@@ -246,8 +249,7 @@ class _Exchange(Generic[T]):
             async for item in items:
                 await self._channel.send(item)
         finally:
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
+            await close(items)
 
     async def _consume(self) -> None:
         """Be a consumer."""

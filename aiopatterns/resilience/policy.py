@@ -33,10 +33,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import update_wrapper
 from inspect import CO_COROUTINE, isasyncgenfunction, isawaitable, iscoroutinefunction
-from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from aiopatterns.core.validate import function
+from aiopatterns.core.validate import async_function, function
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -198,14 +197,7 @@ def _async(fn: Callable[P, Awaitable[T]], *, strict: bool) -> Callable[P, Awaita
     """Return ``fn`` if it is an async function, else one that checks what ``fn`` returns."""
     if _is(iscoroutinefunction, fn):
         return fn
-    function("fn", fn)
-    if strict and isinstance(fn, (FunctionType, MethodType)) and fn.__name__ != "<lambda>":
-        msg = (
-            f"fn must be an async function, not the plain function {_name(fn)}; write"
-            f" 'async def', or run it in a thread with anyio.to_thread.run_sync"
-        )
-        raise TypeError(msg)
-    return _checked(fn)
+    return _checked(async_function("fn", fn) if strict else function("fn", fn))
 
 
 def _checked(fn: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:

@@ -96,6 +96,15 @@ def test_what_is_no_sink_is_refused(wrong):
         as_sink("sink", wrong)
 
 
+@pytest.mark.promise("core-bad-input")
+def test_a_plain_function_is_no_sink():
+    def plain(item):
+        return item
+
+    with pytest.raises(TypeError, match="sink must be an async function, not the plain function"):
+        as_sink("sink", plain)
+
+
 async def test_close_closes_generators_and_nothing_else():
     closed = []
 

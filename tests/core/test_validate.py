@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial, wraps
+from types import coroutine
 
 import pytest
 
@@ -10,7 +12,40 @@ from aiopatterns.core import validate
 
 HUGE = 10**400
 
+
+async def coro() -> None: ...
+
+
+def plain() -> None: ...
+
+
+@coroutine
+def stepped():
+    yield
+
+
+@wraps(coro)
+def wrapping():
+    return coro()
+
+
+async def stream():
+    yield 1
+
+
+class Client:
+    def get(self) -> object: ...
+
+
 ACCEPTED = [
+    ("async_function", (coro,), {}),
+    ("async_function", (stepped,), {}),
+    ("async_function", (wrapping,), {}),
+    ("async_function", (stream,), {}),
+    ("async_function", (lambda n: coro(),), {}),
+    ("async_function", (Client().get,), {}),
+    ("async_function", (partial(plain),), {}),
+    ("async_function", (len,), {}),
     ("number", (1.5,), {}),
     ("number", (-3,), {}),
     ("number", (math.inf,), {}),
@@ -38,6 +73,17 @@ ACCEPTED = [
 ]
 
 REFUSED = [
+    ("async_function", (5,), {}, TypeError, "x must be a function, not 5"),
+    (
+        "async_function",
+        (plain,),
+        {},
+        TypeError,
+        (
+            "x must be an async function, not the plain function plain; write 'async def', or run"
+            " it in a thread with anyio.to_thread.run_sync"
+        ),
+    ),
     ("number", (True,), {}, TypeError, "x must be a number, not True"),
     ("number", ("1",), {}, TypeError, "x must be a number, not '1'"),
     ("number", (None,), {}, TypeError, "x must be a number, not None"),

@@ -627,6 +627,8 @@ async def test_values_that_cannot_be_compared_count_as_set():
         ({"fn": 3}, TypeError, "fn must be a function, not 3"),
         ({"items": 3}, TypeError, "items must be an iterable, an async iterable or"),
         ({"limit": 0}, ValueError, "limit must be a whole number >= 1, not 0"),
+        ({"limit": 0, "window": 5}, ValueError, "limit must be a whole number >= 1, not 0"),
+        ({"limit": "8", "window": 9}, TypeError, "limit must be a whole number >= 1, not '8'"),
         ({"limit": 1.5}, TypeError, "limit must be"),
         ({"window": 3}, ValueError, r"window must be at least limit \(8\), not 3"),
         ({"window": float("nan")}, TypeError, "window must be"),
@@ -647,17 +649,18 @@ async def test_bad_arguments(given, error, text):
 @pytest.mark.promise("flow-bad-input")
 @pytest.mark.parametrize("errors", ["raise", "collect", "skip"])
 @pytest.mark.parametrize("timeout", [None, 5])
-async def test_a_plain_function_is_refused_once_and_named(errors, timeout):
+async def test_a_function_that_is_not_async_is_refused_once_and_named(errors, timeout):
     calls = 0
 
-    def plain(number: int) -> int:
-        nonlocal calls
-        calls += 1
-        return number
+    class Client:
+        def get(self, number: int) -> int:
+            nonlocal calls
+            calls += 1
+            return number
 
-    text = "fn must be an async function, but .*plain returned 0"
+    text = "fn must be an async function, but .*Client.get returned 0"
     retry = Retry(on=Exception)
-    given: Any = plain
+    given: Any = Client().get
     async with stream_map(
         given, range(30), 1, errors=errors, timeout=timeout, retry=retry
     ) as results:
@@ -668,15 +671,33 @@ async def test_a_plain_function_is_refused_once_and_named(errors, timeout):
         await amap(given, range(30))
 
 
+@pytest.mark.promise("flow-bad-input")
+async def test_a_plain_function_is_refused_before_it_runs():
+    calls: list[int] = []
+
+    def plain(number: int) -> None:
+        calls.append(number)
+
+    given: Any = plain
+    text = "fn must be an async function, not the plain function .*plain"
+    with pytest.raises(TypeError, match=text):
+        await amap(given, range(3))
+    with pytest.raises(TypeError, match=text):
+        stream_map(given, range(3))
+    assert calls == []
+
+
 async def test_any_awaitable_will_do():
     loop = asyncio.get_running_loop()
 
-    def later(number: int) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = loop.create_future()
-        loop.call_soon(future.set_result, number)
-        return future
+    class Client:
+        def get(self, number: int) -> asyncio.Future[int]:
+            future: asyncio.Future[int] = loop.create_future()
+            loop.call_soon(future.set_result, number)
+            return future
 
-    assert await amap(later, range(10), limit=2) == list(range(10))
+    assert await amap(Client().get, range(10), limit=2) == list(range(10))
+    assert await amap(lambda number: Client().get(number), range(3)) == [0, 1, 2]
 
 
 # ------------------------------------------------------------------------------- sources that fail
@@ -696,6 +717,54 @@ async def test_results_are_read_before_the_error_of_an_async_source():
                     found.append(each)
         assert len(found) == 5
         assert caught.value.__notes__ == ["raised by the source of the items, after 5 items"]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_source_that_cancels_itself_has_failed(plain):
+    """Else a source whose own task was cancelled ends the map as if it had no more items."""
+
+    def numbers():
+        yield 1
+        raise asyncio.CancelledError
+
+    async def async_numbers():
+        for each in numbers():
+            yield each
+
+    found = []
+    with pytest.raises(JobCancelledError, match="the source cancelled itself") as caught:
+        async with stream_map(square, numbers() if plain else async_numbers(), 2) as results:
+            async for each in results:
+                found.append(each)
+    assert found == [1]
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert caught.value.__notes__ == ["raised by the source of the items, after 1 items"]
+    with pytest.raises(JobCancelledError, match="the source cancelled itself"):
+        await amap(square, numbers() if plain else async_numbers())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_generator_is_closed_to_the_end(fails):
+    """Its cleanup waits, as that of a transaction does, though the map is being cancelled."""
+    closed: list[str] = []
+
+    async def source():
+        try:
+            while True:
+                yield 1
+        finally:
+            await sleep(0.001)
+            closed.append("closed")
+
+    async def call(number: int) -> int:
+        if fails:
+            raise ValueError(number)
+        return number
+
+    with contextlib.suppress(ValueError):
+        async with stream_map(call, source(), 2) as results:
+            await anext(results)
+    assert closed == ["closed"]
 
 
 async def test_an_async_generator_is_closed_on_leaving():

@@ -265,6 +265,41 @@ async def test_an_async_generator_is_closed_when_something_fails():
     assert closed == ["closed"]
 
 
+async def test_a_generator_is_closed_to_the_end():
+    """Its cleanup waits, as that of a transaction does, though its task is being cancelled."""
+    closed: list[str] = []
+
+    async def source():
+        try:
+            while True:
+                yield 1
+        finally:
+            await sleep(0.001)
+            closed.append("closed")
+
+    async def consumer(item):
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match="1"):
+        await produce_consume(source(), consumer, capacity=1)
+    assert closed == ["closed"]
+
+
+@pytest.mark.promise("flow-bad-input")
+async def test_plain_functions_are_refused_before_anything_runs():
+    ran: list[object] = []
+
+    def plain(given):
+        ran.append(given)
+
+    wrong: Any = plain
+    with pytest.raises(TypeError, match="sources must be an async function, not the plain"):
+        await produce_consume(wrong, Sink())
+    with pytest.raises(TypeError, match="consumer must be an async function, not the plain"):
+        await produce_consume(range(3), wrong)
+    assert ran == []
+
+
 @pytest.mark.promise("flow-bad-input")
 @pytest.mark.parametrize(
     ("given", "error", "text"),

@@ -52,6 +52,10 @@ class Callable:
     async def static(n):
         return n + 2
 
+    def get(self, n):
+        """As methods of redis clients are: plain, and what they return can be awaited."""
+        return double(n)
+
 
 class Numbers:
     async def __call__(self, n):
@@ -67,7 +71,8 @@ async def test_it_decorates_async_functions_of_every_shape():
     assert await policy(Callable().method)(4) == 5
     assert await policy(Callable.static)(4) == 6
     assert await policy(lambda n: double(n, plus=1))(4) == 9
-    assert policy.begun == 6
+    assert await policy(Callable().get)(4) == 8
+    assert policy.begun == 7
 
 
 async def test_it_keeps_name_and_signature():
