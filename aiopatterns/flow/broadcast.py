@@ -21,11 +21,13 @@ Not guaranteed: copies. All branches get the same object, so they must not chang
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
+from aiopatterns.core.clock import yield_now
 from aiopatterns.core.validate import text
-from aiopatterns.flow.channel import Channel
+from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.stage import Node
 from aiopatterns.flow.tally import Tally
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from aiopatterns.flow.stage import Spawn, Stage
 
 __all__ = ["Branches", "Broadcast", "Relay"]
+
+# A full relay must not starve the loop: one forced turn in this many items.
+_TURN: Final = 64
 
 
 @final
@@ -81,7 +86,7 @@ class Broadcast(Node):
 
 @final
 class Relay(Node):
-    """A bounded channel in front of a node, and the task that empties it.
+    """A bounded queue in front of a node, and the task that empties it.
 
     Items that wait here are counted as queued by the node behind it.
 
@@ -91,24 +96,29 @@ class Relay(Node):
         producers: How often the end is told before it is the end.
     """
 
-    __slots__ = ("_channel", "_down", "_producers")
+    __slots__ = ("_capacity", "_down", "_items", "_news", "_producers", "_room")
 
     def __init__(self, down: Node, *, capacity: int, producers: int = 1) -> None:
         self.tally = down.tally
         self._down = down
-        self._channel = Channel[Any](capacity)
+        self._capacity = capacity
         self._producers = producers
+        self._items: deque[Any] = deque()
+        self._room, self._news = Waiters(), Waiters()
 
     async def push(self, item: Any) -> None:
         """Take one item; see :class:`Node`."""
         self.tally.queued += 1
-        await self._channel.send(item)
+        while len(self._items) >= self._capacity:
+            await self._room.wait()
+        self._items.append(item)
+        if self._news.parked:
+            self._news.wake()
 
     async def end(self) -> None:
         """Take the end of the input; see :class:`Node`."""
         self._producers -= 1
-        if not self._producers:
-            self._channel.close()
+        self._news.wake()
 
     def start(self, spawn: Spawn) -> None:
         """Start the tasks; see :class:`Node`."""
@@ -116,8 +126,16 @@ class Relay(Node):
 
     async def _relay(self) -> None:
         isolation = Isolation()
-        tally, push = self.tally, self._down.push
-        async for item in self._channel:
+        items, tally, push, turn = self._items, self.tally, self._down.push, _TURN
+        while items or self._producers:
+            turn -= 1
+            if not items or not turn:
+                turn = _TURN
+                await (yield_now() if items else self._news.wait())
+                continue
+            item = items.popleft()
+            if self._room.parked:
+                self._room.wake()
             tally.queued -= 1
             await (isolation.call(push, item) if isolation.spoiled() else push(item))
         await self._down.end()

@@ -33,7 +33,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
-from aiopatterns.core.clock import call_later, monotonic
+from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.outcome import Err
 from aiopatterns.core.types import as_async_iterator, close
 from aiopatterns.core.waiters import Waiters, cancel_count
@@ -58,6 +58,8 @@ __all__ = ["Lanes"]
 
 
 _NO_KEY: Final = object()
+# Functions that never suspend must not starve the loop: one forced turn in this many items.
+_TURN: Final = 64
 
 
 class _Timer(Protocol):
@@ -204,12 +206,13 @@ class Lanes(Node):
                 await self._run_here(isolation, asked)
             else:
                 await self._run_guarded(isolation, asked)
-            await self._idle.wait()
+            await (yield_now() if self._ready else self._idle.wait())
 
     async def _emit(self) -> None:
         """Pass results on, in order, until the input has ended and the stage is empty."""
         isolation = Isolation()
         line, tally, push = self._line, self._down.tally, self._down.push
+        turn = _TURN
         while self._held or not self._ended:
             while line and (outputs := line[0].outputs) is not None:
                 line.popleft()
@@ -219,6 +222,10 @@ class Lanes(Node):
                 self._held -= 1
                 if self._room.parked:
                     self._room.wake()
+                turn -= 1
+                if not turn:
+                    turn = _TURN
+                    await yield_now()
             if self._held or not self._ended:
                 await self._news.wait()
         self._over = True
@@ -230,7 +237,9 @@ class Lanes(Node):
     async def _run_here(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready: a plain ``map``, where every step counts."""
         ready, tally, fn, spoiled = self._ready, self.tally, self._fn, isolation.spoiled
-        while ready and not (asked() and given_up()):
+        for _ in range(_TURN):
+            if not ready or (asked() and given_up()):
+                break
             entry = ready.popleft()
             timed = is_timed(tally.started)
             began = monotonic() if timed else 0.0
@@ -254,7 +263,9 @@ class Lanes(Node):
 
     async def _run_guarded(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready, with retries and timeouts, or several outputs for an item."""
-        while self._ready and not (asked() and given_up()):
+        for _ in range(_TURN):
+            if not self._ready or (asked() and given_up()):
+                break
             entry = self._ready.popleft()
             began = self._begin(entry)
             try:
@@ -269,7 +280,9 @@ class Lanes(Node):
         self, offload: Offload, isolation: Isolation, asked: Callable[[], int]
     ) -> None:
         """Run what is ready in the executor, as many items in a call as pays."""
-        while self._ready and not (asked() and given_up()):
+        for _ in range(_TURN):
+            if not self._ready or (asked() and given_up()):
+                break
             share = offload.share(len(self._ready), self._width)
             entries = [self._ready.popleft() for _ in range(share)]
             began = min(self._begin(entry) for entry in entries)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 
+import anyio
 import pytest
 
-from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.clock import rng, sleep, yield_now
 from aiopatterns.flow.pipeline import Pipeline
 from aiopatterns.testing import explore, simulate
 
@@ -92,3 +94,29 @@ async def test_a_failure_in_a_branch_stops_everything():
     with pytest.raises(LookupError) as caught:
         await pipeline.run()
     assert caught.value.__notes__ == ["in stage 'fail', item 0"]
+
+
+def test_a_full_relay_does_not_starve_the_loop():
+    async def scenario():
+        go_on, turns = anyio.Event(), [0]
+        called: Counter[int] = Counter()
+
+        async def first_waits(x):
+            if x == 0:
+                await go_on.wait()
+            called[turns[0]] += 1
+
+        async def release():
+            await sleep(1)
+            go_on.set()
+            while sum(called.values()) < 1000:
+                turns[0] += 1
+                await yield_now()
+
+        pipeline = Pipeline(range(1000), capacity=1000).broadcast(lambda p: p.map(first_waits))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(release)
+            await pipeline.run()
+        assert max(called.values()) <= 128
+
+    simulate(scenario)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aiopatterns.core.clock import monotonic, rng, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep, yield_now
 from aiopatterns.core.errors import JobCancelledError, TimeoutExceededError
 from aiopatterns.flow.executors import Executor, Inline
 from aiopatterns.flow.pipeline import Pipeline
@@ -533,5 +533,38 @@ def test_workers_take_turns_when_results_have_no_room():
             report = results.statistics()
             assert report.read <= 8
             assert await anext(results) == 0
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"timeout": 9.0}, {"executor": Inline(1)}])
+def test_a_long_queue_of_quick_calls_does_not_starve_the_loop(options):
+    async def scenario():
+        go_on, turns = anyio.Event(), [0]
+        called: Counter[int] = Counter()
+        passed: Counter[int] = Counter()
+
+        async def first_wait(x):
+            if x < 2:
+                await go_on.wait()
+            called[turns[0]] += 1
+            return x
+
+        def passing(x):
+            passed[turns[0]] += 1
+
+        async def release():
+            await sleep(1)
+            go_on.set()
+            while sum(passed.values()) < 1000:
+                turns[0] += 1
+                await yield_now()
+
+        pipeline = Pipeline(range(1000), capacity=1000).map(first_wait, **options).map(passing)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(release)
+            await pipeline.run()
+        assert max(called.values()) <= 128
+        assert max(passed.values()) <= 128
 
     simulate(scenario)
