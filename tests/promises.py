@@ -27,7 +27,7 @@ HELD: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 HEAD = """# Promises and the tests that hold them
 
 This page is written from the tests by `make promises`; the test command fails when a promise
-has no test. A promise that only a measurement can hold names its benchmark.
+has no test. A promise that no test can hold names the command that shows it, and its file.
 """
 
 
@@ -38,7 +38,7 @@ class Promise:
     row: str
     group: str
     text: str
-    measured_by: str | None
+    shown_by: tuple[str, str] | None  # the command and its file, where no test can hold it
 
 
 def catalogue() -> dict[str, Promise]:
@@ -47,9 +47,11 @@ def catalogue() -> dict[str, Promise]:
     found: dict[str, Promise] = {}
     for key, group in groups.items():
         for row, entry in group["rows"].items():
-            text, measured = (entry, None) if isinstance(entry, str) else (entry[0], entry[1])
+            text, *shown = [entry] if isinstance(entry, str) else entry
             name = f"{key}-{row}"
-            found[name] = Promise(name, group["title"], text, measured)
+            found[name] = Promise(
+                name, group["title"], text, (shown[0], shown[1]) if shown else None
+            )
     return found
 
 
@@ -77,12 +79,12 @@ def problems(held: Mapping[str, list[str]]) -> list[str]:
     found = [
         f"no test holds {row!r}: {promise.text}"
         for row, promise in rows.items()
-        if promise.measured_by is None and row not in held
+        if promise.shown_by is None and row not in held
     ]
     found += [
-        f"{row!r} names a benchmark that does not exist: {promise.measured_by}"
+        f"{row!r} names a file that does not exist: {promise.shown_by[1]}"
         for row, promise in rows.items()
-        if promise.measured_by is not None and not (ROOT / promise.measured_by).is_file()
+        if promise.shown_by is not None and not (ROOT / promise.shown_by[1]).is_file()
     ]
     found += [
         f"{tests[0]} names the unknown row {row!r}"
@@ -101,8 +103,8 @@ def page(held: Mapping[str, list[str]]) -> str:
             title = promise.group
             lines += [f"\n## {title}\n", "| promise | held by |", "|---|---|"]
         proof = [f"`{test}`" for test in held.get(row, [])]
-        if promise.measured_by is not None:
-            proof.append(f"`make bench` ({promise.measured_by})")
+        if promise.shown_by is not None:
+            proof.append("`{}` ({})".format(*promise.shown_by))
         lines.append(f"| {promise.text.replace('|', chr(92) + '|')} | {'<br>'.join(proof)} |")
     return "\n".join(lines) + "\n"
 

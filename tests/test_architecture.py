@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
 from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING
@@ -61,6 +62,19 @@ CLOCK_FILES = {"core/clock.py"}
 CLOCK_MODULES = {"time", "random", "datetime"}
 BANNED_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 BANNED_CALLS = {"eval", "exec", "compile"}
+
+# Lowest first; a room imports only rooms on lower floors. The test kit stands beside the house.
+FLOORS = (
+    {"core"},
+    {"backends"},
+    {"resilience"},
+    {"flow", "cache"},
+    {"cluster"},
+    {"jobs", "messaging", "data"},
+    {"gateway", "processor"},
+    {"dashboard", "contrib"},
+    {"cli"},
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
@@ -207,6 +221,44 @@ def _imported(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.partition(".")[0])
     return found
+
+
+@pytest.mark.promise("habits-floors")
+def test_a_room_imports_only_rooms_on_lower_floors():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    found = []
+    for name, tree in TREES.items():
+        room = name.partition("/")[0]
+        if room not in floor:
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            parts = node.module.split(".")
+            if parts[0] != "aiopatterns" or len(parts) < 2 or parts[1] == room:
+                continue
+            if floor.get(parts[1], len(FLOORS)) >= floor[room]:
+                found.append(f"{name} imports {node.module}")
+    assert not found
+
+
+@pytest.mark.promise("habits-two-commands")
+def test_the_two_commands_make_an_environment_each():
+    """What the recipes would do on a fresh machine; a change is tested by them as a whole."""
+
+    def recipe(target: str) -> str:
+        command = ["make", "-n", target, "RUN=build/no-run", "TEST=build/no-test"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert "build/no-run" in recipe("run")
+    assert "--group" not in recipe("run")
+    assert "no-test" not in recipe("run")
+    assert "build/no-test -e '.[cli,uvloop]' --group test" in recipe("test")
+    assert "no-run" not in recipe("test")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "$ make run" in readme
+    assert "$ make test" in readme
 
 
 def test_nothing_evaluates_code():

@@ -51,7 +51,7 @@ def test_the_page_of_promises_is_current(held):
 def test_a_row_without_a_test_and_a_marker_without_a_row_are_found():
     rows = promises.catalogue()
     everything = {row: ["tests/x.py::test_x"] for row in rows}
-    missing = next(row for row, promise in rows.items() if promise.measured_by is None)
+    missing = next(row for row, promise in rows.items() if promise.shown_by is None)
     del everything[missing]
     everything["no-such-row"] = ["tests/x.py::test_y"]
     found = "\n".join(promises.problems(everything))
