@@ -215,11 +215,11 @@ class _Limited(Policy):
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a function that takes one token, of its key, before each call of ``fn``."""
         key, max_wait = self._key, self._max_wait
-        claim = self._one.claim
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            if not claim(1.0, monotonic()):
-                await self._queue(self._one, 1.0, max_wait)
+            meter = self._one
+            if not meter.claim(1.0, monotonic()):
+                await self._queue(meter, 1.0, max_wait)
             return await fn(*args, **kwargs)
 
         async def limited_by_key(*args: P.args, **kwargs: P.kwargs) -> T:

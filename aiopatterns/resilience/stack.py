@@ -232,12 +232,16 @@ def _without_idle(policies: tuple[Policy, ...]) -> Iterator[Policy]:
 
 
 def _covered(timeout: Policy, outer: tuple[Policy, ...]) -> bool:
-    """Whether a timeout around ``timeout`` is over no later; of two that are, the outer wins."""
+    """Whether a timeout around ``timeout`` is over no later; of two that are, the outer wins.
+
+    One outside a single flight bounds how long a caller waits, not the flight that others join.
+    """
+    flights = [index for index, each in enumerate(outer) if each.kind == "singleflight"]
     return isinstance(timeout, Timeout) and any(
         isinstance(each, Timeout)
         and each.stream == timeout.stream
         and each.seconds <= timeout.seconds
-        for each in outer
+        for each in outer[flights[-1] if flights else 0 :]
     )
 
 

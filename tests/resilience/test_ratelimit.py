@@ -414,6 +414,20 @@ async def test_as_a_policy_it_takes_one_token_for_each_call(make):
 
 
 @every_limiter
+async def test_a_function_decorated_before_takes_from_what_was_adopted(make):
+    old, new = make(max_wait=0), make(max_wait=0)
+
+    @new
+    async def call():
+        return "done"
+
+    assert new.adopt(old)
+    assert takes(old, 5) == 2
+    with pytest.raises(RateLimitedError):
+        await call()
+
+
+@every_limiter
 async def test_as_a_policy_with_a_key(make):
     async def load(user, n):
         return user, n

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+import anyio
 import pytest
 
 from aiopatterns.core.clock import monotonic, sleep
@@ -14,6 +15,7 @@ from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import Rate, TokenBucket
 from aiopatterns.resilience.retry import Retry
+from aiopatterns.resilience.singleflight import SingleFlight
 from aiopatterns.resilience.stack import Stack, StackWarning
 from aiopatterns.resilience.timeout import Timeout
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
@@ -168,6 +170,35 @@ def test_timeouts_that_mean_different_things_are_kept():
     assert len(Stack(Timeout(2), retry, Timeout(10))._active) == 2
     assert len(Stack(Timeout(10), Timeout(2, stream="each"))._active) == 2
     assert len(Stack(Timeout(2), Timeout(10, stream="each"))._active) == 2
+
+
+def test_a_timeout_inside_a_single_flight_bounds_the_flight():
+    """Each caller waits 2 s at most, but one after the other they would keep it up for ever."""
+    stack = Stack(Timeout(2), SingleFlight(), Timeout(5))
+    assert len(stack._active) == 3
+    assert not any("can never fire" in text for text in stack.lints)
+    assert len(Stack(Timeout(2), SingleFlight(), Timeout(5), Timeout(6))._active) == 3
+    ended = []
+
+    @stack
+    async def hang(key):
+        try:
+            await sleep(1000)
+        finally:
+            ended.append(monotonic())
+
+    async def ask():
+        with pytest.raises(TimeoutExceededError):
+            await hang("key")
+
+    async def scenario():
+        async with anyio.create_task_group() as callers:
+            for _ in range(6):
+                callers.start_soon(ask)
+                await sleep(1)
+        assert ended == [5, 7]
+
+    simulate(scenario)
 
 
 @pytest.mark.parametrize(
