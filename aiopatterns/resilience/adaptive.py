@@ -387,8 +387,9 @@ class _Load:
                 emit(AdaptiveLimitRejected(self.limit))
             msg = f"AdaptiveLimit: all {self.limit} places are taken"
             raise OverloadedError(msg, name="AdaptiveLimit")
-        self.in_flight = in_flight = in_flight + 1
-        self._peak = max(self._peak, in_flight)
+        self.in_flight = in_flight + 1
+        if in_flight >= self._peak:
+            self._peak = in_flight + 1
         return monotonic()
 
     def succeeded(self, began: float, cuts: int) -> None:

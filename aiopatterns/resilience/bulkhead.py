@@ -331,17 +331,14 @@ class _Permits:
         while self.free > 0 and self.line.wake():
             self.free -= 1
 
-    async def wait(self, priority: int) -> None:
-        """Wait in line for a permit, or refuse at once."""
+    def wait(self, priority: int) -> Awaitable[None]:
+        """Join the line and return what to await for a permit, or refuse at once."""
         left = remaining()
         longest = self.max_wait if left is None else min(self.max_wait, left)
         if not self.limit or longest <= 0 or len(self.line) >= self.max_queue:
             raise self._refusal(0.0)
         turn = self.line.wait(priority=priority, lost=self.give_back)
-        if math.isinf(longest):
-            await turn
-        else:
-            await self._in_time(turn, longest)
+        return turn if math.isinf(longest) else self._in_time(turn, longest)
 
     async def _in_time(self, turn: Awaitable[None], longest: float) -> None:
         """Wait for ``turn``, but for no longer than ``longest`` seconds."""
@@ -351,12 +348,12 @@ class _Permits:
             raise self._refusal(longest)
 
     def _refusal(self, waited: float) -> BulkheadFullError:
-        now = self.statistics()
+        limit, in_flight, queued = self.limit, self.limit - self.free, len(self.line)
         if listening():
-            emit(BulkheadRejected(f"Bulkhead({self.limit})", waited, now.in_flight, now.queued))
+            emit(BulkheadRejected(f"Bulkhead({limit})", waited, in_flight, queued))
         why = f"no permit came within {waited:.3g} s" if waited else "no permit is free"
-        held = f"{now.in_flight} in flight, {now.queued} queued"
-        return BulkheadFullError(f"Bulkhead({self.limit}): {why} ({held})", name="Bulkhead")
+        msg = f"Bulkhead({limit}): {why} ({in_flight} in flight, {queued} queued)"
+        return BulkheadFullError(msg, name="Bulkhead")
 
 
 @coroutine

@@ -91,6 +91,8 @@ _QUANTILE: Final = 0.95
 _WARM_UP: Final = 20
 # Latencies after which the older half is forgotten.
 _REMEMBERED: Final = 1000
+# Timers of many systems are no finer, so a call that takes less cannot be late.
+_SHORTEST: Final = 0.001
 # How long the discarding of one late result may take.
 _DISCARD_SECONDS: Final = 1.0
 
@@ -145,8 +147,8 @@ class Hedge(Policy):
 
     Args:
         after: Seconds after which a call is late; 0 begins all at once. None finds out: the 95th
-            percentile of the last 500 to 1000 calls that succeeded, and no hedge but after a
-            failure while fewer than 20 are known. A primary that lost counts with the time at
+            percentile of the last 500 to 1000 calls that succeeded, a millisecond at least, and no
+            hedge but after a failure while fewer than 20 are known. A primary that lost counts with the time at
             which it was cancelled, so that hedging does not make itself look needless.
         idempotent: That the function may run twice at once, for the same arguments, with the
             effect of once. True is the only value there is; it stands in the code as a promise.
@@ -244,7 +246,7 @@ class _Latencies:
         both = Histogram()
         both.merge(self._older)
         both.merge(self._newer)
-        self.late_after = both.quantile(_QUANTILE)
+        self.late_after = max(both.quantile(_QUANTILE) or 0.0, _SHORTEST)
         if self._known >= _REMEMBERED // 2:
             self._older, self._newer, self._known = self._newer, Histogram(), 0
 
