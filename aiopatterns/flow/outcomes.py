@@ -33,7 +33,6 @@ from anyio import CancelScope, get_cancelled_exc_class
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError, JobCancelledError
 from aiopatterns.core.outcome import Err, Ok
-from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import blame
 from aiopatterns.flow.handle import HandleStatus
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from aiopatterns.core.outcome import Outcome
-    from aiopatterns.core.types import Source
     from aiopatterns.flow.handle import Ticket
     from aiopatterns.flow.shift import Shift
 
@@ -95,7 +93,7 @@ class OutcomeStream(Generic[Y_co]):
     def __init__(
         self,
         open_pool: Callable[[], tuple[Shift[Any, Any], TaskGroup]],
-        items: Source[Any],
+        items: AsyncIterator[Any],
         *,
         ordered: bool,
         errors: StreamErrors,
@@ -105,7 +103,7 @@ class OutcomeStream(Generic[Y_co]):
         self._ordered = ordered
         self._errors = errors
         self._shift: Shift[Any, Any] | None = None
-        self._scope = CancelScope()
+        self._scope: CancelScope | None = None  # of the feeder
         self._open: dict[Ticket[Any], int] = {}  # not ended, and their positions in the input
         self._settled: dict[int, Outcome[Any]] = {}  # ended, and before them others have not
         self._buffer: deque[Outcome[Any]] = deque()
@@ -131,7 +129,10 @@ class OutcomeStream(Generic[Y_co]):
         self._shift, group = self._open_pool()
         self._window = self._shift.plan.capacity + self._shift.plan.most_workers
         self._feeding = True
-        group.start_soon(self._feed, self._shift, name=f"{self._shift.plan.name} feeder")
+        self._scope = CancelScope()
+        group.start_soon(
+            self._feed, self._shift, self._scope, name=f"{self._shift.plan.name} feeder"
+        )
         return self
 
     async def __aexit__(
@@ -141,6 +142,7 @@ class OutcomeStream(Generic[Y_co]):
         traceback: TracebackType | None,
     ) -> None:
         """Stop feeding, cancel what has not ended and wait for it."""
+        assert self._scope is not None
         self._scope.cancel()
         for ticket in list(self._open):
             ticket.cancel()
@@ -206,11 +208,11 @@ class OutcomeStream(Generic[Y_co]):
                 raise error or StopAsyncIteration
             await self._arrived.wait()
 
-    async def _feed(self, shift: Shift[Any, Any]) -> None:
+    async def _feed(self, shift: Shift[Any, Any], scope: CancelScope) -> None:
         """Take items from the source and give them to the pool."""
         try:
-            with self._scope:
-                await self._submit_all(shift, as_async_iterator("items", self._items))
+            with scope:
+                await self._submit_all(shift, scope)
         except Exception as error:
             self._error = error
         except BaseException:
@@ -222,14 +224,15 @@ class OutcomeStream(Generic[Y_co]):
             self._arrived.wake_all()
             self._ended.wake_all()
 
-    async def _submit_all(self, shift: Shift[Any, Any], source: AsyncIterator[Any]) -> None:
+    async def _submit_all(self, shift: Shift[Any, Any], scope: CancelScope) -> None:
+        source = self._items
         try:
             async for item in source:
                 while self._unread >= self._window:
                     await self._room.wait()
                 if shift.full():
                     await shift.reserve()
-                if self._scope.cancel_called:
+                if scope.cancel_called:
                     return
                 self._unread += 1
                 ticket = shift.accept(item, None, self._end)

@@ -414,8 +414,8 @@ class WorkerPool(Owner, Generic[T, R]):
         self._shift = Shift(self._plan, tasks)
 
     async def _drain(self) -> None:
-        if self._shift is not None:
-            await self._shift.close()
+        assert self._shift is not None
+        await self._shift.close()
 
     async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
         """Drop what waits before the workers are cancelled, so that none of it starts."""

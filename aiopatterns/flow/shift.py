@@ -286,7 +286,8 @@ class Shift(Generic[T, R]):
         self.check_loop()
         if ticket.state is _QUEUED:
             self._withdraw(ticket, _CANCELLED, None)
-        elif ticket.worker is not None:
+        else:
+            assert ticket.worker is not None
             ticket.worker.interrupt(Cut.CANCEL)
         return True
 
@@ -395,7 +396,8 @@ class Shift(Generic[T, R]):
         """The deadline of an item is over."""
         if ticket.state is _QUEUED:
             self._withdraw(ticket, _FAILED, _too_late())
-        elif ticket.worker is not None:
+        else:
+            assert ticket.worker is not None
             ticket.worker.interrupt(Cut.DEADLINE)
 
     def _past(self, ticket: Ticket[R]) -> tuple[float, int]:
@@ -403,8 +405,8 @@ class Shift(Generic[T, R]):
         terms = ticket.terms
         if terms is None or not terms.attempts:
             return 0.0, 0
-        if self.plan.retry is not None:
-            self.plan.retry.finish(terms.attempts + 1)
+        assert self.plan.retry is not None
+        self.plan.retry.finish(terms.attempts + 1)
         return monotonic() - terms.first, terms.attempts
 
     def _report(self, ticket: Ticket[R], attempts: int, error: Exception) -> None:

@@ -214,10 +214,9 @@ class Staff(Generic[R]):
 
     def surplus(self, worker: Worker) -> bool:
         """Send a worker away because it is crowded; it no longer counts."""
-        if worker.number in self.workers:
-            del self.workers[worker.number]
-            worker.halted = worker.retired = True
-            self._count()
+        del self.workers[worker.number]
+        worker.halted = worker.retired = True
+        self._count()
         return True
 
     def leave(self, worker: Worker) -> None:

@@ -197,7 +197,10 @@ class Worker:
         shift, staff, limited = self._shift, self._shift.staff, self._shift.plan.rate is not None
         until_turn = _TURN
         while not self.halted and not (staff.crowded and staff.surplus(self)):
-            ticket = None if limited and not await self._get_token() else shift.take()
+            ready = not limited or await self._get_token()
+            if self.halted:  # the item for the token is gone; the token is kept for the next
+                return
+            ticket = shift.take() if ready else None
             if ticket is None:
                 self._sit_down()
                 await self.seat

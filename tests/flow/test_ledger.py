@@ -32,7 +32,18 @@ def test_before_the_first_item_there_is_no_latency():
 
 def test_the_fields_of_the_contract():
     names = [field.name for field in dataclasses.fields(PoolStatistics)]
-    for name in (
-        "accepted done failed cancelled dropped queued running workers p50 p95 p99 per_worker"
-    ).split():
+    for name in [
+        "accepted",
+        "done",
+        "failed",
+        "cancelled",
+        "dropped",
+        "queued",
+        "running",
+        "workers",
+        "p50",
+        "p95",
+        "p99",
+        "per_worker",
+    ]:
         assert name in names

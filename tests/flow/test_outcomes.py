@@ -224,7 +224,7 @@ async def test_misuse_is_told():
     with pytest.raises(ClosedError, match="async with WorkerPool"):
         await outcomes.__aenter__()
     async with pool:
-        with pytest.raises(RuntimeError, match="async with pool.stream"):
+        with pytest.raises(RuntimeError, match=r"async with pool\.stream"):
             await anext(pool.stream([1]))
         async with pool.stream([1]) as outcomes:
             assert (await anext(outcomes)).unwrap() == 2

@@ -511,6 +511,20 @@ async def test_cleanup_may_not_submit_to_a_pool_that_is_being_left():
     assert refused == [1]
 
 
+async def test_an_opening_that_fails_leaves_nothing(monkeypatch):
+    def broken(*args):
+        raise OSError
+
+    pool = WorkerPool(double)
+    with monkeypatch.context() as patch:
+        patch.setattr("aiopatterns.flow.pool.Shift", broken)
+        with pytest.raises(OSError):
+            await pool.__aenter__()
+    assert pool.statistics().accepted == 0
+    async with pool:
+        assert await pool.run(1) == 2
+
+
 @pytest.mark.promise("flow-no-leaks")
 async def test_a_pool_can_be_entered_again():
     pool = WorkerPool(double)
@@ -540,9 +554,9 @@ async def test_a_synchronous_function_runs_in_a_thread():
 
 
 async def test_a_lambda_around_a_coroutine_function_is_awaited():
-    async with WorkerPool(lambda item: double(item)) as pool:
+    async with WorkerPool(lambda item: double(item + 1)) as pool:
         assert pool.name == "pool"
-        assert await pool.run(3) == 6
+        assert await pool.run(3) == 8
 
 
 async def test_partials_methods_and_objects_are_functions():
@@ -610,7 +624,7 @@ async def test_policy_wraps_one_attempt_and_retry_goes_round_it():
         return logged
 
     def later(fn):
-        return lambda item: fn(item)  # returns an awaitable, is no coroutine function
+        return fn  # returns an awaitable, is no coroutine function
 
     async def work(item):
         if len(calls) < 3:
@@ -975,7 +989,12 @@ def test_a_token_that_comes_in_the_turn_of_a_cancel_serves_the_next():
                 self.taken += 1
 
         rate = Gate()
-        async with WorkerPool(double, workers=1, rate=rate) as pool:
+
+        async def slow(item):
+            await sleep(1)  # is not hit by the cancellation of another item
+            return item * 2
+
+        async with WorkerPool(slow, workers=1, rate=rate) as pool:
             first, second = await pool.submit(1), await pool.submit(2)
             await sleep(1)
             rate.future.set_result(None)

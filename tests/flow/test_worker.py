@@ -231,7 +231,7 @@ def failing(*, opens=(), closes=(), error=OSError):
             raise error(f"close {number}")
 
     connect.calls = 0
-    factory = lambda: connect()
+    factory = connect
     return factory, connect
 
 
@@ -260,7 +260,7 @@ def test_opening_is_tried_again_after_a_while():
             await sleep(0.4)
             return number
 
-        factory, connect = failing(opens={1})
+        factory, _connect = failing(opens={1})
         async with WorkerPool(work, workers=2, resource=factory, queue=1000) as pool:
             handles = [await pool.submit(n) for n in range(20)]
             used = {await handle for handle in handles}
@@ -276,7 +276,7 @@ async def test_if_nobody_can_open_each_item_fails_with_that_error():
     async def work(item, number):
         raise AssertionError
 
-    factory, connect = failing(opens=range(1000))
+    factory, _connect = failing(opens=range(1000))
     with capture_events() as events:
         async with WorkerPool(work, workers=2, resource=factory) as pool:
             handles = [await pool.submit(n) for n in range(5)]
@@ -295,7 +295,7 @@ def test_a_resource_that_comes_back_serves_the_retries():
         async def work(item, number):
             return number
 
-        factory, connect = failing(opens=range(3))
+        factory, _connect = failing(opens=range(3))
         retry = Retry(on=OSError, attempts=10, backoff=Constant(1, jitter="none"))
         with capture_events():
             async with WorkerPool(work, workers=1, resource=factory, retry=retry) as pool:
