@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import warnings
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, final
+from inspect import currentframe
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final
 
 from aiopatterns.core.clock import monotonic
 
@@ -33,6 +34,8 @@ __all__ = ["Attempt", "Attempts", "again", "warn_if_nested"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LIBRARY: Final = f"{__name__.partition('.')[0]}."
 
 _around: ContextVar[_Round | None] = ContextVar("aiopatterns_retry", default=None)
 
@@ -173,4 +176,12 @@ def warn_if_nested() -> None:
             "a Retry is about to retry inside an attempt of another Retry that is itself a retry:"
             " their attempts multiply; keep one of the two"
         )
-        warnings.warn(msg, RuntimeWarning, stacklevel=6)
+        warnings.warn(msg, RuntimeWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """Return the stack level, for the caller's warning, of the code that uses this library."""
+    level, frame = 0, currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARY):
+        level, frame = level + 1, frame.f_back
+    return level

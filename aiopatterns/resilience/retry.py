@@ -39,6 +39,7 @@ Builders' Library, 2019) and the SRE book, chapter 22.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import (
@@ -97,6 +98,8 @@ StopReason: TypeAlias = Literal["error", "attempts", "elapsed", "deadline", "bud
 # A hint is stretched by up to this much if the backoff has jitter, so that all who were told to
 # come back in 10 s do not come back together.
 _SPREAD: Final = 0.1
+# A greater int in a hint, and anybody may send one, would not fit into a float.
+_ENDLESS: Final = sys.float_info.max
 _WHY: Final = MappingProxyType(
     {
         "attempts": "no attempt is left",
@@ -184,7 +187,9 @@ class Hint:
     def read(self, error: Exception) -> float | None:
         """Return the hint in ``error``, or None if it has none that makes sense."""
         value = getattr(error, "retry_after", None) if self.fn is None else self.fn(error)
-        return value if isinstance(value, (int, float)) and value >= 0 else None
+        if not isinstance(value, (int, float)) or not value >= 0:  # also not a number
+            return None
+        return min(value, _ENDLESS)
 
 
 @dataclass(frozen=True, slots=True)

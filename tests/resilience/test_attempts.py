@@ -109,6 +109,36 @@ async def test_a_retry_inside_a_retry_warns():
         await block()
 
 
+async def test_the_warning_names_each_place_that_nests():
+    """Not a line of this library, which would be the same for all places, and so warn once."""
+
+    async def fail():
+        raise OSError
+
+    async def first():
+        await retry(retry(fail))()
+
+    async def second():
+        async for attempt in retry.attempts():
+            async with attempt:
+                await retry(retry(fail))()
+
+    async def third():
+        async for attempt in retry.attempts():
+            async with attempt:
+                async for inner in retry.attempts():
+                    async with inner:
+                        await fail()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for place in (first, second, third):
+            with pytest.raises(OSError):
+                await place()
+    assert len(caught) == 3
+    assert {each.filename for each in caught} == {__file__}
+
+
 async def test_no_warning_where_nothing_multiplies():
     calls = 0
 

@@ -247,6 +247,8 @@ class Busy(Exception):
         (Hint(), Busy(3.5), 3.5),
         (Hint(), Busy(0), 0),
         (Hint(cap=2), Busy(3), 2),
+        (Hint(cap=2), Busy(math.inf), 2),
+        (Hint(cap=2), Busy(10**400), 2),
         (Hint(), Busy(), 1),
         (Hint(), Busy(-3), 1),
         (Hint(), Busy(math.nan), 1),
@@ -255,7 +257,7 @@ class Busy(Exception):
         (Hint(lambda e: 7), OSError(), 7),
         (Hint(lambda e: None), OSError(), 1),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_hint_takes_the_place_of_the_backoff(hint, error, expected):
     retry = Retry(Exception, backoff=Constant(1), hint=hint)
