@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, cast, final
 
 from aiopatterns.core.clock import rng, seeded, sleep
 from aiopatterns.core.telemetry import Event, emit, listening
@@ -136,9 +136,7 @@ class Chaos(Policy):
         enabled: bool = True,
     ) -> None:
         self._latency = latency if latency is None else _check_latency(latency)
-        self._errors = tuple(
-            map(_check_error, errors if isinstance(errors, Sequence) else (errors,))
-        )
+        self._errors = _check_errors(errors)
         if latency is None and not self._errors:
             msg = "errors must name at least one error if latency is None, not ()"
             raise ValueError(msg)
@@ -224,6 +222,12 @@ class Chaos(Policy):
 
 def _check_latency(latency: Latency) -> Latency:
     return _plain("latency", latency) if callable(latency) else non_negative("latency", latency)
+
+
+def _check_errors(errors: object) -> tuple[ErrorSource, ...]:
+    if isinstance(errors, Sequence):
+        return tuple(map(_check_error, cast("Sequence[ErrorSource]", errors)))
+    return (_check_error(cast("ErrorSource", errors)),)
 
 
 def _check_error(make: ErrorSource) -> ErrorSource:

@@ -30,7 +30,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from inspect import isasyncgen, isawaitable
+from inspect import isawaitable
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, final
 
 from aiopatterns.core.telemetry import Event, emit, listening
@@ -222,7 +223,7 @@ class Fallback(Policy):
         answer = self._answer
         if not callable(answer):
             return answer
-        found: object = answer(error)
+        found = answer(error)
         return await found if isawaitable(found) else found
 
 
@@ -233,5 +234,5 @@ async def _items(answer: Source[T]) -> AsyncGenerator[T]:
         async for item in items:
             yield item
     finally:
-        if isasyncgen(items):
+        if isinstance(items, AsyncGeneratorType):
             await items.aclose()

@@ -7,11 +7,14 @@ from typing import Any, assert_type
 
 from aiopatterns.resilience import (
     GCRA,
+    Chaos,
+    Fallback,
     Grant,
     Limiter,
     Policy,
     Rate,
     Retry,
+    SingleFlight,
     SlidingWindow,
     Stack,
     Timeout,
@@ -60,3 +63,13 @@ async def limiters_are_limiters_and_policies() -> None:
     assert_type(await TokenBucket(Rate(1)).acquire(), Grant)
     for policy in policies:
         assert_type(policy.calls(), float)
+
+
+async def fallbacks_flights_and_chaos_keep_types() -> None:
+    assert_type(await Fallback(b"", on=OSError).call(load, 1), bytes)
+    assert_type(await Fallback(b"", on=OSError)(load)(1), bytes)
+    assert_type([item async for item in Fallback([], on=OSError)(generate)(1)], list[str])
+    assert_type(await SingleFlight().run("key", lambda: load(1)), bytes)
+    assert_type(await SingleFlight(key=abs)(load)(1), bytes)
+    assert_type(await Chaos(errors=(OSError, lambda: KeyError("x"))).call(load, 1), bytes)
+    Chaos(latency=lambda dice: dice.expovariate(1), errors=OSError, rate=lambda: 0.5)
