@@ -147,6 +147,16 @@ class Replay:
         """Attempts that a retry scheduled."""
         return self.events.get("aiopatterns.retry.scheduled", 0)
 
+    @property
+    def hedged(self) -> int:
+        """Attempts that a hedge began beside another."""
+        return self.events.get("aiopatterns.hedge.started", 0)
+
+    @property
+    def fallbacks(self) -> int:
+        """Answers that a fallback gave."""
+        return self.events.get("aiopatterns.fallback.used", 0)
+
     def quantile(self, q: float) -> float:
         """Return the latency that a share ``q`` of the callers did not exceed, exactly.
 
@@ -405,12 +415,14 @@ def _column(replay: Replay, errors: Iterable[str]) -> dict[str, str]:
     return {
         "calls": f"{replay.calls:,}",
         "succeeded": _share(replay.succeeded, replay),
+        "  by a fallback": _figure(replay.fallbacks),
         "failed": _share(replay.failed, replay),
         "refused": _share(replay.refused, replay),
         "timed out": _share(replay.timed_out, replay),
         **{f"  {error}": _figure(replay.errors.get(error, 0)) for error in errors},
         "attempts": f"{replay.attempts:,} ({replay.attempts / replay.calls:.2f}x)",
         "retried": _figure(replay.retried),
+        "hedged": _figure(replay.hedged),
         "most in flight": f"{replay.peak:,}",
         "circuit opened": _figure(len(replay.opened_at)),
         "  at": " ".join(shown) or _NEVER,

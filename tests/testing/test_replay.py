@@ -11,6 +11,7 @@ import pytest
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.breaker import CircuitBreaker
 from aiopatterns.resilience.fallback import Fallback
+from aiopatterns.resilience.hedge import Hedge
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import GCRA, Rate, TokenBucket
 from aiopatterns.resilience.retry import Retry
@@ -124,7 +125,10 @@ def test_timeouts_refusals_and_fallbacks_are_told_apart():
     assert found.latencies == pytest.approx((2, 0, 0.1, 0.1))
     found = replay(trace, lambda: Stack(Fallback(7, on=OSError), Timeout(2)))
     assert found.succeeded == 4
-    assert found.events["aiopatterns.fallback.used"] == 2
+    assert found.fallbacks == found.events["aiopatterns.fallback.used"] == 2
+    assert "  by a fallback" in str(found)
+    found = replay(trace, lambda: Hedge(1, idempotent=True))
+    assert found.hedged == found.attempts - 4 == 2
 
 
 def test_policies_see_the_record():
