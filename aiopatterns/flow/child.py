@@ -99,8 +99,11 @@ def _answer_frame(body: bytearray) -> bytes:
     try:
         fn, args = _read(body)
     except Exception as error:
-        note(error, "the call could not be read in the worker process; can it import the names?")
-        return _refusal(error)
+        refusal = TypeError(
+            "the call cannot be read in the worker process, where what it names must be "
+            f"importable: {_message(error)}"
+        )
+        return _refusal(_traced(refusal, error))
     return _answer(fn, args)
 
 
@@ -109,9 +112,7 @@ def _answer(fn: Callable[..., object], args: tuple[object, ...]) -> bytes:
     try:
         value = fn(*args)
     except Exception as error:
-        where = "".join(traceback.format_exception(error)).rstrip()
-        note(error, f"in worker process {os.getpid()}:\n{where}")
-        return _refusal(error)
+        return _refusal(_traced(error, error))
     try:
         return _framed((True, value))
     except Exception as error:
@@ -130,6 +131,13 @@ def _refusal(error: Exception) -> bytes:
             substitute.add_note(each)
         return _framed((False, substitute))
     return frame
+
+
+def _traced(error: Exception, cause: Exception) -> Exception:
+    """Note on ``error`` where ``cause`` was raised, and from what; tracebacks do not travel."""
+    where = "".join(traceback.format_exception(cause)).rstrip()
+    note(error, f"in worker process {os.getpid()}:\n{where}")
+    return error
 
 
 def _message(error: Exception) -> str:

@@ -133,7 +133,8 @@ class Executor(Owner):
         Raises:
             Exception: What the function raised, bare.
             ClosedError: The executor is not open, or was closed under the call.
-            TypeError: The function is asynchronous, or cannot be sent where it should run.
+            TypeError: The function is asynchronous, or cannot be sent where it should run, or
+                cannot be imported there.
             WorkerCrashedError: Every worker process that tried the call died.
 
         Cancellation: a waiting call is withdrawn; a running one has ended when this returns, see
@@ -508,7 +509,7 @@ class Processes(Executor):
                     raise self._closed()
                 self._crashes += 1
             raise WorkerCrashedError(
-                f"the worker process {worker.ending} under {child.named(fn)}; tried {self._attempts} times",
+                f"{worker.death(child.named(fn))}; tried {self._attempts} times",
                 attempts=self._attempts,
             )
         finally:

@@ -157,6 +157,15 @@ class WorkerProcess:
             self.ending = _ending(process.exitcode)
         self._ended(self)
 
+    def death(self, fn: str) -> str:
+        """Say how it died: under the call of ``fn``, or before it took calls at all."""
+        if self._ready:
+            return f"the worker process {self.ending} under {fn}"
+        return (
+            f"the worker process for {fn} {self.ending} before it took calls: it imports the main "
+            "module, which must be a file that only starts something if __name__ == '__main__'"
+        )
+
     # What the connection tells.
 
     def connected(self, transport: Transport) -> None:

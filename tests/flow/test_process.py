@@ -168,6 +168,18 @@ def test_ctrl_c_is_held_back_while_a_process_is_started(monkeypatch, system):
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+def test_how_it_died_is_told():
+    worker = WorkerProcess(ended=lambda _: None)
+    worker.start(fake_process(exitcode=3))
+    worker.answered(reply(None))
+    worker.lost()
+    assert worker.death("resize") == "the worker process ended with exit code 3 under resize"
+    unborn = WorkerProcess(ended=lambda _: None)
+    unborn.start(fake_process(exitcode=1))
+    unborn.lost()
+    assert "for resize ended with exit code 1 before it took calls" in unborn.death("resize")
+
+
 def test_exit_codes_are_told():
     worker = WorkerProcess(ended=lambda _: None)
     worker.start(fake_process(exitcode=3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,51 @@ if __name__ == "__main__":
     else:
         asyncio.run(main(*sys.argv[1:]))
 """
+
+
+UNGUARDED = """
+import asyncio
+from aiopatterns.flow.executors import Processes
+
+async def main():
+    async with Processes(1) as pool:
+        print(await pool.run(pow, 2, 3))
+        await pool.run(here)
+
+def here():
+    pass
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("file", "for pow ended with exit code 1 before it took calls: it imports the main module"),
+        (
+            "stdin",
+            "for pow ended with exit code 1 before it took calls: it imports the main module",
+        ),
+        (
+            "-c",
+            "TypeError: the call cannot be read in the worker process.*Can't get attribute 'her",
+        ),
+    ],
+)
+def test_a_main_module_that_worker_processes_cannot_import_is_named(tmp_path, how, said):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    ended = subprocess.run(
+        [sys.executable, *{"file": [script], "stdin": ["-"], "-c": ["-c", UNGUARDED]}[how]],
+        input=UNGUARDED if how == "stdin" else "",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=30,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(said, ended.stderr), ended.stderr
 
 
 @pytest.mark.promise("regression-27-interpreter-exit")
