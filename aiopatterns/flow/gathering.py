@@ -30,13 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast, final, overload
 
 from anyio import create_task_group, current_time
 
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import QuorumError
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.validate import count, function, optional_positive
 from aiopatterns.flow.calls import own_cancellation, own_error
 
@@ -152,8 +153,8 @@ async def scatter_gather(
     if need is not None and count("need", need) > len(keyed):
         raise ValueError(f"need must be at most the number of calls ({len(keyed)}), not {need!r}")
     optional_positive("timeout", timeout)
-    if merge is not None:
-        function("merge", merge)
+    if merge is not None and iscoroutinefunction(function("merge", merge)):
+        raise TypeError(f"merge must be a synchronous function, not {merge!r}")
     began = monotonic()
     scatter = _Scatter(keyed, need)
     await scatter.run(timeout)
@@ -180,11 +181,14 @@ class _Scatter(Generic[K, T]):
 
     async def run(self, timeout: float | None) -> None:
         """Run the calls until the outcome is decided; nothing runs afterwards."""
-        async with create_task_group() as group:
-            if timeout is not None:
-                group.cancel_scope.deadline = current_time() + timeout
-            for key, call in self._calls.items():
-                group.start_soon(self._ask, group, key, call)
+        try:
+            async with create_task_group() as group:
+                if timeout is not None:
+                    group.cancel_scope.deadline = current_time() + timeout
+                for key, call in self._calls.items():
+                    group.start_soon(self._ask, group, key, call)
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
 
     async def _ask(self, group: TaskGroup, key: K, call: Call[T]) -> None:
         try:

@@ -60,8 +60,6 @@ async def serial() -> int:
     return ROUNDS * CALLS
 
 
-ten.at_most(1.3, of="anyio task group")
-
 first = bench.case("first 2 of 10, the losers cancelled and awaited", clock="cpu", unit="us/call")
 
 

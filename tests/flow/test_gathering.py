@@ -153,6 +153,7 @@ async def test_a_call_that_cancels_itself_has_failed():
         ([answer(1)], {"timeout": 0}, ValueError, "timeout must be"),
         ([answer(1)], {"timeout": float("nan")}, ValueError, "timeout must be a finite"),
         ([answer(1)], {"merge": 3}, TypeError, "merge must be a function"),
+        ([answer(1)], {"merge": answer(1)}, TypeError, "merge must be a synchronous function"),
     ],
 )
 async def test_bad_input(calls, options, error, text):
@@ -172,6 +173,17 @@ async def test_what_merge_raises_leaves_bare():
 
     with pytest.raises(KeyError, match="merge"):
         await scatter_gather([answer(1)], merge=broken)
+
+
+async def test_what_is_no_exception_leaves_bare():
+    class Alarm(BaseException):
+        pass
+
+    async def ring():
+        raise Alarm
+
+    with pytest.raises(Alarm):
+        await scatter_gather([ring, answer(1, after=9)])
 
 
 def scenario():
@@ -196,7 +208,8 @@ def scenario():
 
 @pytest.mark.promise("flow-cancel-native", "flow-cancel-scope", "flow-cancel-timeout")
 def test_cancelled_anywhere_nothing_runs_afterwards():
-    cancel_everywhere(scenario)
+    cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"))
+    cancel_everywhere(scenario, seed=3)
 
 
 @pytest.mark.promise("flow-fail-everywhere")
