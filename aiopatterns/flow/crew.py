@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 
 from aiopatterns.core.clock import call_later, monotonic, yield_now
 from aiopatterns.core.context import run_in
+from aiopatterns.core.notes import note
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.types import close
 from aiopatterns.core.waiters import Waiters
@@ -233,6 +234,11 @@ class Crew(Generic[T, Y]):
             if job is not None:
                 self._hire()
                 await self._serve(job)
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self.lane.fail(own_error("a worker", error))
+            self.stop()
         finally:
             self._left()
 
@@ -374,7 +380,7 @@ class Crew(Generic[T, Y]):
         try:
             await close(source)
         except Exception as error:
-            error.add_note("raised by the source of the items, when it was closed")
+            note(error, "raised by the source of the items, when it was closed")
             self.closing = error
 
     def _admit(self, item: T) -> Job[T, Y]:

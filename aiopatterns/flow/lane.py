@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from aiopatterns.core.clock import yield_now
+from aiopatterns.core.notes import note
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ class Job(Generic[T, Y]):
     value: Y
 
     def __init__(self, item: T, index: int) -> None:
-        self.item = item
-        self.index = index
-        self.attempts = 0
-        self.started = 0.0
-        self.finished = False
-        self.skipped = False
+        self.item: T = item
+        self.index: int = index
+        self.attempts: int = 0
+        self.started: float = 0.0
+        self.finished: bool = False
+        self.skipped: bool = False
 
 
 @final
@@ -71,7 +72,7 @@ class Lane(Generic[T, Y]):
         self._ordered = ordered
         self._hungry = hungry.parked
         self._was_read = read
-        self.open = 0
+        self.open: int = 0
         self._jobs: deque[Job[T, Y]] = deque()
         self._readers = Waiters()
         self._reads_left = TURN
@@ -146,5 +147,5 @@ class Lane(Generic[T, Y]):
         """Return the failure, once, with a note about those that came after it."""
         failure, self._failure = self._failure, None
         if failure is not None and self._others:
-            failure.add_note(f"{self._others} more failed before everything had ended")
+            note(failure, f"{self._others} more failed before everything had ended")
         return failure

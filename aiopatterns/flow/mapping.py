@@ -50,6 +50,7 @@ from aiopatterns.core.clock import yield_now
 from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import async_function, choice, count, instance, positive
 from aiopatterns.flow.calls import (
     blame,
@@ -325,7 +326,7 @@ class _Gathering(Generic[T, R]):
         if self._failure is None:
             return cast("list[R]", self._results)
         if self._others:
-            self._failure.add_note(f"{self._others} more failed before everything had ended")
+            note(self._failure, f"{self._others} more failed before everything had ended")
         raise self._failure
 
     def _hire(self, variables: Context) -> None:
@@ -346,11 +347,11 @@ class _Gathering(Generic[T, R]):
                 if scope.cancel_called:  # and the call has swallowed its cancellation
                     return
                 direct = untouched(variables)
-                index = -1
                 turns -= 1
                 if not turns:
                     turns = TURN
                     await yield_now()
+                index = -1
         except Exception as error:
             self._failed(index, error)
         except BaseException as error:
@@ -380,4 +381,4 @@ def _tell(closing: Exception | None, error: BaseException | None) -> None:
     if closing is not None and error is None:
         raise closing
     if closing is not None and error is not None:
-        error.add_note(f"closing the source failed as well: {closing!r}")
+        note(error, f"closing the source failed as well: {closing!r}")

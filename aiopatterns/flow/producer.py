@@ -44,6 +44,7 @@ from anyio import create_task_group
 
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import run_in
+from aiopatterns.core.notes import note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_async_iterator, as_sink, close
 from aiopatterns.core.validate import async_function, choice, count
@@ -221,7 +222,7 @@ class _Exchange(Generic[T]):
                 group.create_task(self._consume())
         sent = self._channel.statistics()
         if self._failure is not None:
-            self._failure.add_note(f"after {sent.sent} items produced, {self._consumed} consumed")
+            note(self._failure, f"after {sent.sent} items produced, {self._consumed} consumed")
             raise self._failure
         return Report(sent.sent, self._consumed, self._failed, sent.dropped, monotonic() - started)
 
@@ -253,6 +254,14 @@ class _Exchange(Generic[T]):
 
     async def _consume(self) -> None:
         """Be a consumer."""
+        try:
+            await self._use_items()
+        except BaseException as error:
+            if not own_cancellation(error):
+                raise
+            self._fail(own_error("a consumer", error), "while it waited for an item")
+
+    async def _use_items(self) -> None:
         async for item in self._channel:
             try:
                 work = called(self._consumer, item, "consumer")
@@ -280,7 +289,7 @@ class _Exchange(Generic[T]):
     def _fail(self, error: Exception, where: str) -> None:
         """Keep the first failure and cancel everything."""
         if self._failure is None:
-            error.add_note(where)
+            note(error, where)
             self._failure = error
             self._group.cancel_scope.cancel()
 

@@ -96,9 +96,9 @@ class Attempt:
         self._started = started
         self._scope = retry.scope(started)
         self._round = _Round() if number > 1 else None
-        self.number = number
+        self.number: int = number
         self.delay: float | None = None
-        self.entered = False
+        self.entered: bool = False
 
     async def __aenter__(self) -> Self:
         """Begin the attempt.
@@ -158,7 +158,7 @@ class _Round:
         _around.reset(self._token)
 
 
-async def again(fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def again(fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``fn`` in an attempt that is a retry."""
     attempt = _Round()
     attempt.enter()

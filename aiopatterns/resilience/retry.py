@@ -56,6 +56,7 @@ from typing import (
 
 from aiopatterns.core.clock import monotonic, rng, sleep, yield_now
 from aiopatterns.core.context import remaining
+from aiopatterns.core.notes import note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import (
     count,
@@ -475,7 +476,7 @@ class Retry(Policy):
             return verdict.delay
         if verdict.reason != "error":
             tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-            error.add_note(f"gave up after {tries} in {elapsed:.3g} s: {_WHY[verdict.reason]}")
+            note(error, f"gave up after {tries} in {elapsed:.3g} s: {_WHY[verdict.reason]}")
         return None
 
     def after_result(self, attempt: int, result: object, elapsed: float) -> float | None:

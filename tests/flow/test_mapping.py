@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -741,6 +742,52 @@ async def test_a_source_that_cancels_itself_has_failed(plain):
     assert caught.value.__notes__ == ["raised by the source of the items, after 1 items"]
     with pytest.raises(JobCancelledError, match="the source cancelled itself"):
         await amap(square, numbers() if plain else async_numbers())
+
+
+async def test_a_worker_that_is_cancelled_alone_ends_the_map_with_an_error():
+    """And not with a cancellation of the reader, nor as if there were no more items."""
+
+    async def source():
+        yield 1
+        await sleep(3600)
+
+    async with stream_map(square, source(), 1) as results:
+        assert await anext(results) == 1
+        workers = [each for each in asyncio.all_tasks() if "_work" in each.get_name()]
+        assert len(workers) == 1
+        workers[0].cancel()
+        with pytest.raises(JobCancelledError, match="a worker cancelled itself"):
+            await anext(results)
+    balanced(results)
+
+
+async def test_amap_blames_the_call_that_cancelled_its_worker():
+    async def call(number: int) -> int:
+        if number == 63:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # arrives when the worker gives the loop its turn
+        return number
+
+    with pytest.raises(JobCancelledError, match="the call for item 63 cancelled itself"):
+        await amap(call, range(100), limit=1)
+
+
+@pytest.mark.parametrize("given", [range(3), "async"])
+async def test_an_error_that_refuses_notes_leaves_all_the_same(given):
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        number: int
+
+        def add_note(self, note: str) -> None:
+            raise AttributeError("frozen")
+
+    async def call(number: int) -> int:
+        await yield_now()
+        raise Frozen(number)
+
+    with pytest.raises(Frozen):
+        await amap(call, numbers(3) if given == "async" else given, limit=3)
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -285,6 +285,23 @@ async def test_a_generator_is_closed_to_the_end():
     assert closed == ["closed"]
 
 
+async def test_a_consumer_that_is_cancelled_alone_ends_the_run_with_an_error():
+    """And not with a report, as if everything had been produced and consumed."""
+
+    async def source(send):
+        await send(1)
+        await sleep(0.001)
+        for each in asyncio.all_tasks():
+            if "_consume" in each.get_name():
+                each.cancel()
+        await sleep(0.001)
+        await send(2)
+
+    with pytest.raises(JobCancelledError, match="a consumer cancelled itself") as caught:
+        await produce_consume(source, Sink(), consumers=2)
+    assert "while it waited for an item" in caught.value.__notes__
+
+
 @pytest.mark.promise("flow-bad-input")
 async def test_plain_functions_are_refused_before_anything_runs():
     ran: list[object] = []

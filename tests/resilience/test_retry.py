@@ -77,6 +77,20 @@ async def test_in_the_end_the_original_error_leaves_with_a_note():
     assert error.__notes__[0].endswith(": no attempt is left")
 
 
+async def test_arguments_may_have_any_name():
+    calls = 0
+
+    @Retry(OSError, backoff=AT_ONCE)
+    async def apply(fn, *, self, policy):
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError
+        return fn, self, policy
+
+    assert await apply(fn=1, self=2, policy=3) == (1, 2, 3)
+
+
 async def test_one_attempt_is_no_retry():
     fn = Failing(1)
     with pytest.raises(OSError) as caught:
