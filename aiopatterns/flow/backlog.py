@@ -51,7 +51,7 @@ class Lane(Generic[R]):
     def __init__(self) -> None:
         self.line: deque[Ticket[R]] = deque()
         self.back: list[tuple[int, Ticket[R]]] = []  # a heap
-        self.dead = 0  # entries of items that wait no more
+        self.dead: int = 0  # entries of items that wait no more
 
     @property
     def live(self) -> int:

@@ -129,13 +129,13 @@ class Terms:
     def __init__(
         self, priority: int = 0, key: Hashable | None = None, deadline: float | None = None
     ) -> None:
-        self.priority = priority
-        self.key = key
-        self.deadline = deadline
-        self.blocked = False  # behind another item of its key
-        self.attempts = 0  # that have ended
-        self.first = 0.0  # when the first of them began
-        self.ready_at = 0.0  # since when it waits for a worker; for the autoscaler
+        self.priority: int = priority
+        self.key: Hashable | None = key
+        self.deadline: float | None = deadline
+        self.blocked: bool = False  # behind another item of its key
+        self.attempts: int = 0  # that have ended
+        self.first: float = 0.0  # when the first of them began
+        self.ready_at: float = 0.0  # since when it waits for a worker; for the autoscaler
         self.timer: Timer | None = None  # for the deadline
         self.pause: Timer | None = None  # before the next attempt
 
@@ -169,11 +169,11 @@ class Ticket(Gate, Handle[R]):
     ) -> None:
         self._home = shift.home
         self._parked = None
-        self.shift = shift
-        self.index = index
-        self.state = _QUEUED
-        self.value = item  # the item; once it has ended, what became of it
-        self.variables = variables
+        self.shift: Shift[Any, R] = shift
+        self.index: int = index
+        self.state: HandleStatus = _QUEUED
+        self.value: object = item  # the item; once it has ended, what became of it
+        self.variables: Variables = variables
         self.terms = terms
         self.watcher = watcher
         self.worker: Worker | None = None  # whose hands it is in

@@ -102,9 +102,14 @@ class Ledger:
     )
 
     def __init__(self) -> None:
-        self.accepted = self.queued = self.running = 0
-        self.done = self.failed = self.cancelled = self.dropped = 0
-        self.seconds = Histogram()
+        self.accepted: int = 0
+        self.queued: int = 0
+        self.running: int = 0
+        self.done: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.dropped: int = 0
+        self.seconds: Histogram = Histogram()
 
     def snapshot(self, limit: int, workers: Iterable[WorkerStatistics]) -> PoolStatistics:
         """Return the figures of this moment."""

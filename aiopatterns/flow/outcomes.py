@@ -146,9 +146,9 @@ class OutcomeStream(Generic[Y_co]):
         self._scope.cancel()
         for ticket in list(self._open):
             ticket.cancel()
+        cancelled: BaseException | None = None
         with CancelScope(shield=True):
-            # A second native cancel gets through a shield; the first one is still to be raised.
-            cancelled: BaseException | None = None
+            # A native cancel gets through a shield; it is raised when all is over.
             while self._feeding or self._open:
                 try:
                     await self._ended.wait()

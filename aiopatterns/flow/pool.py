@@ -110,7 +110,7 @@ class WorkerPool(Owner, Generic[T, R]):
 
     @overload
     def __init__(
-        self: WorkerPool[T, R],
+        self,
         fn: Callable[[T], Awaitable[R]],
         workers: int | Autoscale = 8,
         *,
@@ -123,7 +123,7 @@ class WorkerPool(Owner, Generic[T, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: WorkerPool[T, R],
+        self,
         fn: Callable[[T, S], Awaitable[R]],
         workers: int | Autoscale = 8,
         *,
@@ -136,7 +136,7 @@ class WorkerPool(Owner, Generic[T, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: WorkerPool[T, R],
+        self,
         fn: Callable[[T], R],
         workers: int | Autoscale = 8,
         *,
@@ -149,7 +149,7 @@ class WorkerPool(Owner, Generic[T, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: WorkerPool[T, R],
+        self,
         fn: Callable[[T, S], R],
         workers: int | Autoscale = 8,
         *,
@@ -430,7 +430,7 @@ class WorkerPool(Owner, Generic[T, R]):
 
 def _terms(priority: int, key: Hashable | None, deadline: float | None) -> Terms | None:
     """Check what is special about an item; None if nothing is."""
-    if priority == 0 and key is None and deadline is None and priority is not False:
+    if type(priority) is int and not priority and key is None and deadline is None:
         return None
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise TypeError(f"priority must be a whole number, not {priority!r}")

@@ -100,13 +100,13 @@ class Shift(Generic[T, R]):
     )
 
     def __init__(self, plan: PoolPlan[R], group: TaskGroup) -> None:
-        self.plan = plan
-        self.home = Home()
-        self.ledger = Ledger()
+        self.plan: PoolPlan[R] = plan
+        self.home: Home = Home()
+        self.ledger: Ledger = Ledger()
         self.backlog: Backlog[R] = Backlog()
-        self.staff = Staff(plan, group, self.backlog, partial(Worker, self))
-        self.alarms = None if plan.timeout is None else Alarms(plan.timeout)
-        self.closed = False
+        self.staff: Staff[R] = Staff(plan, group, self.backlog, partial(Worker, self))
+        self.alarms: Alarms | None = None if plan.timeout is None else Alarms(plan.timeout)
+        self.closed: bool = False
         self._room = Waiters()
         self._quiet = Waiters()
         self._resumed = Waiters()

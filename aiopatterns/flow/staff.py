@@ -162,7 +162,7 @@ class Staff(Generic[R]):
     ) -> None:
         workers = plan.workers
         self._scale = workers if isinstance(workers, Autoscale) else None
-        self.limit = workers.min if isinstance(workers, Autoscale) else workers
+        self.limit: int = workers.min if isinstance(workers, Autoscale) else workers
         self._name = plan.name
         self._group = group
         self._backlog = backlog
@@ -171,10 +171,10 @@ class Staff(Generic[R]):
         self._hired = 0
         self._reopen_at = self._look_at = 0.0
         self._timer: Timer | None = None
-        self.scaled = self._scale is not None
+        self.scaled: bool = self._scale is not None
         self.idle: list[Worker] = []  # a stack
-        self.crowded = False  # more workers than the limit; some have to leave
-        self.paused = False
+        self.crowded: bool = False  # more workers than the limit; some have to leave
+        self.paused: bool = False
         self.thirsty: list[Worker] = []  # those who wait for a token of the rate limit
         self.workers: dict[int, Worker] = {}  # those that count
         self._alive: dict[int, Worker] = {}  # and those that are leaving

@@ -94,17 +94,17 @@ class Worker:
         self._attempts = self._failed = 0
         self._busy = 0.0
         self._token = False  # of the rate limit, and no item has started with it yet
-        self.number = number
-        self.seat = Gate(shift.home)  # where it waits for something to do
-        self.opened = False
-        self.halted = False  # the scope has fired, or there are too many workers
-        self.retired = False
-        self.idle_since = 0.0  # noted for the autoscaler only
+        self.number: int = number
+        self.seat: Gate = Gate(shift.home)  # where it waits for something to do
+        self.opened: bool = False
+        self.halted: bool = False  # the scope has fired, or there are too many workers
+        self.retired: bool = False
+        self.idle_since: float = 0.0  # noted for the autoscaler only
         self.ticket: Ticket[Any] | None = None
         self.cut: Cut | None = None
-        self.attempt = 0  # number of the current one
-        self.started = 0.0  # when it began
-        self.first = 0.0  # when the first attempt of its item began
+        self.attempt: int = 0  # number of the current one
+        self.started: float = 0.0  # when it began
+        self.first: float = 0.0  # when the first attempt of its item began
 
     # ----------------------------------------------------------------- what the shift calls
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiopatterns import testing
 from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.autoscale import Autoscale, Load
-from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.resilience.ratelimit import Rate, TokenBucket
-from aiopatterns.testing import capture_events, simulate
+from aiopatterns.testing import simulate
+
+# Typed in tests/typing; tests do on purpose what types forbid.
+WorkerPool: Any = flow_pool.WorkerPool
+capture_events: Any = testing.capture_events
 
 SCALE = Autoscale(2, 16, target_wait=1.0, idle=10.0)
 

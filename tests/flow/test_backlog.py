@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +51,8 @@ operations = st.lists(
 
 @given(operations)
 def test_the_order_is_that_of_the_model(history):
-    backlog, model = Backlog(), Model()
+    backlog: Any = Backlog()
+    model: Any = Model()
     for number, (verb, value, key) in enumerate(history):
         if verb == "push":
             ticket = make(number, value, key)
@@ -98,7 +100,7 @@ def check(backlog, model):
 
 
 def test_the_state_of_a_key_goes_with_its_last_item():
-    backlog = Backlog()
+    backlog: Any = Backlog()
     first, second = make(0, 0, "key"), make(1, 0, "key")
     assert backlog.push(first)
     assert not backlog.push(second)
@@ -111,7 +113,7 @@ def test_the_state_of_a_key_goes_with_its_last_item():
 
 
 def test_cancelled_items_are_swept_out():
-    lane = Lane()
+    lane: Any = Lane()
     tickets = [make(n) for n in range(1000)]
     for ticket in tickets[:500]:
         lane.line.append(ticket)
@@ -128,7 +130,7 @@ def test_cancelled_items_are_swept_out():
 
 
 def test_an_empty_lane_of_a_priority_is_dropped():
-    backlog = Backlog()
+    backlog: Any = Backlog()
     for priority in range(-50, 50):
         backlog.push(make(priority + 50, priority))
     order = [backlog.pop().priority for _ in range(100)]

@@ -9,12 +9,14 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiopatterns import testing
 from aiopatterns.core import bind_correlation, correlation_id, deadline
 from aiopatterns.core.clock import monotonic, sleep, yield_now
 from aiopatterns.core.errors import (
@@ -25,9 +27,9 @@ from aiopatterns.core.errors import (
     TimeoutExceededError,
 )
 from aiopatterns.core.outcome import Err, Ok
+from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.flow.handle import HandleStatus
-from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.ratelimit import Rate, SlidingWindow, TokenBucket
 from aiopatterns.resilience.retry import Retry
@@ -36,11 +38,14 @@ from aiopatterns.resilience.timeout import Timeout
 from aiopatterns.testing import (
     Trial,
     cancel_everywhere,
-    capture_events,
     explore,
     fail_everywhere,
     simulate,
 )
+
+# Typed in tests/typing; tests do on purpose what types forbid.
+WorkerPool: Any = flow_pool.WorkerPool
+capture_events: Any = testing.capture_events
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = HandleStatus
 NOW = Constant(0, jitter="none")
@@ -56,7 +61,7 @@ def conserved(pool):
 
 def at_every_turn(check):
     """Call ``check`` after every turn of the running loop, where the loop lets us."""
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
     turn = getattr(loop, "_run_once", None)
     if turn is not None:
 
@@ -387,10 +392,10 @@ async def test_cancel_queued_and_running():
         assert queued.status is CANCELLED
         assert running.cancel()
         assert running.cancel()
-        for handle in (running, queued):
+        for number, handle in enumerate((running, queued)):
             with pytest.raises(JobCancelledError, match="was cancelled") as caught:
                 await handle
-        assert caught.value.job_id == "1"
+            assert caught.value.job_id == str(number)
         assert running.status is CANCELLED
         assert conserved(pool).cancelled == 2
 
@@ -464,7 +469,7 @@ async def test_run_outlasts_a_stubborn_item_also_when_cancelled_twice():
 async def test_leaving_by_an_error_settles_everything():
     error = RuntimeError("the body's own")
     release = asyncio.Event()
-    late = None
+    late: Any = None
 
     async def submit_late():
         with pytest.raises(ClosedError, match="closed before it had room"):
@@ -492,7 +497,7 @@ async def test_leaving_by_an_error_settles_everything():
 
 
 async def test_cleanup_may_not_submit_to_a_pool_that_is_being_left():
-    refused = []
+    refused: list[Any] = []
 
     async def work(item):
         try:
@@ -590,7 +595,8 @@ async def test_a_wrong_signature_fails_the_item_and_nothing_else():
 
 
 async def test_a_resource_for_each_worker():
-    opened, closed = [], []
+    opened: list[Any] = []
+    closed: list[Any] = []
 
     @asynccontextmanager
     async def connect():
@@ -981,7 +987,7 @@ def test_a_token_that_comes_in_the_turn_of_a_cancel_serves_the_next():
         class Gate:
             def __init__(self):
                 self.taken = 0
-                self.future = None
+                self.future: Any = None
 
             async def acquire(self):
                 self.future = asyncio.get_running_loop().create_future()
@@ -1057,7 +1063,7 @@ def test_a_pool_left_by_an_error_drops_what_waits_for_a_token():
 def test_a_token_granted_in_the_turn_in_which_the_pool_is_left_starts_nothing():
     async def run():
         class Gate:
-            future = None
+            future: Any = None
 
             async def acquire(self):
                 self.future = asyncio.get_running_loop().create_future()
@@ -1261,7 +1267,8 @@ def test_a_pool_does_what_the_model_says(history):
 
 
 async def follow(steps, end):
-    model, handles = Model(2), []
+    model = Model(2)
+    handles: list[Any] = []
 
     async def work(spec):
         seconds, fails = spec
@@ -1334,7 +1341,7 @@ async def busy(fault=lambda: None):
         yield "connection"
         fault()
 
-    tries = {}
+    tries: dict[Any, int] = {}
 
     async def work(item, connection):
         conserved(pool)
@@ -1387,7 +1394,7 @@ async def busy(fault=lambda: None):
 )
 @pytest.mark.parametrize("kind", ["native", "scope", "timeout", "native-twice"])
 def test_cancelled_at_every_await(kind):
-    pools = []
+    pools: list[Any] = []
 
     def trial():
         pools.clear()

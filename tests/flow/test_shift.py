@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from aiopatterns import testing
 from aiopatterns.core.clock import sleep, yield_now
 from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.handle import HandleStatus
-from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
-from aiopatterns.testing import capture_events, simulate
+from aiopatterns.testing import simulate
+
+# Typed in tests/typing; tests do on purpose what types forbid.
+WorkerPool: Any = flow_pool.WorkerPool
+capture_events: Any = testing.capture_events
 
 
 def conserved(pool):
@@ -37,7 +43,7 @@ async def test_listeners_see_consistent_counts():
 
 def test_a_retry_keeps_its_key_and_its_place():
     async def run():
-        order = []
+        order: list[Any] = []
 
         async def work(item):
             order.append((item, tuple(order).count((item,)) + 1))

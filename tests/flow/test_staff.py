@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiopatterns import testing
 from aiopatterns.core.clock import sleep, yield_now
+from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.autoscale import Autoscale
-from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.resilience.ratelimit import Rate, TokenBucket
-from aiopatterns.testing import capture_events, explore, simulate
+from aiopatterns.testing import explore, simulate
+
+# Typed in tests/typing; tests do on purpose what types forbid.
+WorkerPool: Any = flow_pool.WorkerPool
+capture_events: Any = testing.capture_events
 
 
 async def test_the_one_idle_last_is_woken_first():

@@ -6,18 +6,25 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 
+from aiopatterns import testing
 from aiopatterns.core.clock import sleep, yield_now
 from aiopatterns.core.errors import ClosedError, JobCancelledError, TimeoutExceededError
+from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.handle import HandleStatus
-from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.flow.worker import Cut
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
-from aiopatterns.testing import capture_events, simulate
+from aiopatterns.testing import simulate
+
+# Typed in tests/typing; tests do on purpose what types forbid.
+WorkerPool: Any = flow_pool.WorkerPool
+capture_events: Any = testing.capture_events
 
 
 def conserved(pool):
@@ -28,6 +35,10 @@ def conserved(pool):
 
 async def forever():
     await asyncio.get_running_loop().create_future()
+
+
+def _current() -> Any:
+    return asyncio.current_task()
 
 
 async def until_running(pool, number=1):
@@ -164,7 +175,7 @@ async def test_a_function_that_cancels_itself_ends_its_item_and_not_its_worker()
 async def test_a_worker_that_is_killed_is_replaced_and_loses_nothing():
     async def work(item):
         if item == 0:
-            asyncio.current_task().cancel()
+            _current().cancel()
         await yield_now()
         return item
 
@@ -191,7 +202,7 @@ async def test_leaving_normally_closes_resources_in_peace():
     async def work(item, resource):
         await yield_now()
 
-    closed = []
+    closed: list[Any] = []
     async with WorkerPool(work, workers=3, resource=connect) as pool:
         for item in range(9):
             await pool.submit(item)
@@ -219,10 +230,12 @@ async def test_an_error_that_is_no_exception_leaves_the_pool_bare():
 def failing(*, opens=(), closes=(), error=OSError):
     """A resource that fails to open, or to close, at the given numbers."""
 
+    calls: Any = SimpleNamespace(calls=0)
+
     @asynccontextmanager
     async def connect():
-        number = connect.calls
-        connect.calls += 1
+        number = calls.calls
+        calls.calls += 1
         await yield_now()
         if number in opens:
             raise error(f"open {number}")
@@ -230,9 +243,7 @@ def failing(*, opens=(), closes=(), error=OSError):
         if number in closes:
             raise error(f"close {number}")
 
-    connect.calls = 0
-    factory = connect
-    return factory, connect
+    return connect, calls
 
 
 async def test_a_worker_that_cannot_open_leaves_the_items_to_the_others():
@@ -288,6 +299,30 @@ async def test_if_nobody_can_open_each_item_fails_with_that_error():
         "aiopatterns.pool.worker_failed",
         "aiopatterns.pool.item_failed",
     }
+
+
+async def test_a_worker_that_cannot_open_and_has_nothing_to_do_any_more():
+    @asynccontextmanager
+    async def connect():
+        opening.set()
+        await release.wait()
+        raise OSError
+        yield
+
+    async def work(item, resource):
+        """Never runs."""
+
+    opening, release = asyncio.Event(), asyncio.Event()
+    with capture_events() as events:
+        async with WorkerPool(work, resource=connect) as pool:
+            handle = await pool.submit(1)
+            await opening.wait()
+            handle.cancel()
+            release.set()
+            while not events:
+                await yield_now()
+    assert [event.stage for event in events] == ["open"]
+    assert conserved(pool).cancelled == 1
 
 
 def test_a_resource_that_comes_back_serves_the_retries():
