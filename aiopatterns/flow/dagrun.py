@@ -118,7 +118,7 @@ class DagRun:
         self._stopped = False
         self._failure: Exception | None = None
         self._began = monotonic()
-        self.elapsed = 0.0
+        self.elapsed: float = 0.0
         shape = plan.shape
         for name in shape.order:
             task = shape.tasks[name]
@@ -243,6 +243,8 @@ class DagRun:
             for node in self._nodes.values():
                 if node.state in UNSETTLED:
                     node.state = TaskState.CANCELLED
+                    if node.attempts:  # it waited for a retry, or for a slot to make it in
+                        node.give_up(node.attempts + 1)
         if self._failure is not None:
             raise self._failure
 
@@ -409,9 +411,8 @@ class DagRun:
         """Start nothing any more, and cancel what runs."""
         self._stopped = True
         timers, self._timers = self._timers, {}
-        for node, cancel in timers.items():
+        for cancel in timers.values():
             cancel()
-            node.give_up(node.attempts + 1)
         assert self._group is not None, "nothing runs before the group does"
         self._group.cancel_scope.cancel()
 

@@ -316,6 +316,28 @@ def test_a_cancelled_run_leaves_the_budget_at_rest():
     cancel_everywhere(factory, seed=3)
 
 
+def test_a_retry_that_waits_for_a_slot_when_the_run_ends_leaves_the_budget_at_rest():
+    async def scenario():
+        budget, retry = budgeted()
+        dag = Dag("d", limit=1)
+
+        @dag.task(retry=retry, priority=1)
+        async def flaky():
+            raise OSError
+
+        @dag.task
+        async def bad():
+            await sleep(5)
+            raise LookupError
+
+        with pytest.raises(LookupError) as caught:
+            await dag.run()
+        assert run_of(caught.value).states == {"flaky": CANCELLED, "bad": FAILED}
+        assert at_rest(budget)
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("verb", ["get", "set"])
 @pytest.mark.parametrize(
     ("error", "seen"), [(OSError, OSError), (asyncio.CancelledError, JobCancelledError)]
