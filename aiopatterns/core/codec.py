@@ -104,7 +104,7 @@ class MsgspecCodec:
         encode: Callable[[object], bytes],
         decoder: Callable[[Any], Callable[[bytes], Any]],
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._encode = encode
 
         def make(kind: Any) -> Callable[[bytes], Any]:

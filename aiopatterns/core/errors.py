@@ -362,7 +362,7 @@ class RemoteError(AioPatternsError):
         self.type = type
         self.code = code
         self.retryable = retryable
-        self.details = dict(details or {})
+        self.details: dict[str, object] = dict(details or {})
 
 
 class ConflictError(AioPatternsError):
@@ -401,7 +401,7 @@ class SagaError(AioPatternsError):
 
     def __init__(self, message: str = "", *, outcomes: Sequence[object] = ()) -> None:
         super().__init__(message or "the saga was compensated")
-        self.outcomes = tuple(outcomes)
+        self.outcomes: tuple[object, ...] = tuple(outcomes)
 
 
 class TwoPhaseError(AioPatternsError):
@@ -447,4 +447,4 @@ class CycleError(DagError):
 
     def __init__(self, *, path: Sequence[str]) -> None:
         super().__init__(f"these tasks wait for each other: {' -> '.join(path)}")
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)

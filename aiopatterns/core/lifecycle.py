@@ -63,7 +63,7 @@ class Owner(ABC):
     __slots__ = ("__weakref__", "_group", "_state", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = text("name", name)
+        self.name: str = text("name", name)
         self._group: TaskGroup | None = None
         self._state = OwnerState.CREATED
 

@@ -76,7 +76,7 @@ class Batching(Node):
     __slots__ = ("_began", "_down", "_due", "_ended", "_items", "_news", "_room", "_spec", "_timer")
 
     def __init__(self, batch: Batch, down: Node) -> None:
-        self.tally = Tally(batch.name)
+        self.tally: Tally = Tally(batch.name)
         self._spec = batch
         self._down = down
         self._items: list[Any] = []

@@ -68,7 +68,7 @@ class Broadcast(Node):
     __slots__ = ("_branches",)
 
     def __init__(self, name: str, branches: Sequence[Node]) -> None:
-        self.tally = Tally(name)
+        self.tally: Tally = Tally(name)
         self._branches = tuple(branches)
 
     async def push(self, item: Any) -> None:
@@ -99,7 +99,7 @@ class Relay(Node):
     __slots__ = ("_capacity", "_down", "_items", "_news", "_producers", "_room")
 
     def __init__(self, down: Node, *, capacity: int, producers: int = 1) -> None:
-        self.tally = down.tally
+        self.tally: Tally = down.tally
         self._down = down
         self._capacity = capacity
         self._producers = producers

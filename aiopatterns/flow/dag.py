@@ -91,7 +91,7 @@ class Dag:
     def __init__(
         self, name: str, *, limit: int = 8, resources: Mapping[str, int] | None = None
     ) -> None:
-        self.name = text("name", name)
+        self.name: str = text("name", name)
         self._limit = count("limit", limit)
         self._resources = amounts(resources)
         self._tasks: dict[str, AnyTask[Any]] = {}

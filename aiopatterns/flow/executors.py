@@ -115,7 +115,7 @@ class Executor(Owner):
 
     def __init__(self, capacity: int, name: str) -> None:
         super().__init__(text("name", name))
-        self.capacity = capacity
+        self.capacity: int = capacity
         self._free = capacity
         self._done = self._failed = 0
         self._line = Waiters()

@@ -31,7 +31,7 @@ from aiopatterns.flow.tally import Tally, is_timed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from aiopatterns.flow.stage import Stage
+    from aiopatterns.flow.stage import Stage, UserFn
 
 __all__ = ["Flat", "Fused", "Step"]
 
@@ -52,11 +52,13 @@ class Step(Tally):
 
     __slots__ = ("_stage", "filters", "fn")
 
+    failed: int
+
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage.name)
         self._stage = stage
-        self.fn = stage.fn
-        self.filters = stage.verb == "filter"
+        self.fn: UserFn = stage.fn
+        self.filters: bool = stage.verb == "filter"
 
     async def fail(self, item: object, error: BaseException) -> None:
         """Count a failure and do what ``on_error`` says; call it inside ``except`` only."""
@@ -81,7 +83,7 @@ class Fused(Node):
     __slots__ = ("_down", "_steps")
 
     def __init__(self, steps: Sequence[Step], down: Node) -> None:
-        self.tally = steps[0]
+        self.tally: Tally = steps[0]
         self._steps = tuple(steps)
         self._down = down
 
@@ -128,7 +130,8 @@ class Flat(Node):
     __slots__ = ("_down", "_step")
 
     def __init__(self, step: Step, down: Node) -> None:
-        self.tally = self._step = step
+        self.tally: Tally = step
+        self._step = step
         self._down = down
 
     async def push(self, item: Any) -> None:

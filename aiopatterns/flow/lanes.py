@@ -126,7 +126,7 @@ class Lanes(Node):
     )
 
     def __init__(self, stage: Stage, down: Node, *, capacity: int) -> None:
-        self.tally = Tally(stage.name)
+        self.tally: Tally = Tally(stage.name)
         self._stage = stage
         self._down = down
         self._fn, self._key, self._retry = stage.fn, stage.key, stage.retry

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiopatterns.flow.ready import Rank
-    from aiopatterns.flow.task import AnyTask
+    from aiopatterns.flow.task import AnyTask, Results
 
 __all__ = ["Mode", "Plan", "Shape"]
 
@@ -36,12 +36,14 @@ class Shape:
     __slots__ = ("graph", "order", "ranks", "results", "tasks")
 
     def __init__(self, tasks: Mapping[str, AnyTask[Any]]) -> None:
-        self.tasks = dict(tasks)
-        self.results = {name: results(task, tasks) for name, task in tasks.items()}
-        self.graph = Graph(
+        self.tasks: dict[str, AnyTask[Any]] = dict(tasks)
+        self.results: dict[str, dict[str, Results]] = {
+            name: results(task, tasks) for name, task in tasks.items()
+        }
+        self.graph: Graph = Graph(
             {name: edges(task, self.results[name], tasks) for name, task in tasks.items()}
         )
-        self.order = tuple(self.graph.order())
+        self.order: tuple[str, ...] = tuple(self.graph.order())
         heights = self.graph.heights()
         self.ranks: dict[str, Rank] = {
             name: (-task.priority, -heights[name], number)

@@ -71,7 +71,7 @@ class WorkerProcess:
     )
 
     def __init__(self, ended: Callable[[WorkerProcess], object]) -> None:
-        self.ending = "did not start"
+        self.ending: str = "did not start"
         self._ended = ended
         self._transport: Transport | None = None
         self._process: BaseProcess | None = None

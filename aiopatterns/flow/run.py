@@ -321,7 +321,7 @@ class Outlet(Node):
     __slots__ = ("_results",)
 
     def __init__(self, results: Channel[Any]) -> None:
-        self.tally = Tally(_OUTPUT)
+        self.tally: Tally = Tally(_OUTPUT)
         self._results = results
 
     async def push(self, item: Any) -> None:

@@ -138,10 +138,13 @@ class Tally:
     __slots__ = ("_aborted", "_discarded", "done", "failed", "latency", "name", "queued", "started")
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.queued = self.started = self.done = self.failed = 0
+        self.name: str = name
+        self.queued: int = 0
+        self.started: int = 0
+        self.done: int = 0
+        self.failed: int = 0
         self._aborted = self._discarded = 0
-        self.latency = Histogram()
+        self.latency: Histogram = Histogram()
 
     def settle(self) -> None:
         """Count what still waits or runs as cancelled; nothing runs any more."""

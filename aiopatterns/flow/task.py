@@ -102,18 +102,20 @@ class Task(Generic[P, C_co, R_co]):
         resources: Mapping[str, int] | None = None,
     ) -> None:
         self._fn = function("fn", fn)
-        self.id = text("id", getattr(fn, "__name__", "") if id is None else id)
-        self.asynchronous = iscoroutinefunction(fn)
+        self.id: str = text("id", getattr(fn, "__name__", "") if id is None else id)
+        self.asynchronous: bool = iscoroutinefunction(fn)
         declared = _declared(fn)
-        self.parameters = _parameters(fn, declared)
-        self.args = _checked_args(self, {} if args is None else args, declared)
-        self.after = ids("after", after)
-        self.retry = None if retry is None else instance("retry", retry, Retry, "a Retry")
-        self.timeout = optional_positive("timeout", timeout)
+        self.parameters: dict[str, bool] = _parameters(fn, declared)
+        self.args: dict[str, object] = _checked_args(self, {} if args is None else args, declared)
+        self.after: tuple[str, ...] = ids("after", after)
+        self.retry: Retry | None = (
+            None if retry is None else instance("retry", retry, Retry, "a Retry")
+        )
+        self.timeout: float | None = optional_positive("timeout", timeout)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise TypeError(f"priority must be a whole number, not {priority!r}")
-        self.priority = priority
-        self.resources = amounts(resources)
+        self.priority: int = priority
+        self.resources: dict[str, int] = amounts(resources)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
         """Call the function, outside any run."""

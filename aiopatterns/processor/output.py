@@ -44,7 +44,7 @@ class Output:
     __slots__ = ("_reserved", "_target", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._target = Path(os.path.realpath(self.path))
         self._reserved: Path | None = None
 

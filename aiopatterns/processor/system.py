@@ -108,12 +108,12 @@ class DataProcessor:
         report: Output | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        self.corpus = validate.instance("corpus", corpus, Corpus, "a Corpus")
+        self.corpus: Corpus = validate.instance("corpus", corpus, Corpus, "a Corpus")
         allowed = "an executor such as Processes(2)"
         self._executor = validate.instance("executor", executor, Executor, allowed)
         self._report = report
         self._chunk_bytes = validate.count("chunk_bytes", chunk_bytes)
-        self.progress = Progress(executor.capacity)
+        self.progress: Progress = Progress(executor.capacity)
 
     async def run(self) -> Analysis:
         """Run the four stages.

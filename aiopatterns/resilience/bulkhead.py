@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
     from types import TracebackType
 
-    from aiopatterns.core.waiters import Order
+    from aiopatterns.core.waiters import Line, Order
 
 __all__ = ["Bulkhead", "BulkheadRejected", "BulkheadSlot", "BulkheadStatistics"]
 
@@ -312,12 +312,12 @@ class _Permits:
     __slots__ = ("free", "limit", "line", "max_queue", "max_wait", "order")
 
     def __init__(self, limit: int, max_queue: int, max_wait: float, order: Order) -> None:
-        self.free = limit
-        self.limit = limit
-        self.max_queue = max_queue
-        self.max_wait = max_wait
+        self.free: int = limit
+        self.limit: int = limit
+        self.max_queue: int = max_queue
+        self.max_wait: float = max_wait
         self.order = order
-        self.line = waiting_line(order)
+        self.line: Line = waiting_line(order)
 
     def statistics(self) -> BulkheadStatistics:
         return BulkheadStatistics(max(self.free, 0), len(self.line), self.limit - self.free)

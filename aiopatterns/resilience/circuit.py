@@ -50,6 +50,8 @@ from aiopatterns.resilience.halfopen import Probes
 from aiopatterns.resilience.trip import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiopatterns.resilience.breaktime import OpenFor
     from aiopatterns.resilience.circuitevents import ForcedMode
     from aiopatterns.resilience.halfopen import HalfOpen
@@ -160,14 +162,17 @@ class Circuit:
         "succeed",
     )
 
+    admits: int
+    counts: int
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tally = Tally(settings.trip)
-        self.succeed = self._tally.window.succeed
-        self.slow_after = settings.trip.slow_after
+        self.succeed: Callable[[float, float], int] = self._tally.window.succeed
+        self.slow_after: float = settings.trip.slow_after
         self.forced: ForcedMode | None = None
-        self.generation = 0
-        self.in_flight = 0
+        self.generation: int = 0
+        self.in_flight: int = 0
         self._close()
 
     @property

@@ -96,8 +96,8 @@ class Ticket:
     __slots__ = ("cost", "parked", "taken_at")
 
     def __init__(self, cost: float) -> None:
-        self.cost = cost
-        self.parked = Waiters()
+        self.cost: float = cost
+        self.parked: Waiters = Waiters()
         self.taken_at: float | None = None
 
 

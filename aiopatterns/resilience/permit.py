@@ -48,7 +48,7 @@ class Permit:
         self._circuit = circuit
         self._generation = generation
         self._started = started
-        self.released = False
+        self.released: bool = False
 
     def record(self, outcome: Outcome, *, elapsed: float | None = None) -> None:
         """End the call, once.

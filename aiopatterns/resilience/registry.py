@@ -165,7 +165,7 @@ class PolicyHandle(Policy):
         self._name = name
         self._policy = policy
         #: That of the policy behind it, so that a stack can judge where it stands.
-        self.kind = policy.kind
+        self.kind: str = policy.kind
 
     def __repr__(self) -> str:
         return f"PolicyHandle({self._name!r}, {self._policy!r})"

@@ -212,7 +212,9 @@ class Tally:
 
     def __init__(self, trip: Trip) -> None:
         of = trip.window
-        self.window = TimeWindow(of.seconds) if isinstance(of, Seconds) else CountWindow(of.n)
+        self.window: TimeWindow | CountWindow = (
+            TimeWindow(of.seconds) if isinstance(of, Seconds) else CountWindow(of.n)
+        )
         self.adopt(trip)
 
     def adopt(self, trip: Trip) -> None:
