@@ -42,9 +42,11 @@ def test_one_source_moves_everything():
 
 def test_the_source_can_be_replaced_and_put_back():
     mine = ClockSource(lambda: 5.0, lambda: 6.0, random.Random(1))
+    imported_before, text = clock.monotonic, clock.monotonic.__doc__
     previous = clock.set_source(mine)
     try:
         assert (clock.monotonic(), clock.wall()) == (5.0, 6.0)
+        assert (imported_before(), imported_before.__doc__) == (5.0, text)
         assert clock.rng() is mine.random
     finally:
         assert clock.set_source(previous) is mine
