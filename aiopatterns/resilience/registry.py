@@ -19,6 +19,9 @@ policy          keeps its state if these are unchanged  free to change
 ==============  ======================================  =======================================
 CircuitBreaker  name and window                         thresholds, break, probes, judge
 rate limiters   kind, rate and burst                    key function, longest wait
+Bulkhead        order                                   limit, queue, longest wait
+AdaptiveLimit   kind of algorithm                       its settings, what is a drop
+Throttle        window                                  factor, cap, what is a failure
 others          as their ``adopt`` says; those without  everything
                 one have no state to keep
 ==============  ======================================  =======================================

@@ -461,6 +461,26 @@ def test_events():
     simulate(scenario)
 
 
+def test_a_drop_is_an_event_with_its_own_latency():
+    async def scenario():
+        limit = AdaptiveLimit(AIMD(initial=10))
+        await sleep(5)
+        with capture_events() as events, pytest.raises(TimeoutExceededError):
+            await limit.call(Timeout(2)(sleep), 9)
+        changed = wrong(events[-1])
+        assert (changed.before, changed.after, changed.dropped) == (10, 9, True)
+        assert changed.rtt == pytest.approx(2)
+
+    simulate(scenario)
+
+
+def test_defaults():
+    assert AIMD() == AIMD(initial=20, min_limit=1, max_limit=200, backoff_ratio=0.9, timeout=5.0)
+    assert Gradient() == Gradient(
+        initial=20, min_limit=1, max_limit=200, tolerance=1.5, smoothing_ratio=0.2, queue=4
+    )
+
+
 @pytest.mark.promise("resilience-bulkhead", "resilience-cancel-everywhere")
 def test_places_are_conserved_when_cancelled_anywhere():
     def factory():
