@@ -744,6 +744,20 @@ async def test_a_source_that_cancels_itself_has_failed(plain):
         await amap(square, numbers() if plain else async_numbers())
 
 
+async def test_what_is_no_exception_passes_through_the_map():
+    class Halt(BaseException):
+        pass
+
+    def source():
+        yield 1
+        raise Halt
+
+    with pytest.raises(Halt):
+        async with stream_map(square, source(), 1) as results:
+            async for _ in results:
+                pass
+
+
 async def test_a_worker_that_is_cancelled_alone_ends_the_map_with_an_error():
     """And not with a cancellation of the reader, nor as if there were no more items."""
 

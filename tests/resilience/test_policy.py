@@ -165,6 +165,7 @@ async def test_an_error_of_a_stream_passes_untouched():
 def test_a_policy_neither_multiplies_nor_bounds_unless_it_says_so():
     assert Counting().calls() == 1
     assert Counting().bound(7.0) == 7.0
+    assert not Counting().adopt(Counting())
 
 
 class Idle(Policy):

@@ -421,6 +421,7 @@ async def test_a_function_decorated_before_takes_from_what_was_adopted(make):
     async def call():
         return "done"
 
+    assert not new.adopt(TokenBucket(Rate(7)))
     assert new.adopt(old)
     assert takes(old, 5) == 2
     with pytest.raises(RateLimitedError):
