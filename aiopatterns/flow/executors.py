@@ -302,7 +302,6 @@ class Threads(Executor):
             if call.error is not None:
                 raise cancelled from call.error
             raise
-        ended.result()
         if call.error is not None:
             raise call.error
         return call.value
@@ -311,7 +310,8 @@ class Threads(Executor):
 class _ThreadCall:
     """One call that a thread claims, unless its caller has withdrawn it before.
 
-    The outcome is kept here, not in the future: a future refuses ``StopIteration``.
+    The outcome is kept here, not in the future: a future refuses ``StopIteration``, and reports
+    errors that nobody asks for, as of a caller that was cancelled.
     """
 
     __slots__ = ("_args", "_claim", "_fn", "error", "value")
@@ -321,7 +321,7 @@ class _ThreadCall:
         self._args = args
         self._claim = [None]  # list.pop is atomic between threads
         self.value: object = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def withdraw(self) -> bool:
         """Take the claim; False if the function runs already."""
@@ -337,7 +337,7 @@ class _ThreadCall:
             return
         try:
             self.value = self._fn(*self._args)
-        except Exception as error:
+        except BaseException as error:  # the caller's, in whose place this runs
             self.error = error
 
 
@@ -509,7 +509,7 @@ class Processes(Executor):
                     raise self._closed()
                 self._crashes += 1
             raise WorkerCrashedError(
-                f"{worker.death(child.named(fn))}; tried {self._attempts} times",
+                f"{worker.death(child.named(fn))}; attempts: {self._attempts}",
                 attempts=self._attempts,
             )
         finally:

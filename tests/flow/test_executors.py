@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import multiprocessing
 import operator
 import os
@@ -432,6 +433,32 @@ async def test_a_cancelled_caller_waits_for_its_thread():
         assert await pool.run(int) == 0
 
 
+@pytest.mark.real
+async def test_what_is_no_exception_reaches_the_caller_or_its_cancellation():
+    entered, release, reports = threading.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, report: reports.append(report))
+
+    def leave():
+        entered.set()
+        release.wait(10)
+        raise SystemExit(3)
+
+    async with Threads(1) as pool:
+        call = loop.create_task(pool.run(leave))
+        await wait_for(entered.is_set)
+        call.cancel()
+        release.set()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert isinstance(caught.value.__cause__, SystemExit)
+        with pytest.raises(SystemExit):
+            await pool.run(leave)
+    del call, caught
+    gc.collect()
+    assert not reports
+
+
 def test_a_withdrawn_call_does_nothing_in_its_thread():
     ran: list[int] = []
     call = executors._ThreadCall(ran.append, (1,))
@@ -523,7 +550,7 @@ async def test_a_crash_is_retried_in_a_fresh_process(tmp_path):
         assert await pool.run(die_unless, flag) == "alive"
         assert pool.statistics().crashes == 1
         with pytest.raises(
-            WorkerCrashedError, match=r"killed by signal 9.*tried 2 times"
+            WorkerCrashedError, match=r"killed by signal 9 under die; attempts: 2"
         ) as caught:
             await pool.run(die)
         assert caught.value.attempts == 2
