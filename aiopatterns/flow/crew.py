@@ -358,7 +358,11 @@ class Crew(Generic[T, Y]):
 
     async def _feed(self, source: AsyncIterator[T]) -> None:
         async for item in source:
-            self._ready.append(self._admit(item))
+            job = self._admit(item)
+            if self._stopped:  # in the very turn in which the item came
+                self._cancelled += 1
+                return
+            self._ready.append(job)
             self._rouse()
             await self._until_room()
             if self._stopped:

@@ -14,8 +14,9 @@ each call and ``min_per_second`` on top, so that a quiet service may retry too. 
 counts what runs now: extras may be at most ``max_ratio`` of all calls in flight, with
 ``min_concurrency`` always free.
 
-Guarantees: claims are synchronous, so the bound holds at every instant; a refused claim counts
-nothing. Not guaranteed: anything about other processes.
+Guarantees: claims are synchronous, so the bound holds whenever an extra begins; a refused claim
+counts nothing. Not guaranteed: anything about other processes; that ``Budget.ratio`` takes back
+extras while the calls around them end.
 
 Source: the retry budgets of Finagle and tower (tokens) and of Envoy and failsafe-go (ratio),
 with their defaults of 20 %.

@@ -758,6 +758,28 @@ async def test_what_is_no_exception_passes_through_the_map():
                 pass
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_an_item_that_comes_in_the_turn_of_the_end_is_given_up(ordered):
+    waits, go = asyncio.Event(), asyncio.Event()
+
+    async def source():
+        yield 0
+        waits.set()
+        await go.wait()
+        yield 1
+
+    async def call(number: int) -> int:
+        await waits.wait()
+        go.set()
+        raise ValueError(number)
+
+    results = stream_map(call, source(), 2, ordered=ordered)
+    with pytest.raises(ValueError, match="0"):
+        async with results:
+            await anext(results)
+    assert balanced(results) == MapStatistics(accepted=2, failed=1, cancelled=1)
+
+
 async def test_a_worker_that_is_cancelled_alone_ends_the_map_with_an_error():
     """And not with a cancellation of the reader, nor as if there were no more items."""
 

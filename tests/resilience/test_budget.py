@@ -14,7 +14,7 @@ steps = st.lists(st.sampled_from(["begin", "finish", "extra", "finish_extra"]), 
 
 
 @given(steps, st.floats(0, 1), st.integers(0, 4))
-def test_a_ratio_budget_holds_its_bound_at_every_instant(steps, ratio, least):
+def test_a_ratio_budget_holds_its_bound_whenever_an_extra_begins(steps, ratio, least):
     budget = Budget.ratio(ratio, min_concurrency=least)
     calls = extras = 0
     for step in steps:
