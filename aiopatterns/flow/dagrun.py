@@ -239,12 +239,7 @@ class DagRun:
             raise_bare(errors)
         finally:
             self._stop()
-            self.elapsed = monotonic() - self._began
-            for node in self._nodes.values():
-                if node.state in UNSETTLED:
-                    node.state = TaskState.CANCELLED
-                    if node.attempts:  # it waited for a retry, or for a slot to make it in
-                        node.give_up(node.attempts + 1)
+            self._conclude()
         if self._failure is not None:
             raise self._failure
 
@@ -415,6 +410,15 @@ class DagRun:
             cancel()
         assert self._group is not None, "nothing runs before the group does"
         self._group.cancel_scope.cancel()
+
+    def _conclude(self) -> None:
+        """Settle the accounts: nothing runs any more."""
+        self.elapsed = monotonic() - self._began
+        for node in self._nodes.values():
+            if node.state in UNSETTLED:
+                node.state = TaskState.CANCELLED
+                if node.attempts:  # it waited for a retry, or for a slot to make it in
+                    node.give_up(node.attempts + 1)
 
     # What comes in.
 
