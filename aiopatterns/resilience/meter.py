@@ -44,7 +44,8 @@ _INSTANT: Final = 1e-9
 # Timers of a loop are late, by a millisecond or more. While tasks wait, so much of what a full
 # level would lose meanwhile is kept for them, or a small burst could not reach a high rate.
 _LATE: Final = 0.005
-# A window is remembered in about this many slices, so that memory does not grow with the rate.
+# A window is remembered call by call up to here, then in slices of this share of its length: in
+# twice as many at most, so that memory does not grow with the rate.
 _SLICES: Final = 1024
 
 

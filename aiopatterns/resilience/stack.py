@@ -12,7 +12,8 @@ stack looks at itself when it is built: see :attr:`Stack.lints`.
 
 A stack is a policy and so is compiled, when it decorates a function, into closures that call
 each other. Nested stacks are flattened, and a timeout that can never fire because one around it
-is as short takes no part, so two neighbours share one scope.
+is as short takes no part, so two neighbours share one scope. One inside a single flight stays: it
+bounds the flight, which may outlast the caller who began it.
 """
 
 from __future__ import annotations
