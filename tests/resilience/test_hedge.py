@@ -878,6 +878,20 @@ def test_old_latencies_are_forgotten():
     simulate(scenario)
 
 
+def test_the_older_half_still_counts():
+    async def scenario():
+        hedge = Hedge()
+        for _ in range(500):
+            await hedge.call(sleep, 5)
+        for _ in range(20):
+            await hedge.call(sleep, 0.1)
+        attempts = Attempts((99, "a"), (1, "b"))
+        assert await hedge.call(attempts) == "b"
+        assert attempts.began[1] == pytest.approx(5, rel=0.02)
+
+    simulate(scenario)
+
+
 def test_a_failure_and_a_cancellation_are_no_latency():
     async def scenario():
         hedge = Hedge(on=OSError)
