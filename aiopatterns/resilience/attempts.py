@@ -72,9 +72,18 @@ class Attempts:
         elif last.delay is None:
             raise StopAsyncIteration
         else:
-            await self._retry.pause(last.number, last.delay)
+            delay, last.delay = last.delay, None
+            await self._retry.pause(last.number, delay)
             self._last = Attempt(self._retry, last.number + 1, self._started)
         return self._last
+
+    def __del__(self) -> None:
+        """Tell the budget, if the loop was left outside a block, where no block's end tells it."""
+        last = self._last
+        if last is not None and not last.entered:
+            self._retry.finish(last.number)
+        elif last is not None and last.delay is not None:
+            self._retry.finish(last.number + 1)
 
 
 @final

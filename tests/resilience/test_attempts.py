@@ -65,6 +65,21 @@ async def test_an_attempt_that_is_not_entered_is_an_error():
             assert attempt.number == 1
 
 
+@pytest.mark.parametrize("leave", ["before the first", "after the first", "before the second"])
+async def test_a_loop_that_is_left_outside_a_block_leaves_the_budget_balanced(leave):
+    budget = Budget.ratio(1.0)
+    patient = Retry(on=OSError, attempts=3, backoff=Constant(0), budget=budget)
+    async for attempt in patient.attempts():
+        if leave == "before the first" or (leave == "before the second" and attempt.number == 2):
+            break
+        async with attempt:
+            raise OSError
+        if leave == "after the first":
+            break
+    del attempt
+    assert budget._calls == budget._extras == 0
+
+
 def test_total_time_is_shared_by_the_blocks():
     async def scenario():
         budget = Budget.ratio()
