@@ -37,6 +37,7 @@ __all__ = [
     "Alarms",
     "ClockSource",
     "Home",
+    "Parked",
     "Random",
     "call_later",
     "monotonic",
@@ -142,6 +143,10 @@ def call_later(delay: float, callback: Callable[[], object]) -> asyncio.TimerHan
     return asyncio.get_running_loop().call_later(max(number("delay", delay), 0.0), callback)
 
 
+Parked: TypeAlias = "asyncio.Future[None]"
+"""What a task that waits is parked on; ``set_result(None)`` wakes it."""
+
+
 @final
 class Home:
     """The loop that runs now, remembered: where futures come from, and whether one is there still.
@@ -156,7 +161,7 @@ class Home:
         loop = asyncio.get_running_loop()
         self._is_running = loop.is_running
         self._thread = get_ident()
-        self.future: Callable[[], asyncio.Future[None]] = loop.create_future
+        self.future: Callable[[], Parked] = loop.create_future
 
     @property
     def here(self) -> bool:

@@ -54,7 +54,7 @@ class HandleStatus(Enum):
 
 # Looking a member up on the class costs as much as a function call; the hot path does it often.
 _NOTHING = Variables()  # in place of the context variables of an item that has ended
-_QUEUED, _RUNNING = HandleStatus.QUEUED, HandleStatus.RUNNING
+_QUEUED, _RUNNING, _DONE = HandleStatus.QUEUED, HandleStatus.RUNNING, HandleStatus.DONE
 
 
 class Handle(ABC, Generic[R_co]):
@@ -210,12 +210,6 @@ class Ticket(Gate, Handle[R]):
             self.watcher = None
             watcher(self, elapsed, attempts)
 
-    def result(self) -> R:
-        """Return or raise what became of the item."""
-        if self.state is HandleStatus.DONE:
-            return cast("R", self.value)
-        raise self.error()
-
     def error(self) -> Exception:
         """Return why there is no result."""
         if self.state is HandleStatus.FAILED:
@@ -240,11 +234,13 @@ class Ticket(Gate, Handle[R]):
     def __await__(self) -> Generator[Any, None, R]:
         """Wait for the end of the item."""
         if self.state is _QUEUED or self.state is _RUNNING:
-            self.shift.check_loop()
+            # From another loop: asyncio itself raises RuntimeError about the future.
             yield from Gate.__await__(self)
+        if self.state is _DONE:
+            return cast("R", self.value)
         if self.state is HandleStatus.CANCELLED and current_effective_deadline() == -inf:
             yield  # what has cancelled the item has cancelled this task as well, and says so first
-        return self.result()
+        raise self.error()
 
     def __repr__(self) -> str:
         return f"<Handle {self.index} of {self.shift.plan.name!r} {self.state.value}>"

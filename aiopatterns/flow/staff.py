@@ -187,7 +187,9 @@ class Staff(Generic[R]):
         if self.paused:
             return
         if self.idle:
-            self.idle.pop().seat.open()
+            seat = self.idle.pop().seat
+            if not seat.done():  # else its worker is being cancelled, and calls another
+                seat.set_result(None)
         elif len(self.workers) < self.limit:
             self._hire()
         if self._scale is not None:

@@ -30,13 +30,14 @@ from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_cla
 
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import run_in
-from aiopatterns.core.waiters import Gate, cancel_requested
+from aiopatterns.core.waiters import cancel_requested
 from aiopatterns.flow.ledger import WorkerStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
+    from aiopatterns.core.clock import Parked
     from aiopatterns.flow.handle import Ticket
     from aiopatterns.flow.shift import Shift
     from aiopatterns.resilience.timeout import TimeoutScope
@@ -95,7 +96,7 @@ class Worker:
         self._busy = 0.0
         self._token = False  # of the rate limit, and no item has started with it yet
         self.number: int = number
-        self.seat: Gate = Gate(shift.home)  # where it waits for something to do
+        self.seat: Parked = shift.home.future()  # on which it waits for something to do
         self.opened: bool = False
         self.halted: bool = False  # the scope has fired, or there are too many workers
         self.retired: bool = False
@@ -202,31 +203,36 @@ class Worker:
                 return
             ticket = shift.take() if ready else None
             if ticket is None:
-                self._sit_down()
-                await self.seat
+                await self._sit_down()
                 continue
             try:
                 value = await run_in(ticket.variables, self._begin(ticket, resource))
             except Exception as error:
+                now = self._stop()
+                self.ticket = None
                 self._failed += 1
-                shift.failed(ticket, self, error, self._put_away())
+                shift.failed(ticket, self, error, now)
             except BaseException:
                 self._stop()
                 raise
             else:
-                shift.done(ticket, self, value, self._put_away())
+                now = self._stop()
+                self.ticket = None
+                shift.done(ticket, self, value, now)
             until_turn -= 1
             if not until_turn:
                 until_turn = _TURN
                 await yield_now()
 
-    def _sit_down(self) -> None:
-        """There is nothing to do."""
+    def _sit_down(self) -> Parked:
+        """There is nothing to do; returns what to wait for."""
         staff = self._shift.staff
         self._token = False
         if staff.scaled:
             self.idle_since = monotonic()
         staff.idle.append(self)
+        seat = self.seat = self._shift.home.future()
+        return seat
 
     async def _get_token(self) -> bool:
         """Get a token of the rate limit; False if there is no item for one.
@@ -272,11 +278,6 @@ class Worker:
         self._busy += seconds
         shift.ledger.seconds.record(seconds)
         return now
-
-    def _put_away(self) -> float:
-        """The same, and the item leaves these hands."""
-        self.ticket = None
-        return self._stop()
 
 
 async def _within(scope: TimeoutScope, work: Coroutine[Any, Any, R]) -> R:

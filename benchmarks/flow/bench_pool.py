@@ -195,7 +195,7 @@ async def aiometer() -> int:
     return MANY
 
 
-many.at_most(1.0, of="a task an item behind a Semaphore")
+many.at_most(0.25, of="aiometer.amap")
 
 # ----------------------------------------------------------------------------------- sleeping
 
@@ -238,7 +238,7 @@ async def sleeping_workers() -> int:
     return 1
 
 
-sleeping.at_most(1.5, of="100 workers over one iterator")
+sleeping.at_most(0.6, of="aiometer.amap")
 
 
 async def memory(items: int = 100_000) -> dict[str, float]:

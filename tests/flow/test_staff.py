@@ -103,7 +103,7 @@ def test_never_more_than_the_limit_start(limits, seed):
             allowed[:] = allowed[-2:]
 
         async with WorkerPool(work, workers=3, queue=1000) as pool:
-            for item in range(60):
+            for item in range(30):
                 await pool.submit(item)
             for limit in limits:
                 await sleep(0.3)
@@ -157,14 +157,14 @@ def test_two_hundred_schedules_of_an_autoscaled_pool():
 
         scale = Autoscale(1, 5, target_wait=0.05, idle=0.2)
         async with WorkerPool(work, workers=scale, queue=50) as pool:
-            for item in range(40):
+            for item in range(20):
                 await pool.submit(item, priority=item % 2)
                 if item % 10 == 0:
                     await sleep(0.5)
             await pool.drain()
             await sleep(2)
             s = pool.statistics()
-            assert (s.limit, s.workers, s.done) == (1, 1, 40)
+            assert (s.limit, s.workers, s.done) == (1, 1, 20)
 
     explore(run, range(200))
 
