@@ -31,11 +31,13 @@ __all__ = [
     "function",
     "in_range",
     "instance",
+    "is_async",
     "non_negative",
     "number",
     "optional_count",
     "optional_function",
     "optional_positive",
+    "plain_function",
     "positive",
     "text",
 ]
@@ -161,6 +163,19 @@ def _is_plain(fn: FunctionType) -> bool:
         or fn.__name__ == "<lambda>"
         or hasattr(fn, "__wrapped__")
     )
+
+
+def is_async(fn: object) -> bool:
+    """Whether ``fn`` is an async function, or an object that is called like one."""
+    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
+
+
+def plain_function(name: str, value: T) -> T:
+    """Return ``value`` if it can be called, unless it is an async function."""
+    if is_async(function(name, value)):
+        msg = f"{name} must be a plain function, not the async function {value!r}"
+        raise TypeError(msg)
+    return value
 
 
 def optional_function(name: str, value: T) -> T:

@@ -42,16 +42,25 @@ from __future__ import annotations
 import asyncio
 import atexit
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast, final, overload
 
 from anyio import CancelScope, move_on_after
 
 from aiopatterns.core.errors import ClosedError, WorkerCrashedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
-from aiopatterns.core.validate import choice, count, function, optional_count, text
+from aiopatterns.core.validate import (
+    choice,
+    count,
+    function,
+    is_async,
+    optional_count,
+    plain_function,
+    text,
+)
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow import child
 from aiopatterns.flow.child import HEADER
@@ -172,10 +181,10 @@ class Executor(Owner):
 
     def _check(self, fn: Callable[..., object]) -> None:
         """Refuse what cannot run here."""
-        if iscoroutinefunction(function("fn", fn)):
+        if is_async(function("fn", fn)):
             raise TypeError(
                 f"{type(self).__name__} runs synchronous functions; "
-                f"{fn.__qualname__} is asynchronous and runs on this loop only: use Inline()"
+                f"{child.named(fn)} is asynchronous and runs on this loop only: use Inline()"
             )
 
     def _running(self) -> TaskGroup:
@@ -408,7 +417,9 @@ class Processes(Executor):
     ) -> None:
         super().__init__(processors() if workers is None else count("workers", workers), name)
         self._attempts = count("attempts", attempts)
-        self._initializer = None if initializer is None else function("initializer", initializer)
+        self._initializer = (
+            None if initializer is None else plain_function("initializer", initializer)
+        )
         self._preload = _modules(preload)
         self._method = None if method is None else choice("method", method, start_methods())
         self._max_calls = optional_count("max_calls", max_calls)
@@ -581,6 +592,6 @@ async def _connect(worker: WorkerProcess) -> socket.socket:
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"preload must be a sequence of module names, not {names!r}")
     return tuple(text("preload", each) for each in names)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast, final, overload
 
 from anyio import create_task_group, current_time
@@ -38,7 +38,7 @@ from anyio import create_task_group, current_time
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import QuorumError
 from aiopatterns.core.lifecycle import raise_bare
-from aiopatterns.core.validate import count, function, optional_positive
+from aiopatterns.core.validate import count, optional_positive, plain_function
 from aiopatterns.flow.calls import own_cancellation, own_error
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ async def scatter_gather(
     if need is not None and count("need", need) > len(keyed):
         raise ValueError(f"need must be at most the number of calls ({len(keyed)}), not {need!r}")
     optional_positive("timeout", timeout)
-    if merge is not None and iscoroutinefunction(function("merge", merge)):
-        raise TypeError(f"merge must be a synchronous function, not {merge!r}")
+    if merge is not None:
+        plain_function("merge", merge)
     began = monotonic()
     scatter = _Scatter(keyed, need)
     await scatter.run(timeout)

@@ -29,7 +29,6 @@ work (5 ms inline, where a chunk occupies the loop), see :mod:`aiopatterns.flow.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from inspect import iscoroutinefunction
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
@@ -38,7 +37,7 @@ from anyio import create_task_group
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.lifecycle import OwnerState, raise_bare
 from aiopatterns.core.notes import note
-from aiopatterns.core.validate import function, instance, optional_count
+from aiopatterns.core.validate import function, instance, is_async, optional_count, plain_function
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import own_cancellation, own_error
 from aiopatterns.flow.chunks import Feed, Sizes
@@ -137,7 +136,7 @@ async def map_reduce(
             then a dict of one total for each key.
         executor: Where the mapper runs: ``Inline()`` (None means that), ``Threads(n)``,
             ``Processes(n)`` or another :class:`Executor`. One that is open is used, one that is
-            not is opened for this call.
+            not is opened for this call; calls at the same time share an open one.
 
     Returns:
         The total (``initial()`` for an empty source), or the dict of totals.
@@ -191,9 +190,9 @@ class _Job:
     ) -> None:
         self.mapper = function("mapper", mapper)
         self.reducer = function("reducer", reducer)
-        self.initial = _sync("initial", function("initial", initial))
-        self.combine = combine if combine is None else _sync("combine", combine)
-        self.group_by = group_by if group_by is None else _sync("group_by", group_by)
+        self.initial = plain_function("initial", initial)
+        self.combine = combine if combine is None else plain_function("combine", combine)
+        self.group_by = group_by if group_by is None else plain_function("group_by", group_by)
 
     def check(self, engine: Executor) -> None:
         """Refuse asynchronous functions where they cannot run."""
@@ -201,7 +200,7 @@ class _Job:
             return
         remote = {"mapper": self.mapper} | ({"reducer": self.reducer} if self.combine else {})
         for name, fn in remote.items():
-            if iscoroutinefunction(fn):
+            if is_async(fn):
                 raise TypeError(
                     f"{name} is asynchronous, which runs on this loop only: use "
                     f"executor=Inline(), or a synchronous {name} with {type(engine).__name__}"
@@ -418,9 +417,3 @@ def fold_chunk(  # six plain values, because they travel to another process
         note(error, f"map_reduce: while mapping and reducing item {position}")
         raise
     return monotonic() - began, totals
-
-
-def _sync(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-    if iscoroutinefunction(function(name, fn)):
-        raise TypeError(f"{name} must be a synchronous function, not {fn!r}")
-    return fn

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import Parameter, signature
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -30,7 +30,7 @@ from typing import (
 )
 
 from aiopatterns.core.errors import DagError
-from aiopatterns.core.validate import count, function, instance, optional_positive, text
+from aiopatterns.core.validate import count, function, instance, is_async, optional_positive, text
 from aiopatterns.resilience.retry import Retry
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Task(Generic[P, C_co, R_co]):
     ) -> None:
         self._fn = function("fn", fn)
         self.id: str = text("id", getattr(fn, "__name__", "") if id is None else id)
-        self.asynchronous: bool = iscoroutinefunction(fn)
+        self.asynchronous: bool = is_async(fn)
         declared = _declared(fn)
         self.parameters: dict[str, bool] = _parameters(fn, declared)
         self.args: dict[str, object] = _checked_args(self, {} if args is None else args, declared)

@@ -66,6 +66,7 @@ ACCEPTED = [
     ("choice", ("a", ("a", "b")), {}),
     ("error_type", (OSError,), {}),
     ("function", (len,), {}),
+    ("plain_function", (len,), {}),
     ("optional_function", (None,), {}),
     ("optional_function", (len,), {}),
     ("instance", ("a", str, "a string"), {}),
@@ -124,6 +125,7 @@ REFUSED = [
         ),
     ),
     ("function", (5,), {}, TypeError, "x must be a function, not 5"),
+    ("plain_function", (5,), {}, TypeError, "x must be a function, not 5"),
     ("optional_function", (5,), {}, TypeError, "x must be a function, not 5"),
     ("instance", (5, str, "a string"), {}, TypeError, "x must be a string, not 5"),
     ("text", ("",), {}, ValueError, "x must be a non-empty string, not ''"),
@@ -131,8 +133,25 @@ REFUSED = [
 ]
 
 
+class CalledAsync:
+    async def __call__(self):
+        """Do nothing."""
+
+
+async def some_async():
+    """Do nothing."""
+
+
+@pytest.mark.parametrize("fn", [some_async, partial(some_async), CalledAsync()])
+def test_async_functions_and_what_is_called_like_one(fn):
+    assert validate.is_async(fn)
+    assert not validate.is_async(CalledAsync)
+    with pytest.raises(TypeError, match="x must be a plain function, not the async function"):
+        validate.plain_function("x", fn)
+
+
 def test_every_function_is_tried_both_ways():
-    names = set(validate.__all__)
+    names = set(validate.__all__) - {"is_async"}
     assert {case[0] for case in ACCEPTED} == names
     assert {case[0] for case in REFUSED} == names
 

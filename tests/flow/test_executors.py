@@ -107,7 +107,13 @@ async def double(x):
     return 2 * x
 
 
+class AsyncCallable:
+    async def __call__(self):
+        """Do nothing."""
+
+
 ASYNC_CALL: Any = (double, 1)
+CALLED_ASYNC: Any = AsyncCallable()
 
 
 # -- Inline
@@ -346,7 +352,17 @@ async def test_another_loop_is_refused():
         (lambda: Processes(-1), ValueError, "workers must be a whole number"),
         (lambda: Processes(1, attempts=0), ValueError, "attempts must be"),
         (lambda: Processes(1, initializer=WRONG), TypeError, "initializer must be a function"),
+        (
+            lambda: Processes(1, initializer=CALLED_ASYNC),
+            TypeError,
+            "initializer must be a plain function",
+        ),
         (lambda: Processes(1, preload="json"), TypeError, "preload must be a sequence"),
+        (
+            lambda: Processes(1, preload=WRONG),
+            TypeError,
+            "preload must be a sequence of module names, not 3",
+        ),
         (lambda: Processes(1, preload=[WRONG]), TypeError, "preload must be"),
         (lambda: Processes(1, method=str_to_any("fork")), ValueError, "method must be one of"),
         (lambda: Processes(1, max_calls=0), ValueError, "max_calls must be"),
@@ -367,6 +383,8 @@ async def test_bad_functions():
             await here.run(WRONG)
         with pytest.raises(TypeError, match="double is asynchronous"):
             await pool.run(*ASYNC_CALL)
+        with pytest.raises(TypeError, match=r"AsyncCallable object.* is asynchronous"):
+            await pool.run(CALLED_ASYNC)
     assert pool.statistics().failed == 0
 
 

@@ -153,7 +153,7 @@ async def test_a_call_that_cancels_itself_has_failed():
         ([answer(1)], {"timeout": 0}, ValueError, "timeout must be"),
         ([answer(1)], {"timeout": float("nan")}, ValueError, "timeout must be a finite"),
         ([answer(1)], {"merge": 3}, TypeError, "merge must be a function"),
-        ([answer(1)], {"merge": answer(1)}, TypeError, "merge must be a synchronous function"),
+        ([answer(1)], {"merge": answer(1)}, TypeError, "merge must be a plain function"),
     ],
 )
 async def test_bad_input(calls, options, error, text):
