@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NotAsyncError",
+    "as_failure",
     "blame",
     "blame_source",
     "called",
@@ -74,6 +75,15 @@ def own_error(what: str, cause: BaseException) -> JobCancelledError:
     error = JobCancelledError(f"{what} cancelled itself")
     error.__cause__ = cause
     return error
+
+
+def as_failure(error: BaseException, what: str) -> Exception:
+    """Return the failure of ``what`` that ``error`` is; what is none is raised again."""
+    if isinstance(error, Exception):
+        return error
+    if own_cancellation(error):
+        return own_error(what, error)
+    raise error
 
 
 def blame(error: Exception, index: int) -> Exception:

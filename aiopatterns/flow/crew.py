@@ -33,6 +33,7 @@ from aiopatterns.core.types import close
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import (
     NotAsyncError,
+    as_failure,
     blame,
     blame_source,
     called,
@@ -235,9 +236,7 @@ class Crew(Generic[T, Y]):
                 self._hire()
                 await self._serve(job)
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
-            self.lane.fail(own_error("a worker", error))
+            self.lane.fail(as_failure(error, "a worker"))
             self.stop()
         finally:
             self._left()
@@ -328,12 +327,8 @@ class Crew(Generic[T, Y]):
         try:
             for item in source:
                 return self._admit(item)
-        except Exception as error:
-            self._source_failed(error)
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
-            self._source_failed(own_error("the source", error))
+            self._source_failed(as_failure(error, "the source"))
         self._plain = None
         self._exhausted = True
         return None
@@ -342,12 +337,8 @@ class Crew(Generic[T, Y]):
         """Take the items of an async source; alone, and only as far ahead as is allowed."""
         try:
             await self._feed(source)
-        except Exception as error:
-            self._source_failed(error)
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
-            self._source_failed(own_error("the source", error))
+            self._source_failed(as_failure(error, "the source"))
         finally:
             self._exhausted = True
             try:

@@ -52,14 +52,7 @@ from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.notes import note
 from aiopatterns.core.validate import async_function, choice, count, instance, positive
-from aiopatterns.flow.calls import (
-    blame,
-    blame_source,
-    called,
-    own_cancellation,
-    own_error,
-    untouched,
-)
+from aiopatterns.flow.calls import as_failure, blame, blame_source, called, untouched
 from aiopatterns.flow.crew import GROWTH, Crew, MapStatistics, Plan
 from aiopatterns.flow.lane import TURN
 from aiopatterns.resilience.retry import Retry
@@ -352,13 +345,9 @@ class _Gathering(Generic[T, R]):
                     turns = TURN
                     await yield_now()
                 index = -1
-        except Exception as error:
-            self._failed(index, error)
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
             what = f"the call for item {index}" if index >= 0 else "the source"
-            self._failed(index, own_error(what, error))
+            self._failed(index, as_failure(error, what))
 
     async def _apart(self, item: T, variables: Context) -> R:
         """Make a call in a context of its own; the first of a worker brings in more workers."""

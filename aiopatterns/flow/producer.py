@@ -48,7 +48,7 @@ from aiopatterns.core.notes import note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_async_iterator, as_sink, close
 from aiopatterns.core.validate import async_function, choice, count
-from aiopatterns.flow.calls import NotAsyncError, called, own_cancellation, own_error, untouched
+from aiopatterns.flow.calls import NotAsyncError, as_failure, called, untouched
 from aiopatterns.flow.channel import Channel
 
 if TYPE_CHECKING:
@@ -231,12 +231,8 @@ class _Exchange(Generic[T]):
         try:
             async with place:
                 await self._drain(feed)
-        except Exception as error:
-            self._fail(error, f"raised by source {number}")
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
-            self._fail(own_error(f"source {number}", error), f"raised by source {number}")
+            self._fail(as_failure(error, f"source {number}"), f"raised by source {number}")
 
     async def _drain(self, feed: Feed[T]) -> None:
         if _is_source(feed):
@@ -257,9 +253,7 @@ class _Exchange(Generic[T]):
         try:
             await self._use_items()
         except BaseException as error:
-            if not own_cancellation(error):
-                raise
-            self._fail(own_error("a consumer", error), "while it waited for an item")
+            self._fail(as_failure(error, "a consumer"), "while it waited for an item")
 
     async def _use_items(self) -> None:
         async for item in self._channel:
@@ -267,12 +261,8 @@ class _Exchange(Generic[T]):
                 work = called(self._consumer, item, "consumer")
                 fresh = untouched(self._variables)
                 await (work if fresh else run_in(self._variables.copy(), work))
-            except Exception as error:
-                self._bad(error)
             except BaseException as error:
-                if not own_cancellation(error):
-                    raise
-                self._bad(own_error("the consumer", error))
+                self._bad(as_failure(error, "the consumer"))
             else:
                 self._consumed += 1
             if self._group.cancel_scope.cancel_called:  # and the call has swallowed that

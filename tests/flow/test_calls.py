@@ -12,6 +12,7 @@ from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.flow.calls import (
     NotAsyncError,
+    as_failure,
     blame,
     blame_source,
     called,
@@ -44,6 +45,19 @@ async def test_only_a_cancellation_nobody_asked_for_is_ones_own():
     error = own_error("the call", cause := asyncio.CancelledError())
     assert isinstance(error, JobCancelledError)
     assert error.__cause__ is cause
+
+
+async def test_as_failure_raises_what_is_none():
+    error = ValueError()
+    assert as_failure(error, "the call") is error
+    own = as_failure(asyncio.CancelledError(), "the call")
+    assert isinstance(own, JobCancelledError)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            as_failure(asyncio.CancelledError(), "the call")
+    with pytest.raises(KeyboardInterrupt):
+        as_failure(KeyboardInterrupt(), "the call")
 
 
 async def test_called_refuses_a_plain_function():
