@@ -276,12 +276,13 @@ class DagRun:
         node.state = TaskState.RUNNING
         try:
             value = await self._value(node, isolation)
+        except Exception as error:
+            self._failed(node, error)
         except BaseException as error:
-            failure = _failure(node, error)
-            if failure is None:
+            if not own_cancellation(error):
                 self._settle(node, TaskState.CANCELLED)
                 raise
-            self._failed(node, failure)
+            self._failed(node, own_error(f"task {node.task.id!r}", error))
         else:
             if value is not _AGAIN:
                 self._succeeded(node, value)
@@ -316,14 +317,13 @@ class DagRun:
         node.begin()
         try:
             value = await isolation.call(self._calls.call, node)
-        except BaseException as error:
-            failure = _failure(node, error)
-            if failure is None:
-                node.give_up(node.attempts)
-                raise
-            if self._retried(node, failure):
+        except Exception as error:
+            if self._retried(node, error):
                 return _AGAIN
-            raise failure  # noqa: B904 - the same error, or one that has its cause
+            raise
+        except BaseException:  # no policy is shown a cancellation
+            node.give_up(node.attempts)
+            raise
         return _AGAIN if self._retried(node, None, value) else value
 
     def _argument(self, source: Binding) -> object:
@@ -484,10 +484,3 @@ class DagRun:
             )
         if self._stopped or not self._left:
             raise DagError(f"the run of dag {self._plan.name!r} is over", run=self)
-
-
-def _failure(node: Node, error: BaseException) -> Exception | None:
-    """Return the failure that ``error`` is; None if it is not the task's, as a cancellation."""
-    if isinstance(error, Exception):
-        return error
-    return own_error(f"task {node.task.id!r}", error) if own_cancellation(error) else None

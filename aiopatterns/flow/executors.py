@@ -65,6 +65,7 @@ from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow import child
 from aiopatterns.flow.child import HEADER
 from aiopatterns.flow.process import WorkerProcess, processors, start_methods
+from aiopatterns.flow.threadcall import ThreadCall
 
 if TYPE_CHECKING:
     import socket
@@ -299,7 +300,7 @@ class Threads(Executor):
 
     async def _call(self, fn: Callable[..., object], args: tuple[object, ...]) -> object:
         loop = asyncio.get_running_loop()
-        call = _ThreadCall(fn, args)
+        call = ThreadCall(fn, args)
         ended = loop.run_in_executor(self._threads, copy_context().run, call)
         try:
             await asyncio.wait((ended,))
@@ -314,40 +315,6 @@ class Threads(Executor):
         if call.error is not None:
             raise call.error
         return call.value
-
-
-class _ThreadCall:
-    """One call that a thread claims, unless its caller has withdrawn it before.
-
-    The outcome is kept here, not in the future: a future refuses ``StopIteration``, and reports
-    errors that nobody asks for, as of a caller that was cancelled.
-    """
-
-    __slots__ = ("_args", "_claim", "_fn", "error", "value")
-
-    def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
-        self._fn = fn
-        self._args = args
-        self._claim = [None]  # list.pop is atomic between threads
-        self.value: object = None
-        self.error: BaseException | None = None
-
-    def withdraw(self) -> bool:
-        """Take the claim; False if the function runs already."""
-        try:
-            self._claim.pop()
-        except IndexError:
-            return False
-        return True
-
-    def __call__(self) -> None:
-        """Run in the thread."""
-        if not self.withdraw():
-            return
-        try:
-            self.value = self._fn(*self._args)
-        except BaseException as error:  # the caller's, in whose place this runs
-            self.error = error
 
 
 def _shut(threads: ThreadPoolExecutor | None) -> None:

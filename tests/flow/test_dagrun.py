@@ -359,6 +359,27 @@ async def test_a_store_that_fails_ends_the_task_and_runs_nothing_again(verb, err
     assert at_rest(budget)
 
 
+def test_no_retry_is_shown_a_task_that_cancels_itself():
+    async def scenario():
+        budget, shown = Budget.ratio(1.0), []
+        dag = Dag("d")
+
+        def judge(error):
+            shown.append(error)
+            return True
+
+        @dag.task(retry=Retry(on=judge, budget=budget))
+        async def quits():
+            raise asyncio.CancelledError
+
+        with pytest.raises(JobCancelledError, match="task 'quits' cancelled itself"):
+            await dag.run()
+        assert not shown
+        assert at_rest(budget)
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("thread", [False, True])
 async def test_what_is_no_exception_leaves_bare(thread):
     class Alarm(BaseException):

@@ -477,15 +477,6 @@ async def test_what_is_no_exception_reaches_the_caller_or_its_cancellation():
     assert not reports
 
 
-def test_a_withdrawn_call_does_nothing_in_its_thread():
-    ran: list[int] = []
-    call = executors._ThreadCall(ran.append, (1,))
-    assert call.withdraw()
-    assert not call.withdraw()
-    call()
-    assert not ran
-
-
 async def test_threads_that_cannot_start_settle_nothing(monkeypatch):
     import concurrent.futures
 
