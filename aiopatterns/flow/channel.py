@@ -48,7 +48,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import QueueFullError
-from aiopatterns.core.validate import choice, count, in_range, optional_function, optional_positive
+from aiopatterns.core.validate import choice, count, in_range, optional_positive, plain_function
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["AnyChannel", "Channel", "ChannelStatistics", "Overflow", "Producer"]
 
 T = TypeVar("T")
+Callback = TypeVar("Callback")
 
 Overflow: TypeAlias = "Literal['wait', 'drop_new', 'drop_old', 'fail']"
 
@@ -141,8 +142,8 @@ class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
         self._capacity = count("capacity", capacity, minimum=0)
         self._overflow = choice("overflow", overflow, ("wait", "drop_new", "drop_old", "fail"))
         self._high, self._low = _watermarks(capacity, high_water, low_water)
-        self._on_pressure = optional_function("on_pressure", on_pressure)
-        self._on_drop = optional_function("on_drop", on_drop)
+        self._on_pressure = _callback("on_pressure", on_pressure)
+        self._on_drop = _callback("on_drop", on_drop)
         if on_pressure is not None and not capacity:
             msg = "on_pressure needs a capacity of at least 1, not 0"
             raise ValueError(msg)
@@ -346,6 +347,9 @@ class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
         """Take ``item`` in and wake a receiver."""
         self._items.append(item)
         self._sends_left -= 1
+        if len(self._items) > self._peak:
+            self._peak = len(self._items)
+            self._aim()
         if self._parked_receivers:
             self._receivers.wake()
 
@@ -368,8 +372,6 @@ class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
                 self._aim()
                 self._on_pressure(True)
             else:
-                self._peak = max(self._peak, queued + 1)
-                self._aim()
                 return None
 
     def _drop(self, item: T) -> bool:
@@ -565,6 +567,11 @@ class Producer(Generic[T]):
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
+
+
+def _callback(name: str, fn: Callback | None) -> Callback | None:
+    """Return ``fn``, which nobody would await."""
+    return None if fn is None else plain_function(name, fn)
 
 
 def _watermarks(capacity: int, high_water: float, low_water: float) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 from math import isnan
 from typing import TYPE_CHECKING, TypeVar, final
 
-from aiopatterns.core.validate import optional_function
+from aiopatterns.core.validate import plain_function
 from aiopatterns.flow.channel import AnyChannel
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class PriorityChannel(AnyChannel[T]):
         on_pressure: Callable[[bool], object] | None = None,
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
-        self._heap = _Heap(optional_function("key", key) or _first_of_pair)
+        self._heap = _Heap(_first_of_pair if key is None else plain_function("key", key))
         super().__init__(
             self._heap,
             capacity,
@@ -124,7 +124,7 @@ class _Heap(list[tuple[float, int, T]]):
 
     def _rank(self, item: T) -> float:
         rank = -self._key(item)
-        if isnan(rank):
+        if isinstance(rank, float) and isnan(rank):
             msg = f"the priority of an item must be a number, not nan: {item!r}"
             raise ValueError(msg)
         return rank

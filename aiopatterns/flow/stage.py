@@ -25,7 +25,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
@@ -34,10 +33,13 @@ from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_sink
 from aiopatterns.core.validate import (
+    async_function,
     function,
     instance,
+    is_async,
     optional_count,
     optional_positive,
+    plain_function,
     text,
 )
 from aiopatterns.flow.calls import own_cancellation, own_error
@@ -100,13 +102,13 @@ class DeadLetter:
             items was full.
 
     Raises:
-        TypeError: ``sink`` is neither.
+        TypeError: ``sink`` is neither, or a plain function.
     """
 
     sink: Sink[DeadItem]
 
     def __post_init__(self) -> None:
-        as_sink("sink", self.sink)
+        async_function("sink", as_sink("sink", self.sink))
 
 
 OnError: TypeAlias = Literal["stop", "skip"] | DeadLetter
@@ -159,9 +161,8 @@ class Stage:
         function("predicate" if self.verb == "filter" else "fn", self.fn)
         text("name", self.name)
         optional_count("workers", self.workers)
-        if self.key is not None and _is_async(function("key", self.key)):
-            msg = f"key must be a plain function, not the async function {self.key!r}"
-            raise TypeError(msg)
+        if self.key is not None:
+            plain_function("key", self.key)
         instance("ordered", self.ordered, bool, "True or False")
         if self.retry is not None:
             instance("retry", self.retry, Retry, "a Retry or None")
@@ -280,13 +281,8 @@ def _known(on_error: object) -> None:
         raise ValueError(msg) if isinstance(on_error, str) else TypeError(msg)
 
 
-def _is_async(fn: UserFn) -> bool:
-    """Whether ``fn`` is an async function, or an object that is called like one."""
-    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
-
-
 def _fits(executor: Executor, fn: UserFn) -> None:
-    if _is_async(fn) and not isinstance(executor, Inline):
+    if is_async(fn) and not isinstance(executor, Inline):
         msg = (
             f"executor {executor.name!r} runs synchronous functions, and {name_of(fn)} is "
             "asynchronous; leave the executor out, or use Inline()"

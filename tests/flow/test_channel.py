@@ -437,6 +437,8 @@ def test_serves_one_loop_after_another():
         ({"low_water": 0.8}, ValueError, r"low_water must be below high_water \(0.8\), not 0.8"),
         ({"on_drop": 3}, TypeError, "on_drop must be a function"),
         ({"on_pressure": 3}, TypeError, "on_pressure must be a function"),
+        ({"on_drop": sleep}, TypeError, "on_drop must be a plain function"),
+        ({"on_pressure": sleep}, TypeError, "on_pressure must be a plain function"),
         ({"capacity": 0, "on_pressure": print}, ValueError, "on_pressure needs a capacity"),
     ],
 )

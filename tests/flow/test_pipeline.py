@@ -224,6 +224,10 @@ dead_letter: Any = DeadLetter
 empty: Any = Pipeline([])
 
 
+def put_aside(dead):
+    """Gives nothing to await."""
+
+
 class Doubler:
     async def __call__(self, x):
         return 2 * x
@@ -248,6 +252,7 @@ BAD = [
     (lambda: empty.map(double, on_error="ignore"), ValueError, "'stop', 'skip' or a DeadLetter"),
     (lambda: empty.map(double, on_error=None), TypeError, "on_error must be 'stop'"),
     (lambda: dead_letter(3), TypeError, "sink must be an async function"),
+    (lambda: dead_letter(put_aside), TypeError, "sink must be an async function"),
     (lambda: empty.map(double, executor=3), TypeError, "executor must be an Executor"),
     (lambda: empty.map(double, executor=Threads(1)), TypeError, "double is asynchr"),
     (lambda: empty.map(Doubler(), executor=Threads(1)), TypeError, "Doubler is asynchr"),

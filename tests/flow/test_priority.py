@@ -82,13 +82,22 @@ async def test_items_without_a_priority_are_refused_and_not_sent():
     with pytest.raises(ValueError, match="priority of an item must be a number, not nan"):
         await channel.send((float("nan"), 1))
     figures = channel.statistics()
-    assert (figures.sent, figures.queued) == (0, 0)
+    assert (figures.sent, figures.queued, figures.peak) == (0, 0, 0)
+
+
+async def test_any_whole_number_is_a_priority():
+    channel = PriorityChannel[tuple[float, str]](4)
+    for item in ((float("inf"), "b"), (-(10**400), "d"), (10**400, "a"), (0, "c")):
+        await channel.send(item)
+    assert [(await channel.receive())[1] for _ in range(4)] == ["b", "a", "c", "d"]
 
 
 @pytest.mark.promise("flow-bad-input")
 def test_bad_arguments():
     with pytest.raises(TypeError, match="key must be a function, not 3"):
         PriorityChannel(3, key=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="key must be a plain function"):
+        PriorityChannel(3, key=asyncio.sleep)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="capacity must be"):
         PriorityChannel(-1)
 
