@@ -188,6 +188,22 @@ def test_amap_gives_nothing_more_to_a_call_that_swallowed_its_cancellation():
     simulate(run)
 
 
+async def test_amap_gives_nothing_more_to_a_call_that_ends_in_the_turn_of_the_failure():
+    go, calls = asyncio.Event(), list[int]()
+
+    async def call(number: int) -> None:
+        calls.append(number)
+        if number == 1:
+            await yield_now()
+            go.set()
+            raise ValueError(number)
+        await go.wait()
+
+    with pytest.raises(ValueError, match="1"):
+        await amap(call, range(50), limit=2)
+    assert calls == [0, 1]
+
+
 async def test_a_call_that_cancels_itself_has_failed():
     async def call(number: int) -> None:
         raise asyncio.CancelledError
