@@ -61,6 +61,7 @@ class WorkerProcess:
         "_calls",
         "_ended",
         "_error",
+        "_left",
         "_over",
         "_process",
         "_ready",
@@ -75,7 +76,7 @@ class WorkerProcess:
         self._ended = ended
         self._transport: Transport | None = None
         self._process: BaseProcess | None = None
-        self._ready = self._over = False
+        self._ready = self._over = self._left = False
         self._error: Exception | None = None
         self._calls = 0
         self._turn = Waiters()
@@ -155,15 +156,19 @@ class WorkerProcess:
         if process is not None:
             process.join(_REAPED_WITHIN)
             self.ending = _ending(process.exitcode)
+            self._left = process.exitcode is not None and process.exitcode > 0
         self._ended(self)
 
     def death(self, fn: str) -> str:
         """Say how it died: under the call of ``fn``, or before it took calls at all."""
         if self._ready:
             return f"the worker process {self.ending} under {fn}"
+        died = f"the worker process for {fn} {self.ending} before it took calls"
+        if not self._left:
+            return died
         return (
-            f"the worker process for {fn} {self.ending} before it took calls: it imports the main "
-            "module, which must be a file that only starts something if __name__ == '__main__'"
+            f"{died}: it imports the main module, which must be a file that only starts something "
+            "if __name__ == '__main__'"
         )
 
     # What the connection tells.

@@ -177,7 +177,11 @@ def test_how_it_died_is_told():
     unborn = WorkerProcess(ended=lambda _: None)
     unborn.start(fake_process(exitcode=1))
     unborn.lost()
-    assert "for resize ended with exit code 1 before it took calls" in unborn.death("resize")
+    assert "for resize ended with exit code 1 before it took calls: " in unborn.death("resize")
+    killed = WorkerProcess(ended=lambda _: None)
+    killed.start(fake_process())
+    killed.lost()
+    assert killed.death("resize").endswith("was killed by signal 9 before it took calls")
 
 
 def test_exit_codes_are_told():
