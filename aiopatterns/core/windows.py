@@ -84,12 +84,15 @@ class Window(Protocol):
     """What both windows have in common.
 
     ``calls``, ``failures`` and ``slow`` are as of the last :meth:`record` or :meth:`totals`, so
-    that a breaker can decide right after recording without another look at the clock.
+    that a breaker can decide right after recording without another look at the clock. A call that
+    ends at ``opened <= at < until`` drops no call for its age.
     """
 
     calls: int
     failures: int
     slow: int
+    opened: float
+    until: float
 
     def record(
         self,
@@ -102,8 +105,8 @@ class Window(Protocol):
         """Count one call."""
         ...
 
-    def succeed(self, elapsed: float, at: float) -> int:
-        """Count one call that neither failed nor was slow; return 0 if that is true of all."""
+    def add(self, calls: int, elapsed: float) -> None:
+        """Count calls that were good, took ``elapsed`` each and ended before ``until``."""
         ...
 
     def totals(self) -> Totals:
@@ -131,7 +134,7 @@ class CountWindow:
         window.failures  # 1
     """
 
-    __slots__ = ("_next", "_ring", "_size", "calls", "failures", "slow")
+    __slots__ = ("_next", "_ring", "_size", "calls", "failures", "opened", "slow", "until")
 
     calls: int
     failures: int
@@ -141,6 +144,8 @@ class CountWindow:
 
     def __init__(self, size: int) -> None:
         self._size = count("size", size)
+        self.opened: float = -inf
+        self.until: float = inf
         self.clear()
 
     def record(
@@ -170,29 +175,17 @@ class CountWindow:
         here += 1
         self._next = here if here < self._size else 0
 
-    def succeed(self, elapsed: float, at: float) -> int:
-        """Count one call that neither failed nor was slow: :meth:`record` for a hot path.
+    def add(self, calls: int, elapsed: float) -> None:
+        """Count calls that neither failed nor were slow, of which a hot path kept the number.
 
         Args:
-            elapsed: How long it took, in seconds.
-            at: Taken for the sake of one call shape; this window knows no time.
+            calls: How many.
+            elapsed: How long each took, in seconds.
 
-        Returns:
-            A number above 0 if the window holds calls that failed or were slow, else 0.
+        Complexity: O(calls), and O(size) at most.
         """
-        del at
-        here = self._next
-        failed_before, slow_before, _ = self._ring[here]
-        self._ring[here] = (False, False, elapsed)
-        if failed_before:
-            self.failures -= 1
-        if slow_before:
-            self.slow -= 1
-        if self.calls < self._size:
-            self.calls += 1
-        here += 1
-        self._next = here if here < self._size else 0
-        return self.failures or self.slow
+        for _ in range(min(calls, self._size)):
+            self.record(elapsed)
 
     def totals(self) -> Totals:
         """Return what the window holds now."""
@@ -227,18 +220,20 @@ class TimeWindow:
     __slots__ = (
         "_closed",
         "_elapsed",
-        "_opened",
         "_seconds",
-        "_until",
         "_width",
         "calls",
         "failures",
+        "opened",
         "slow",
+        "until",
     )
 
     calls: int
     failures: int
     slow: int
+    opened: float
+    until: float
 
     def __init__(self, seconds: float, buckets: int = 10) -> None:
         self._seconds = positive("seconds", seconds)
@@ -264,7 +259,7 @@ class TimeWindow:
                 that of the last call.
         """
         now = monotonic() if at is None else at
-        if not self._opened <= now < self._until:  # _look, in place: this is a hot path
+        if not self.opened <= now < self.until:  # _look, in place: this is a hot path
             self._move(now)
         self.calls += 1
         self._elapsed += elapsed
@@ -273,21 +268,15 @@ class TimeWindow:
         if slow:
             self.slow += 1
 
-    def succeed(self, elapsed: float, at: float) -> int:
-        """Count one call that neither failed nor was slow: :meth:`record` for a hot path.
+    def add(self, calls: int, elapsed: float) -> None:
+        """Count calls that neither failed nor were slow, of which a hot path kept the number.
 
         Args:
-            elapsed: How long it took, in seconds.
-            at: When it ended, never before the last call.
-
-        Returns:
-            A number above 0 if the window holds calls that failed or were slow, else 0.
+            calls: How many; all ended at ``opened <= at < until``, as these are now.
+            elapsed: How long each took, in seconds.
         """
-        if not self._opened <= at < self._until:
-            self._move(at)
-        self.calls += 1
-        self._elapsed += elapsed
-        return self.failures or self.slow
+        self.calls += calls
+        self._elapsed += calls * elapsed
 
     def totals(self) -> Totals:
         """Return what the window holds now."""
@@ -299,7 +288,7 @@ class TimeWindow:
         """Return calls per second since the oldest that counts, and over one bucket at least."""
         now = monotonic()
         self._look(now)
-        oldest = self._closed[0].opened if self._closed else self._opened
+        oldest = self._closed[0].opened if self._closed else self.opened
         return self.calls / max(now - oldest, self._width)
 
     def clear(self) -> None:
@@ -307,29 +296,29 @@ class TimeWindow:
         self._closed.clear()
         self._elapsed = 0.0
         self.calls = self.failures = self.slow = 0
-        self._opened = inf  # no bucket is open: whatever the time is, the next look opens one
-        self._until = inf
+        self.opened = inf  # no bucket is open: whatever the time is, the next look opens one
+        self.until = inf
 
     def _look(self, now: float) -> None:
         """Bring the window up to ``now``."""
-        if not self._opened <= now < self._until:
+        if not self.opened <= now < self.until:
             self._move(now)
 
     def _move(self, now: float) -> None:
         """Drop what is too old; open a new bucket if none is open or the open one is full."""
-        if not self._opened <= now < self._opened + self._seconds:
+        if not self.opened <= now < self.opened + self._seconds:
             self.clear()
-            self._opened = now
+            self.opened = now
         while self._closed and now >= self._closed[0].opened + self._seconds:
             old = self._closed.popleft()
             self.calls -= old.calls
             self.failures -= old.failures
             self.slow -= old.slow
-        if now >= self._opened + self._width:
+        if now >= self.opened + self._width:
             self._close()
-            self._opened = now
+            self.opened = now
         ends = self._closed[0].opened + self._seconds if self._closed else inf
-        self._until = min(self._opened + self._width, ends)
+        self.until = min(self.opened + self._width, ends)
 
     def _close(self) -> None:
         """Keep the calls of the open bucket: the totals less those of the closed ones."""
@@ -337,7 +326,7 @@ class TimeWindow:
         failures = self.failures - sum(each.failures for each in self._closed)
         slow = self.slow - sum(each.slow for each in self._closed)
         if calls:
-            self._closed.append(_Bucket(self._opened, calls, failures, slow, self._elapsed))
+            self._closed.append(_Bucket(self.opened, calls, failures, slow, self._elapsed))
         self._elapsed = 0.0
 
 

@@ -233,26 +233,30 @@ class CircuitBreaker(Policy):
     def wrap(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """Return a function that calls ``fn`` if the circuit lets it, and records how it ended."""
         circuit, judge = self._circuit, self._judge
-        succeed = circuit.succeed
+        bare: Callable[..., Awaitable[T]] = fn  # most calls name no argument: no dict to merge
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            started = monotonic()
-            generation = circuit.admits
-            if generation:
-                circuit.in_flight += 1
+            started: float | None = None
+            if circuit.spare:
+                circuit.spare -= 1
+                generation = circuit.generation
             else:
-                generation = circuit.enter(started)
+                generation = circuit.enter(started := monotonic())
             try:
-                result = await fn(*args, **kwargs)
+                result = await (fn(*args, **kwargs) if kwargs else bare(*args))
             except BaseException as error:
                 conclude(circuit, generation, started, judge, error)
                 raise
-            now = monotonic()
-            elapsed = now - started
-            if judge is None and generation == circuit.counts and elapsed <= circuit.slow_after:
-                circuit.in_flight -= 1
-                if succeed(elapsed, now):
-                    circuit.reconsider(now)
+            if started is None and judge is None:
+                if generation == circuit.aging:
+                    if (now := monotonic()) < circuit.until and now >= circuit.since:
+                        circuit.good += 1
+                        return result
+                elif generation == circuit.ageless:
+                    circuit.good += 1
+                    return result
+            if judge is None:
+                circuit.succeed(generation, started)
             else:
                 conclude(circuit, generation, started, judge, result)
             return result

@@ -27,11 +27,13 @@ from aiopatterns.core.validate import positive
 from aiopatterns.resilience.backoff import Backoff
 from aiopatterns.resilience.retry import Hint
 
-__all__ = ["BREAK", "BreakInfo", "OpenFor", "break_length", "check_open_for"]
+__all__ = ["BREAK", "BreakInfo", "OpenFor", "break_length", "check_open_for", "told"]
 
 #: Seconds of a break if nothing else is said.
 BREAK: Final = 30.0
 _HINT: Final = Hint()
+# The text of an error that goes into the message of every refused call.
+_MAX_CAUSE: Final = 200
 
 
 @final
@@ -93,3 +95,15 @@ def _asked(open_for: OpenFor, info: BreakInfo) -> float:
     if callable(open_for):
         return positive("open_for(info)", open_for(info))
     return positive("open_for", open_for.delay(info.openings + 1, rng=rng()))
+
+
+def told(error: Exception) -> str:
+    """Return the text of the error that opened a circuit.
+
+    Only that is kept for the length of the break, not what the traceback holds on to.
+    """
+    try:
+        text = repr(error)
+    except Exception:
+        text = type(error).__name__
+    return text if len(text) <= _MAX_CAUSE else f"{text[:_MAX_CAUSE]}..."

@@ -27,6 +27,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn, final
@@ -35,7 +36,7 @@ from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import CircuitIsolatedError, CircuitOpenError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.windows import Totals
-from aiopatterns.resilience.breaktime import BreakInfo, break_length
+from aiopatterns.resilience.breaktime import BreakInfo, break_length, told
 from aiopatterns.resilience.circuitevents import (
     CircuitClosed,
     CircuitForced,
@@ -50,8 +51,6 @@ from aiopatterns.resilience.halfopen import Probes
 from aiopatterns.resilience.trip import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiopatterns.resilience.breaktime import OpenFor
     from aiopatterns.resilience.circuitevents import ForcedMode
     from aiopatterns.resilience.halfopen import HalfOpen
@@ -60,9 +59,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Circuit", "CircuitState", "CircuitStatistics", "Settings"]
 
-# The text of an error that goes into the message of every refused call.
-_MAX_CAUSE: Final = 200
 _NOTHING: Final = Totals(0, 0, 0, 0.0)
+# After so many calls the next one is measured, if no rule asks how long a call took.
+_STRIDE: Final = 63
 
 
 class CircuitState(Enum):
@@ -95,7 +94,11 @@ class CircuitStatistics:
         failure_ratio: Share of the calls that failed; None without calls, and while a closed
             circuit has too few of them to decide.
         slow_ratio: The same for slow calls.
-        mean_elapsed: Mean duration of the calls in seconds; None without calls.
+        mean_elapsed: Mean duration of the calls in seconds; None without calls. While a closed
+            circuit is busy it is an estimate: one good call in 64 is measured, or all with a
+            ``slow`` rule, and those counted in one go, between two bad calls, buckets or looks,
+            count with the mean of the measured. A call that failed unmeasured counts with the
+            duration of the last that failed measured.
     """
 
     state: CircuitState
@@ -132,47 +135,65 @@ class Circuit:
     Args:
         settings: The rules.
 
-    The hot path, in ``CircuitBreaker.wrap``, does two things by hand. If ``admits`` is not 0, that
-    is the generation which lets every call in: it takes that and counts up ``in_flight``; else it
-    calls :meth:`enter`. A success of the generation ``counts`` that took no longer than
-    ``slow_after`` goes right into the window: ``succeed``, and if that finds a reason,
-    :meth:`reconsider`; any other end goes through :meth:`settle` or :meth:`release`.
+    The hot path, in ``CircuitBreaker.wrap``, does two things by hand. It admits a call that is not
+    to be measured by counting down ``spare``, if that is above 0; any other through :meth:`enter`.
+    And a success that was not measured, and cannot open the circuit or drop another call for its
+    age, only counts up ``good``: one of the generation ``ageless``, or ``aging`` if it ends at
+    ``since <= now < until``. Other ends go through :meth:`succeed`, :meth:`settle` or
+    :meth:`release`.
     """
 
     __slots__ = (
+        "_booked",
         "_break",
         "_cause",
         "_ends",
         "_exceeded",
+        "_held",
+        "_measured",
         "_opened",
         "_openings",
         "_probes",
+        "_quick",
         "_rejected",
         "_settings",
+        "_slow_after",
+        "_spent",
         "_state",
+        "_stride",
         "_tally",
         "_totals",
         "_why",
         "admits",
-        "counts",
+        "ageless",
+        "aging",
+        "ended",
         "forced",
         "generation",
-        "in_flight",
-        "slow_after",
-        "succeed",
+        "good",
+        "since",
+        "spare",
+        "until",
     )
 
     admits: int
-    counts: int
+    aging: int
+    ageless: int
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tally = Tally(settings.trip)
-        self.succeed: Callable[[float, float], int] = self._tally.window.succeed
-        self.slow_after: float = settings.trip.slow_after
+        self._stride, self._slow_after = _stride(settings.trip), settings.trip.slow_after
+        # What a good and a failed call takes that is not measured.
+        self._spent, self._held = 0.0, [0.0, 0.0]
+        self.since: float = 0.0
+        self.until: float = 0.0
         self.forced: ForcedMode | None = None
         self.generation: int = 0
-        self.in_flight: int = 0
+        self._booked = self._measured = 0
+        self.spare: int = 0
+        self.ended: int = 0
+        self.good: int = 0
         self._close()
 
     @property
@@ -187,19 +208,25 @@ class Circuit:
         the next break or round on.
         """
         self._settings = settings
+        self._flush()
         self._tally.adopt(settings.trip)
-        self.slow_after = settings.trip.slow_after
+        self._stride, self._slow_after = _stride(settings.trip), settings.trip.slow_after
 
     # -- looking -------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and have not ended."""
+        return self._booked - self.spare - self.ended - self.good
 
     def state(self) -> CircuitState:
         """Return what the circuit would do with a call now."""
         now = monotonic()
         self._look(now)
         if self.forced == "isolated":
-            return CircuitState.OPEN
-        over = self._state is CircuitState.OPEN and not self._opened <= now < self._ends
-        return CircuitState.HALF_OPEN if over else self._state
+            return _OPEN
+        over = self._state is _OPEN and not self._opened <= now < self._ends
+        return _HALF_OPEN if over else self._state
 
     def retry_after(self) -> float | None:
         """Return the seconds until a call may be let through, 0 for now, None if unknown."""
@@ -233,16 +260,19 @@ class Circuit:
             CircuitOpenError: The circuit is open, or half-open with all its probes out.
             CircuitIsolatedError: It is isolated.
         """
+        if self.admits:
+            self._booked += 1
+            return self.admits
         if self._probes is not None:
             self._look(now)
-        begins = self._state is CircuitState.OPEN and not self._opened <= now < self._ends
+        begins = self._state is _OPEN and not self._opened <= now < self._ends
         if begins:
             self._half_open(now)
         if self._probes is not None and self._probes.free:
             self._probes.claim(now)
         elif not self.admits:
             self._refuse(now)
-        self.in_flight += 1
+        self._booked += 1
         generation = self.generation
         if begins and listening():
             emit(CircuitHalfOpened(self._settings.name))
@@ -250,19 +280,34 @@ class Circuit:
 
     # -- recording -----------------------------------------------------------------------------
 
-    def reconsider(self, now: float) -> None:
-        """Open if a threshold is reached, after a success that a caller has counted by hand."""
-        if self._tally.reached():
-            self._trip(now, None)
+    def succeed(self, generation: int, started: float | None) -> None:
+        """End an admission: the call has succeeded; without ``started`` it was not measured."""
+        now = monotonic()
+        if started is None or generation != self._quick or not self.since <= now < self.until:
+            self.settle(generation, "success", None if started is None else now - started)
+            return
+        elapsed = now - started
+        if elapsed > self._slow_after:
+            self.settle(generation, "success", elapsed)
+            return
+        self._spent += elapsed
+        self._measured += 1
+        self.good += 1
+        if self._stride:
+            self._spare(self._stride)
 
     def settle(
-        self, generation: int, outcome: Outcome, elapsed: float, error: Exception | None = None
+        self,
+        generation: int,
+        outcome: Outcome,
+        elapsed: float | None,
+        error: Exception | None = None,
     ) -> None:
-        """End an admission: the call took ``elapsed`` and had this outcome."""
+        """End an admission: the call had this outcome, and took ``elapsed`` if it was measured."""
         if outcome == "ignore":
             self.release(generation)
             return
-        self.in_flight -= 1
+        self.ended += 1
         failed = outcome == "failure"
         if generation != self.generation:
             if listening():
@@ -270,15 +315,11 @@ class Circuit:
         elif self._probes is not None:
             self._probed(elapsed, error, failed=failed)
         elif self.forced != "disabled":
-            now = monotonic()
-            if self._tally.record(elapsed, failed=failed, at=now):
-                self._trip(now, error)
-            else:
-                self._exceeded = False
+            self._count(elapsed, error, failed=failed)
 
     def release(self, generation: int) -> None:
         """End an admission: the call says nothing about the other side."""
-        self.in_flight -= 1
+        self.ended += 1
         if generation == self.generation and self._probes is not None:
             self._probes.give_back()
 
@@ -295,7 +336,7 @@ class Circuit:
         """Close, and forget what was counted; a forced mode stays."""
         was = self._state
         self._close()
-        if was is not CircuitState.CLOSED and listening():
+        if was is not _CLOSED and listening():
             emit(CircuitClosed(self._settings.name))
 
     def force(self, mode: ForcedMode | None) -> None:
@@ -306,14 +347,52 @@ class Circuit:
             if listening():
                 emit(CircuitForced(self._settings.name, mode))
 
+    # -- counting ------------------------------------------------------------------------------
+
+    def _count(self, elapsed: float | None, error: Exception | None, *, failed: bool) -> None:
+        """Count a call of a closed circuit; open if that reaches a threshold."""
+        now = monotonic()
+        self._flush()
+        if elapsed is None:
+            elapsed = self._held[failed]
+        else:
+            self._held[failed] = elapsed
+            self._spare(0 if failed else self._stride)
+        if self._tally.record(elapsed, failed=failed, at=now):
+            self._trip(now, error)
+            return
+        self._exceeded = False
+        if self.forced is None and self._tally.calm:
+            window = self._tally.window
+            self.since, self.until = window.opened, window.until
+            self._quick = quick = self.generation
+            self.aging, self.ageless = (quick, 0) if self.until < math.inf else (0, quick)
+
+    def _flush(self) -> None:
+        """Take the calls that were counted by hand into the window; look at the next one."""
+        self._quick = self.aging = self.ageless = 0
+        self._spare(0)
+        if self._measured:
+            self._held[False] = self._spent / self._measured
+            self._spent, self._measured = 0.0, 0
+        if self.good:
+            self._tally.window.add(self.good, self._held[False])
+            self.ended += self.good
+            self.good = 0
+
+    def _spare(self, calls: int) -> None:
+        """Let so many calls in without measuring them, then measure one."""
+        self._booked += calls - self.spare
+        self.spare = calls
+
     # -- transitions ---------------------------------------------------------------------------
 
     def _close(self) -> None:
         """Begin a closed, empty generation, as far as the forced mode lets it."""
-        self._state = CircuitState.CLOSED
+        self._flush()
+        self._state = _CLOSED
         self.generation += 1
         self.admits = 0 if self.forced == "isolated" else self.generation
-        self.counts = self.generation if self.forced is None else 0
         self._probes: Probes | None = None
         self._tally.window.clear()
         self._totals = _NOTHING
@@ -348,15 +427,15 @@ class Circuit:
             error=error,
         )
         length = break_length(self._settings.open_for, info) if seconds is None else seconds
-        self._state = CircuitState.OPEN
+        self._state = _OPEN
         self.generation += 1
-        self.admits = self.counts = 0
+        self.admits = 0
         self._probes = None
         self._totals = seen
         self._opened, self._break, self._ends = at, length, at + length
         self._openings += 1
         self._rejected = 0
-        self._cause = None if error is None else _told(error)
+        self._cause = None if error is None else told(error)
         after = "" if error is None else f" after {self._cause}"
         self._why = f"circuit {self._settings.name!r} is open{after}"
         if listening():
@@ -367,14 +446,15 @@ class Circuit:
     def _half_open(self, now: float) -> None:
         """Begin a round of probes; the caller claims the first, then tells."""
         rules, trip = self._settings.half_open, self._settings.trip
-        self._state = CircuitState.HALF_OPEN
+        self._state = _HALF_OPEN
         self.generation += 1
         self._probes = Probes(rules, trip, now=now, patience=self._break)
         self._why = f"circuit {self._settings.name!r} waits for its probes"
         self._rejected = 0
 
-    def _probed(self, elapsed: float, error: Exception | None, *, failed: bool) -> None:
+    def _probed(self, elapsed: float | None, error: Exception | None, *, failed: bool) -> None:
         assert self._probes is not None
+        assert elapsed is not None  # who calls enter() has the time
         verdict = self._probes.record(elapsed, failed=failed)
         if verdict == "open":
             self._open(monotonic(), None, error)
@@ -397,10 +477,11 @@ class Circuit:
 
     def _seen(self, state: CircuitState) -> tuple[Totals, bool]:
         """Return the counts of a state, and whether they are enough for a share to count."""
-        if state is CircuitState.CLOSED:
+        if state is _CLOSED:
+            self._flush()
             totals = self._tally.totals()
             return totals, self._tally.telling(totals)
-        if state is CircuitState.OPEN:
+        if state is _OPEN:
             return self._totals, True
         return (_NOTHING if self._probes is None else self._probes.totals()), True
 
@@ -430,10 +511,6 @@ class Circuit:
         raise CircuitOpenError(msg, name=name, retry_after=wait, cause=self._cause)
 
 
-def _told(error: Exception) -> str:
-    """Return the text of an error; only that is kept, not what its traceback holds on to."""
-    try:
-        text = repr(error)
-    except Exception:
-        text = type(error).__name__
-    return text if len(text) <= _MAX_CAUSE else f"{text[:_MAX_CAUSE]}..."
+def _stride(trip: Trip) -> int:
+    """Return after how many calls the next one is measured; 0 is each."""
+    return _STRIDE if trip.slow is None else 0

@@ -153,13 +153,14 @@ def admit(circuit: Circuit) -> Permit:
 
 
 def conclude(
-    circuit: Circuit, generation: int, started: float, judge: Judge | None, found: object
+    circuit: Circuit, generation: int, started: float | None, judge: Judge | None, found: object
 ) -> None:
     """End an admission by what the call gave: a result, or an error that is on its way out.
 
-    One whose judge raises is ignored, as is a cancellation, which no judge ever sees.
+    One whose judge raises is ignored, as is a cancellation, which no judge ever sees. Without
+    ``started`` the call was not measured.
     """
-    elapsed = monotonic() - started
+    elapsed = None if started is None else monotonic() - started
     error = found if isinstance(found, Exception) else None
     outcome: Outcome = "ignore"
     try:

@@ -205,7 +205,7 @@ class Tally:
     Args:
         trip: The rules.
 
-    ``window`` is public for the hot path, which counts a good call by hand: see ``Circuit``.
+    ``window`` is public for ``Circuit``, which counts good calls by hand.
     """
 
     __slots__ = ("_failures", "_least", "_ratio", "_slow_after", "_slow_ratio", "window")
@@ -239,6 +239,16 @@ class Tally:
             calls >= self._least
             and (window.failures / calls >= self._ratio or window.slow / calls >= self._slow_ratio)
         )
+
+    @property
+    def calm(self) -> bool:
+        """Whether no number of good calls can reach a threshold until ``window.until``.
+
+        If none is reached now. For a good call lowers the shares, and never raises a number: it
+        can only be the one with which there are enough calls for the shares to count.
+        """
+        window = self.window
+        return window.calls >= self._least or not (window.failures or window.slow)
 
     def totals(self) -> Totals:
         """Return what the window holds now."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import (
@@ -23,7 +26,7 @@ from aiopatterns.resilience.ratelimit import Rate, TokenBucket
 from aiopatterns.resilience.retry import Retry
 from aiopatterns.resilience.stack import Stack, StackWarning
 from aiopatterns.resilience.timeout import Timeout
-from aiopatterns.resilience.trip import Consecutive, Count, Slow, Trip
+from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
 
@@ -248,7 +251,7 @@ def test_under_any_schedule_permits_add_up():
                 running -= 1
 
         async def caller(first):
-            for number in range(first, first + 20):
+            for number in range(first, first + 8):
                 with anyio.move_on_after(0.25):
                     try:
                         await call(number)
@@ -257,12 +260,93 @@ def test_under_any_schedule_permits_add_up():
                 assert breaker.statistics().in_flight == running
 
         async with anyio.create_task_group() as group:
-            for first in range(8):
+            for first in range(5):
                 group.start_soon(caller, first)
         assert breaker.statistics().in_flight == running == 0
         assert most_probing <= 2
 
     explore(scenario, range(200))
+
+
+@given(
+    st.sampled_from([Seconds(1.0), Count(40), Consecutive(3)]),
+    st.sampled_from([None, Slow(0.5)]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["success", "success", "success", "failure"]),
+            st.sampled_from([1, 1, 3, 50, 150]),
+            st.sampled_from([0.0, 0.0, 0.001, 0.6]),
+            st.booleans(),
+        ),
+        max_size=20,
+    ),
+)
+def test_calls_count_as_they_do_one_by_one(window, slow, history):
+    async def scenario():
+        trip = Trip(window, slow=slow)
+        hot, exact = CircuitBreaker("it", trip=trip), CircuitBreaker("it", trip=trip)
+
+        @hot
+        async def call(outcome, seconds):
+            permit = exact.try_acquire()
+            await sleep(seconds)
+            permit.record(outcome)
+            if outcome == "failure":
+                raise OSError
+
+        for outcome, times, seconds, look in history:
+            for _ in range(times):
+                try:
+                    await call(outcome, seconds)
+                except OSError:
+                    assert outcome == "failure"
+                except CircuitOpenError:
+                    with pytest.raises(CircuitOpenError):
+                        exact.try_acquire()
+            if look:
+                assert hot.state is exact.state
+                found = replace(hot.statistics(), mean_elapsed=None)
+                assert found == replace(exact.statistics(), mean_elapsed=None)
+        assert hot.statistics().in_flight == 0
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("window", [Seconds(10.0), Count(40)])
+@pytest.mark.parametrize("slow", [None, Slow(2.0)])
+def test_the_mean_is_that_of_the_calls_that_are_measured(window, slow):
+    async def scenario():
+        breaker = CircuitBreaker("it", trip=Trip(window, slow=slow))
+        call = breaker(sleep)
+        for _ in range(200):
+            await call(0.03125)
+        seen = breaker.statistics()
+        assert (seen.mean_elapsed, seen.in_flight) == (0.03125, 0)
+        for _ in range(4000):
+            await call(0.0625)
+        assert breaker.statistics().mean_elapsed == pytest.approx(0.0625, rel=0.05)
+        await call(1.0)
+        await call(1.0)
+        assert (breaker.statistics().mean_elapsed or 0) > 0.07
+
+    simulate(scenario)
+
+
+def test_new_rules_hold_for_good_calls_too():
+    async def scenario():
+        breaker = CircuitBreaker("it", trip=Trip(Count(100)))
+        call = breaker(sleep)
+        for _ in range(100):
+            await call(1.0)
+        again = CircuitBreaker("it", trip=Trip(Count(100), slow=Slow(0.5, 0.02)))
+        assert again.adopt(breaker)
+        states = []
+        for _ in range(2):
+            await call(1.0)
+            states.append(breaker.state)
+        assert states == [CircuitState.CLOSED, CircuitState.OPEN]
+
+    simulate(scenario)
 
 
 @pytest.mark.promise("resilience-cancel-everywhere", "resilience-probes")
