@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 from anyio import create_task_group
 
 from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import text
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def raise_bare(
     others = [each for each in errors.exceptions if each is not cause]
     if cause is not None and len(others) < len(errors.exceptions):
         for other in others:
-            cause.add_note(f"a background task failed as well: {other!r}")
+            note(cause, f"a background task failed as well: {other!r}")
         return
     if len(others) == 1:
         _raise_as_it_is(others[0])

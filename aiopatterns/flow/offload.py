@@ -21,6 +21,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.core.clock import monotonic
+from aiopatterns.core.notes import note
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.flow.executors import Inline
 
@@ -106,6 +107,6 @@ def run_each(fn: UserFn, items: Sequence[Any]) -> list[tuple[bool, Any]]:
         try:
             answers.append((True, fn(item)))
         except Exception as error:
-            error.add_note(f"in an executor:\n{traceback.format_exc().rstrip()}")
+            note(error, f"in an executor:\n{traceback.format_exc().rstrip()}")
             answers.append((False, error))
     return answers

@@ -32,6 +32,7 @@ from anyio import CancelScope, get_cancelled_exc_class
 
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError, JobCancelledError
+from aiopatterns.core.notes import note
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.calls import blame
@@ -248,7 +249,7 @@ class OutcomeStream(Generic[Y_co]):
                 with CancelScope(shield=True):
                     await source.aclose()
             except Exception as error:
-                error.add_note("raised by the source of the items, when it was closed")
+                note(error, "raised by the source of the items, when it was closed")
                 self._closing = error
 
     def _end(self, ticket: Ticket[Any], elapsed: float, attempts: int) -> None:

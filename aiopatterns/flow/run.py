@@ -33,6 +33,7 @@ from anyio import EndOfStream, create_task_group
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner, OwnerState
+from aiopatterns.core.notes import note
 from aiopatterns.core.types import as_sink, close
 from aiopatterns.core.waiters import Waiters, cancel_count
 from aiopatterns.flow.batching import Batch, Batching
@@ -288,7 +289,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
             self._late.append(self._noted(failure(error)))
 
     def _noted(self, error: Exception) -> Exception:
-        error.add_note(f"in the source of pipeline {self.name!r}, after {self._read} item(s)")
+        note(error, f"in the source of pipeline {self.name!r}, after {self._read} item(s)")
         return error
 
     def _fail(self, error: BaseException) -> None:
@@ -298,7 +299,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         if self._failure is None:
             self._failure = error
         elif error is not self._failure:
-            self._failure.add_note(f"after that: {error!r}")
+            note(self._failure, f"after that: {error!r}")
 
     def _conclude(self) -> None:
         """Settle the accounts: nothing runs any more."""

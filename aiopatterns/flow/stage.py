@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, final
 from anyio import get_cancelled_exc_class
 
 from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.core.notes import note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_sink
 from aiopatterns.core.validate import (
@@ -264,7 +265,7 @@ def is_stray_cancel(error: Exception) -> bool:
 
 def blame(error: Exception, where: str) -> None:
     """Raise ``error`` with a note about where it happened."""
-    error.add_note(f"in {where}")
+    note(error, f"in {where}")
     raise error
 
 

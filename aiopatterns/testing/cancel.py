@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, fin
 
 from anyio import CancelScope
 
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import choice, count, function, instance
 from aiopatterns.testing.stacks import innermost
 from aiopatterns.testing.trial import Visited, ended, run_trial, small_heap
@@ -150,7 +151,7 @@ def _run(factory: Callable[[], object], disturbance: _Disturbance, seed: int) ->
     try:
         run_trial(factory, disturbance.drive, seed=seed)
     except BaseException as error:
-        error.add_note(f"{disturbance}, seed {seed}")
+        note(error, f"{disturbance}, seed {seed}")
         raise
     return disturbance
 

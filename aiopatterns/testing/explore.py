@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import function, instance
 from aiopatterns.testing.simloop import SimLoop
 
@@ -89,7 +90,7 @@ def explore(fn: Callable[[], Coroutine[Any, Any, object]], seeds: Iterable[int])
         try:
             run_on(loop, fn)
         except BaseException as error:
-            error.add_note(_replay(fn, loop))
+            note(error, _replay(fn, loop))
             raise
     if not explored:
         msg = "seeds must hold at least one seed, for example range(200), not be empty"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import count, function
 from aiopatterns.testing.trial import Visited, ended, run_trial, small_heap
 
@@ -120,7 +121,7 @@ def _run(factory: Callable[[Callable[[], None]], object], fault: _Fault, seed: i
     try:
         run_trial(lambda: factory(fault), fault.drive, seed=seed)
     except BaseException as error:
-        error.add_note(f"{fault}, seed {seed}")
+        note(error, f"{fault}, seed {seed}")
         raise
     return fault
 

@@ -15,6 +15,7 @@ import gc
 from typing import TYPE_CHECKING, Any, final
 
 from aiopatterns.core.clock import Alarms
+from aiopatterns.core.notes import note
 from aiopatterns.testing.stacks import describe_tasks
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LeakGuard:
         self._before = ()
         report = report_leaks(tasks, timers, self._unseen)
         if report and exc is not None:
-            exc.add_note(report)
+            note(exc, report)
         elif report:
             raise AssertionError(report)
 

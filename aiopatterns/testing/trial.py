@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import function
 from aiopatterns.testing.explore import run_on
 from aiopatterns.testing.leaks import describe_context, open_timers, report_leaks
@@ -95,7 +96,7 @@ def run_trial(
             gc.collect()
     except BaseException as error:
         if unseen:
-            error.add_note(report_leaks((), (), unseen))
+            note(error, report_leaks((), (), unseen))
         raise
     if unseen:
         raise AssertionError(report_leaks((), (), unseen))
