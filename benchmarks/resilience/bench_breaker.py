@@ -2,8 +2,8 @@
 
 A contender awaits a function that returns at once under a closed breaker, CALLS times, and asserts
 that it ran as often; in the second case the breaker is open, and each call has to be refused
-without running. Ours measures how long each call takes and keeps a window of the last seconds; the
-peers count failures in a row.
+without running. Ours keeps a window of the last seconds and measures one call in 64, with a rule for
+slow calls each of them; the peers count failures in a row.
 """
 
 from __future__ import annotations
