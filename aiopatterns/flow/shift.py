@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
-from aiopatterns.core.clock import Alarms, Home, call_later, monotonic
+from aiopatterns.core.clock import Alarms, Home, call_later, monotonic, yield_now
 from aiopatterns.core.context import bind_deadline
 from aiopatterns.core.errors import ClosedError, TimeoutExceededError
 from aiopatterns.core.telemetry import Event, emit, listening
@@ -204,6 +204,7 @@ class Shift(Generic[T, R]):
         if ticket is not None:
             self.start(ticket, worker)
             self.failed(ticket, worker, refused, monotonic())
+        await yield_now()  # a limiter that refuses without a wait keeps nobody from anything
         return False
 
     async def unpaused(self) -> None:

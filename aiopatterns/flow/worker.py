@@ -241,7 +241,7 @@ class Worker:
         next *then*, and an item that is cancelled meanwhile costs none.
         """
         shift, staff = self._shift, self._shift.staff
-        if not self._token:
+        while not self._token:  # a refusal has failed one item; there may be others
             if staff.paused or shift.backlog.ready <= len(staff.thirsty):
                 return False
             staff.thirsty.append(self)
@@ -251,7 +251,7 @@ class Worker:
             finally:
                 if self in staff.thirsty:
                     staff.thirsty.remove(self)
-        return self._token
+        return True
 
     def _begin(self, ticket: Ticket[Any], resource: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """Begin an attempt; returns its work, none of which has run."""

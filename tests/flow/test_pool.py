@@ -944,6 +944,31 @@ def test_a_refused_token_fails_the_item():
     simulate(run)
 
 
+@pytest.mark.parametrize("wait", [0, 1])
+def test_each_refused_token_fails_one_item_and_no_item_is_forgotten(wait):
+    async def run():
+        class Refusing:
+            calls = 0
+
+            async def acquire(self):
+                self.calls += 1
+                if wait:
+                    await sleep(wait)
+                if self.calls <= 3:
+                    raise RateLimitedError("no token")
+
+        async with WorkerPool(double, workers=1, rate=Refusing()) as pool:
+            handles = [await pool.submit(n) for n in range(5)]
+            for handle in handles[:3]:
+                with pytest.raises(RateLimitedError):
+                    await handle
+            assert [await handle for handle in handles[3:]] == [6, 8]
+            s = conserved(pool)
+            assert (s.done, s.failed) == (2, 3)
+
+    explore(run, range(20))
+
+
 def test_a_limiter_may_refuse_in_the_turn_of_a_cancel():
     async def run():
         class Gate:
