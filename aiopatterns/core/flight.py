@@ -68,7 +68,7 @@ class Flight(Generic[T]):
     Complexity: about 6 us for the task, 1 us for each waiter; memory O(waiters).
     """
 
-    __slots__ = ("_ended", "_first", "_loop", "_parked", "_task", "_traceback")
+    __slots__ = ("_ended", "_first", "_loop", "_model", "_parked", "_task", "_traceback")
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Flight(Generic[T]):
         self._parked: dict[asyncio.Future[None], None] = {}
         self._ended = ended
         self._first = True
+        self._model: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._task: asyncio.Task[T] = self._loop.create_task(_fly(fn))
         self._task.add_done_callback(self._land)
@@ -163,6 +164,8 @@ class Flight(Generic[T]):
         self._close()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._traceback = error.__traceback__
+            if len(self._parked) > 1:  # now, for the first of them may add to the original
+                self._model = _copied(error)
         parked, self._parked = self._parked, {}
         for each in parked:
             if not each.done():
@@ -177,7 +180,7 @@ class Flight(Generic[T]):
         if error is None:
             return None
         first, self._first = self._first, False
-        own = None if first else _copied(error)
+        own = None if first or self._model is None else _copied(self._model)
         return (own or error).with_traceback(self._traceback)
 
 

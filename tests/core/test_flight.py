@@ -524,3 +524,24 @@ def test_under_any_schedule_nobody_harms_another():
         assert not len(flights)
 
     explore(run, range(200))
+
+
+async def test_what_a_waiter_adds_to_its_error_at_once_no_other_sees():
+    flights: Flights[str, int] = Flights()
+
+    async def fails() -> int:
+        await clock.sleep(0.001)
+        raise OSError("down")
+
+    async def caller(number: int) -> OSError:
+        with pytest.raises(OSError, match="down") as caught:
+            await flights.run("key", fails)
+        assert not hasattr(caught.value, "__notes__")
+        assert caught.value.args == ("down",)
+        caught.value.add_note(f"seen by {number}")
+        caught.value.args = ("down", number)
+        return caught.value
+
+    errors = await asyncio.gather(*(caller(number) for number in range(4)))
+    assert sorted(error.args for error in errors) == [("down", number) for number in range(4)]
+    assert [error.__notes__ for error in errors] == [[f"seen by {each}"] for each in range(4)]
