@@ -199,8 +199,8 @@ class PolicyHandle(Policy):
         async def named(*args: P.args, **kwargs: P.kwargs) -> T:
             nonlocal policy, compiled
             if policy is not self._policy:
+                compiled = self._policy.wrap(fn)  # first: it may refuse, and does so each time
                 policy = self._policy
-                compiled = policy.wrap(fn)
             return await compiled(*args, **kwargs)
 
         return named
@@ -215,8 +215,8 @@ class PolicyHandle(Policy):
         async def named(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
             nonlocal policy, compiled
             if policy is not self._policy:
+                compiled = self._policy.wrap_stream(fn)
                 policy = self._policy
-                compiled = policy.wrap_stream(fn)
             stream = compiled(*args, **kwargs)
             try:
                 async for item in stream:
@@ -255,10 +255,13 @@ def _carry_over(old: Policy, new: Policy) -> int:
 
     A policy of ``old`` is taken over once. One that is in both is itself and has all its state.
     """
-    left = list(_parts(old))
-    kept = 0
+    staying = set(map(id, _parts(old))) & set(map(id, _parts(new)))
+    left = [each for each in _parts(old) if id(each) not in staying]
+    kept = len(staying)
     for policy in _parts(new):
-        found = next((each for each in left if each is policy or policy.adopt(each)), None)
+        if id(policy) in staying:
+            continue
+        found = next((each for each in left if policy.adopt(each)), None)
         if found is not None:
             left.remove(found)
             kept += 1

@@ -12,12 +12,14 @@ from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import CircuitOpenError, RateLimitedError, TimeoutExceededError
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.breaker import CircuitBreaker
+from aiopatterns.resilience.bulkhead import Bulkhead
 from aiopatterns.resilience.circuit import CircuitState
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import GCRA, Rate, SlidingWindow, TokenBucket
 from aiopatterns.resilience.registry import PolicyRegistry, PolicyReloaded
 from aiopatterns.resilience.retry import Retry
+from aiopatterns.resilience.singleflight import SingleFlight
 from aiopatterns.resilience.stack import Stack, StackWarning
 from aiopatterns.resilience.timeout import Timeout
 from aiopatterns.resilience.trip import Consecutive, Count, Trip
@@ -364,3 +366,48 @@ def test_bad_input_is_one_clear_error_and_changes_nothing():
             policies.reload("db", circle)
     assert handle.policy is first
     assert list(policies) == ["db", "other"]
+
+
+def test_a_policy_that_stays_keeps_its_own_state_whatever_stood_before_it():
+    policies = PolicyRegistry()
+    outer, inner = Bulkhead(10), Bulkhead(2)
+    policies.define("db", Stack(outer, inner))
+    assert inner.try_acquire()
+    with capture_events() as events:
+        policies.reload("db", inner)
+    assert wrong(events[0]).kept == 1
+    assert (inner.statistics().in_flight, outer.limit) == (1, 10)
+    new = Bulkhead(5)
+    policies.reload("db", Stack(new, inner))
+    assert (new.statistics().in_flight, inner.limit) == (0, 2)
+
+
+async def test_a_policy_that_refuses_a_function_does_so_each_time():
+    policies = PolicyRegistry()
+    handle = policies.define("db", Bulkhead(2))
+
+    @handle
+    async def numbers():
+        yield 1
+
+    assert [each async for each in numbers()] == [1]
+    policies.reload("db", SingleFlight())
+    for _ in range(2):
+        with pytest.raises(TypeError, match="a stream has one reader"):
+            await anext(numbers())
+    policies.reload("db", Bulkhead(1))
+    assert [each async for each in numbers()] == [1]
+
+
+async def test_a_policy_that_cannot_wrap_a_function_never_leaves_the_one_before_in_charge():
+    class Broken(Policy):
+        def wrap(self, fn):
+            raise ValueError("not this one")
+
+    policies = PolicyRegistry()
+    call = policies.define("db", Bulkhead(2))(anyio.sleep)
+    await call(0)
+    policies.reload("db", Broken())
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not this one"):
+            await call(0)
