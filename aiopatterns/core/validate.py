@@ -68,7 +68,7 @@ def positive(name: str, value: float, *, finite: bool = True) -> float:
     if value <= 0 or (finite and value > _GREATEST):
         msg = f"{name} must be {allowed}, not {value!r}"
         raise ValueError(msg)
-    return value
+    return math.inf if value > _GREATEST else value
 
 
 def non_negative(name: str, value: float, *, finite: bool = True) -> float:
@@ -78,7 +78,7 @@ def non_negative(name: str, value: float, *, finite: bool = True) -> float:
     if value < 0 or (finite and value > _GREATEST):
         msg = f"{name} must be {allowed}, not {value!r}"
         raise ValueError(msg)
-    return value
+    return math.inf if value > _GREATEST else value
 
 
 def in_range(name: str, value: float, low: float, high: float) -> float:

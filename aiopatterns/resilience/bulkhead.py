@@ -139,7 +139,7 @@ class Bulkhead(Policy):
         count("max_queue", max_queue, minimum=0)
         if max_wait is None:
             max_wait = math.inf
-        elif non_negative("max_wait", max_wait, finite=False) and not max_queue:
+        elif (max_wait := non_negative("max_wait", max_wait, finite=False)) and not max_queue:
             msg = f"max_wait must be None or 0 without a queue (max_queue=0), not {max_wait!r}"
             raise ValueError(msg)
         self._permits = _Permits(limit, max_queue, max_wait, order)
@@ -191,7 +191,7 @@ class Bulkhead(Policy):
         Complexity: O(1), and no turn of the loop if a permit is free; in the order
             ``"priority"`` O(log n) to wait.
         """
-        if priority == 0:
+        if priority == 0 and type(priority) is int:  # a bool is none
             return self._slot
         number("priority", priority)
         return BulkheadSlot(self._permits, priority)

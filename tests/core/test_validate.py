@@ -169,3 +169,10 @@ def test_what_is_wrong_is_refused_in_one_line(case):
     with pytest.raises(error) as caught:
         getattr(validate, name)("x", *given, **options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("check", [validate.positive, validate.non_negative])
+def test_an_int_beyond_all_floats_is_infinity(check):
+    assert check("x", 10**400, finite=False) == math.inf
+    with pytest.raises(ValueError, match=r"^x must be a finite number"):
+        check("x", 10**400)

@@ -670,6 +670,7 @@ BAD = (
     (lambda: Bulkhead(1).slot(priority=wrong("high")), TypeError, "priority"),
     (lambda: Bulkhead(1).slot(priority=wrong(math.nan)), ValueError, "priority"),
     (lambda: Bulkhead(1).slot(priority=wrong(None)), TypeError, "priority"),
+    (lambda: Bulkhead(1).slot(priority=wrong(False)), TypeError, "priority"),
     (lambda: Bulkhead(1).resize(-1), ValueError, "limit"),
     (lambda: Bulkhead(1).resize(wrong(0.5)), TypeError, "limit"),
 )
@@ -688,3 +689,11 @@ def test_a_resize_that_is_refused_changes_nothing():
     with pytest.raises(ValueError, match=r"^limit must be"):
         bulkhead.resize(-1)
     assert (bulkhead.limit, bulkhead.statistics()) == (3, BulkheadStatistics(3, 0, 0))
+
+
+async def test_the_longest_wait_may_be_beyond_all_floats():
+    bulkhead = Bulkhead(1, max_queue=1, max_wait=10**400)
+    async with anyio.create_task_group() as group, bulkhead.slot():
+        group.start_soon(bulkhead.call, anyio.sleep, 0)
+        await anyio.wait_all_tasks_blocked()
+        assert bulkhead.statistics().queued == 1
