@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast, final
 
 from aiopatterns.core.flight import Flights
-from aiopatterns.core.validate import optional_function
+from aiopatterns.core.validate import plain_function
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SingleFlight(Policy):
     kind = "singleflight"
 
     def __init__(self, *, key: Callable[..., Hashable] | None = None) -> None:
-        self._key = optional_function("key", key)
+        self._key = key if key is None else plain_function("key", key)
         self._flights: Flights[Hashable, object] = Flights()
         self._calls = 0
         self._shared = 0
@@ -110,9 +110,9 @@ class SingleFlight(Policy):
 
         Complexity: O(1); about 6 us for a flight and 1 us for each who waits.
         """
+        shared = self._flights.get(key) is not None  # first: a key without a hash is no call
         self._calls += 1
-        if self._flights.get(key) is not None:
-            self._shared += 1
+        self._shared += shared
         return cast("T", await self._flights.run(key, fn))
 
     def statistics(self) -> SingleFlightStatistics:

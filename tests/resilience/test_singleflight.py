@@ -172,14 +172,18 @@ async def test_bad_keys_teach():
     shared = SingleFlight()(Loading())
     with pytest.raises(TypeError, match=r"unhashable type: 'list'; give SingleFlight a key= that"):
         await shared([1])
+    flights = SingleFlight()
     with pytest.raises(TypeError, match="unhashable"):
-        await SingleFlight().run(wrong([1]), Loading())
+        await flights.run(wrong([1]), Loading())
+    assert flights.statistics() == SingleFlightStatistics(0, 0, 0)
 
 
 @pytest.mark.promise("resilience-bad-input")
 def test_bad_input_is_one_clear_error():
     with pytest.raises(TypeError, match=r"^key must be a function, not 3"):
         SingleFlight(key=wrong(3))
+    with pytest.raises(TypeError, match=r"^key must be a plain function, not the async function"):
+        SingleFlight(key=wrong(Loading()))
 
     async def stream():
         yield 1
