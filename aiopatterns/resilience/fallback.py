@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, final
 
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_async_iterator
-from aiopatterns.resilience.matching import Matcher, check_predicate
+from aiopatterns.core.validate import plain_function
+from aiopatterns.resilience.matching import Matcher
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:
@@ -169,9 +170,7 @@ class Fallback(Policy):
         self._answer = value_or_fn
         self._on = on
         self._matcher = Matcher(on, refusals=True)
-        self._on_result = (
-            on_result if on_result is None else check_predicate("on_result", on_result)
-        )
+        self._on_result = on_result if on_result is None else plain_function("on_result", on_result)
 
     def __repr__(self) -> str:
         return f"Fallback({self._answer!r})"
@@ -206,7 +205,11 @@ class Fallback(Policy):
         async def instead(
             error: Exception | None,
         ) -> tuple[AsyncGenerator[object], tuple[object, ...]]:
-            return _items(cast("Source[object]", await self._ask(error))), ()
+            stream = _items(cast("Source[object]", await self._ask(error)))
+            # Opened in here, so that an error of it has the first one as context.
+            async for item in stream:
+                return stream, (item,)
+            return stream, ()
 
         # What the opening of a stream returns, as the base class has it, is what is replaced.
         return Policy.wrap_stream(Fallback(instead, on=self._on), fn)

@@ -13,16 +13,15 @@ types, or a predicate of the error. A :class:`Matcher` answers for them:
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast, final
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast, final
 
 from aiopatterns.core.errors import RejectedError
-from aiopatterns.core.validate import function
+from aiopatterns.core.validate import plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Matcher", "On", "check_predicate"]
+__all__ = ["Matcher", "On"]
 
 On: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
 
@@ -64,21 +63,13 @@ class Matcher:
         )
 
 
-def check_predicate(name: str, predicate: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return ``predicate`` if it is a plain function."""
-    if iscoroutinefunction(function(name, predicate)):
-        msg = f"{name} must be a plain function, not the async function {predicate!r}"
-        raise TypeError(msg)
-    return predicate
-
-
 def _parse_on(on: On) -> tuple[tuple[type[Exception], ...], Callable[[Exception], bool] | None]:
     """Return the types that ``on`` names, or the predicate that it is."""
     named = (on,) if isinstance(on, type) else on
     if _are_error_types(named):
         return named, None
     if callable(named):
-        return (), check_predicate("on", named)
+        return (), plain_function("on", named)
     msg = f"on must be an Exception type, a tuple of them, or a predicate, not {on!r}"
     raise TypeError(msg)
 

@@ -65,12 +65,13 @@ from aiopatterns.core.validate import (
     non_negative,
     optional_count,
     optional_positive,
+    plain_function,
     positive,
 )
 from aiopatterns.resilience.attempts import Attempts, again, warn_if_nested
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.budget import Budget
-from aiopatterns.resilience.matching import Matcher, check_predicate
+from aiopatterns.resilience.matching import Matcher
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.timeout import Timeout, TimeoutScope
 
@@ -288,9 +289,7 @@ class Retry(Policy):
         until = Until() if until is None else until
         self._until = instance("until", until, Until, "an Until, as in Until(elapsed=30)")
         self._hint = hint if hint is None else instance("hint", hint, Hint, "None or a Hint")
-        self._on_result = (
-            on_result if on_result is None else check_predicate("on_result", on_result)
-        )
+        self._on_result = on_result if on_result is None else plain_function("on_result", on_result)
         self._budget = budget if budget is None else instance("budget", budget, Budget, "a Budget")
         self._total = None if until.total is None else Timeout(until.total)
 

@@ -275,6 +275,23 @@ async def test_the_answer_to_a_stream_is_closed_if_it_was_made_for_it():
         assert await receive.receive() == 6
 
 
+async def test_an_error_of_a_stream_that_answers_has_the_first_one_as_context():
+    first = OSError()
+
+    async def fails(error):
+        raise ValueError("no other")
+        yield error
+
+    stream = Fallback(fails, on=OSError)(items)(first)
+    with pytest.raises(ValueError, match="no other") as caught:
+        await anext(stream)
+    assert caught.value.__context__ is first
+
+
+async def test_a_stream_may_be_answered_by_nothing():
+    assert [each async for each in Fallback([], on=OSError)(items)(OSError())] == []
+
+
 async def test_a_stream_needs_an_answer_of_items():
     with pytest.raises(TypeError, match="the answer of a fallback for a stream must be"):
         await anext(Fallback(7, on=OSError)(items)(OSError()))
