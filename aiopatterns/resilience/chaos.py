@@ -27,18 +27,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, cast, final
 
 from aiopatterns.core.clock import rng, seeded, sleep
+from aiopatterns.core.notes import note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import (
     count,
     error_type,
-    function,
     in_range,
     instance,
     non_negative,
+    plain_function,
 )
 from aiopatterns.resilience.policy import Policy
 
@@ -140,7 +140,9 @@ class Chaos(Policy):
         if latency is None and not self._errors:
             msg = "errors must name at least one error if latency is None, not ()"
             raise ValueError(msg)
-        self._rate = _plain("rate", rate) if callable(rate) else in_range("rate", rate, 0, 1)
+        self._rate = (
+            plain_function("rate", rate) if callable(rate) else in_range("rate", rate, 0, 1)
+        )
         self._dice = None if seed is None else seeded(count("seed", seed, minimum=0))
         self._calls = self._delayed = self._failed = 0
         self.enabled = enabled
@@ -216,12 +218,16 @@ class Chaos(Policy):
             return delay, None
         error = dice.choice(self._errors)()
         instance("what errors makes", error, Exception, "an Exception")
-        error.add_note("injected by Chaos")
+        note(error, "injected by Chaos")
         return delay, error
 
 
 def _check_latency(latency: Latency) -> Latency:
-    return _plain("latency", latency) if callable(latency) else non_negative("latency", latency)
+    return (
+        plain_function("latency", latency)
+        if callable(latency)
+        else non_negative("latency", latency)
+    )
 
 
 def _check_errors(errors: object) -> tuple[ErrorSource, ...]:
@@ -232,11 +238,4 @@ def _check_errors(errors: object) -> tuple[ErrorSource, ...]:
 
 def _check_error(make: ErrorSource) -> ErrorSource:
     """Return ``make`` if it is a plain function, or an exception type that it can make."""
-    return error_type("errors", make) if isinstance(make, type) else _plain("errors", make)
-
-
-def _plain(name: str, fn: T) -> T:
-    if iscoroutinefunction(function(name, fn)):
-        msg = f"{name} must be a plain function, not the async function {fn!r}"
-        raise TypeError(msg)
-    return fn
+    return error_type("errors", make) if isinstance(make, type) else plain_function("errors", make)

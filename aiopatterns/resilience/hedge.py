@@ -62,10 +62,11 @@ from anyio import (
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import deadline
+from aiopatterns.core.notes import note
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.core.quantile import Histogram
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.validate import count, instance, non_negative, optional_function
+from aiopatterns.core.validate import async_function, count, instance, non_negative
 from aiopatterns.core.waiters import cancel_count
 from aiopatterns.resilience.budget import Budget
 from aiopatterns.resilience.matching import Matcher
@@ -132,7 +133,7 @@ class HedgeDiscardFailed(Event):
     """A late result could not be discarded.
 
     Args:
-        error: What ``discard`` raised; None if it took too long and was cancelled.
+        error: What ``discard`` raised; None if it was cancelled, as when it took too long.
     """
 
     name: ClassVar[str] = "aiopatterns.hedge.discard_failed"
@@ -188,7 +189,7 @@ class Hedge(Policy):
             after if after is None else non_negative("after", after),
             count("max_extra", max_extra),
             Matcher(Exception if on is None else on, refusals=False).matches,
-            optional_function("discard", discard),
+            discard if discard is None else async_function("discard", discard),
             budget if budget is None else instance("budget", budget, Budget, "a Budget"),
         )
 
@@ -461,7 +462,7 @@ class _Race(Generic[T]):
             return self._end.unwrap()
         error = self._errors.pop(0)
         for number, other in sorted(self._errors.items()):
-            error.add_note(f"hedge {number} failed as well: {other!r}")
+            note(error, f"hedge {number} failed as well: {other!r}")
         raise error
 
     async def _discard(self) -> None:
@@ -472,22 +473,26 @@ class _Race(Generic[T]):
         interrupted: BaseException | None = None
         while self._late:
             try:
-                await _discard_one(discard, self._late.pop(0))
+                await self._discard_one(discard, self._late.pop(0))
             except BaseException as error:
                 interrupted = error  # cancelled by its task; the others still have their turn
         if interrupted is not None:
             raise interrupted
 
-
-async def _discard_one(discard: Discard, value: object) -> None:
-    with move_on_after(_DISCARD_SECONDS, shield=True) as scope:
-        try:
-            await discard(value)
-        except Exception as error:
-            if listening():
-                emit(HedgeDiscardFailed(error))
-    if scope.cancelled_caught and listening():
-        emit(HedgeDiscardFailed(None))
+    async def _discard_one(self, discard: Discard, value: T) -> None:
+        failed = False
+        failure: Exception | None = None
+        with move_on_after(_DISCARD_SECONDS, shield=True) as scope:
+            try:
+                await discard(value)
+            except Exception as error:
+                failed, failure = True, error
+            except get_cancelled_exc_class():
+                if self._caller_cancelled():  # else it has raised that by itself
+                    raise
+                failed = True
+        if (failed or scope.cancelled_caught) and listening():
+            emit(HedgeDiscardFailed(failure))
 
 
 async def _close(opened: tuple[AsyncGenerator[Any], tuple[Any, ...]]) -> None:

@@ -775,7 +775,10 @@ def test_a_discard_that_hangs_or_fails_is_an_event():
         async def raises(value):
             raise OSError
 
-        for discard, seconds in ((anyio.sleep_forever, 1.0), (raises, 0.0)):
+        async def gives_up(value):  # as if it had waited for something that was cancelled
+            raise asyncio.CancelledError
+
+        for discard, seconds in ((anyio.sleep_forever, 1.0), (raises, 0.0), (gives_up, 0.0)):
             calls: list[int] = []
 
             async def work(calls=calls):
@@ -799,7 +802,7 @@ def test_a_discard_that_hangs_or_fails_is_an_event():
                 assert await hedge.call(work) == "hedge"
             last = wrong(events[-1])
             assert last.name == "aiopatterns.hedge.discard_failed"
-            assert (last.error is None) is (discard is anyio.sleep_forever)
+            assert (last.error is None) is (discard is not raises)
 
     simulate(scenario)
 
@@ -1047,6 +1050,7 @@ BAD = (
     (lambda: Hedge(1, on=wrong(())), TypeError, "on"),
     (lambda: Hedge(1, on=wrong(anyio.sleep)), TypeError, "on"),
     (lambda: Hedge(1, discard=wrong("close")), TypeError, "discard"),
+    (lambda: Hedge(1, discard=wrong(wrong)), TypeError, "discard"),
     (lambda: Hedge(1, budget=wrong(0.2)), TypeError, "budget"),
 )
 
