@@ -11,9 +11,9 @@ A worker costs a task, so none starts before there is an item for it::
 Idle workers stand in a stack. Those that are not needed stay at its bottom, and are seen to be
 idle by the autoscaler, which is asked only while its answer could change.
 
-A smaller limit ends idle workers at once, those idle for longest first, and busy ones when they
-have finished their item. A worker that leaves no longer counts, though its resource may still be
-closing.
+A smaller limit ends idle workers at once, those idle for longest first, then those that wait for a
+token of the rate limit, and busy ones when they have finished their item. A worker that leaves no
+longer counts, though its resource may still be closing.
 
 A resource that could not be opened is not tried again within a second, as long as other workers
 live.
@@ -250,10 +250,13 @@ class Staff(Generic[R]):
             return
         self.call_all()
         unneeded = max(0, len(self.workers) - limit)
-        for worker in self.idle[:unneeded]:
+        leaving = self.idle[:unneeded]
+        del self.idle[:unneeded]
+        while self.thirsty and len(leaving) < unneeded:  # else each would start one more item
+            leaving.append(self.thirsty.pop())
+        for worker in leaving:
             del self.workers[worker.number]
             worker.retire()
-        del self.idle[:unneeded]
         self._count()
         if listening():
             emit(PoolScaled(self._name, before, limit, reason))

@@ -135,6 +135,31 @@ def test_no_more_wait_for_a_token_than_there_are_items():
     simulate(run)
 
 
+def test_a_smaller_limit_holds_for_those_that_wait_for_a_token():
+    async def run():
+        running, most = 0, 0
+
+        async def work(item):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await sleep(10)
+            running -= 1
+            return item
+
+        rate = TokenBucket(Rate(1), burst=1)
+        await rate.acquire()
+        async with WorkerPool(work, workers=4, rate=rate) as pool:
+            handles = [await pool.submit(n) for n in range(6)]
+            await sleep(0.5)  # all four wait for a token
+            pool.resize(1)
+            assert len(pool._shift.staff.thirsty) == 1
+            assert [await handle for handle in handles] == list(range(6))
+        assert most == 1
+
+    explore(run, range(50))
+
+
 async def test_scaled_tells_before_after_and_why():
     async def work(item):
         """Nothing."""
