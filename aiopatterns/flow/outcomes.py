@@ -128,7 +128,6 @@ class OutcomeStream(Generic[Y_co]):
             msg = "a stream of a pool is used once; call pool.stream(...) again"
             raise RuntimeError(msg)
         self._shift, group = self._open_pool()
-        self._window = self._shift.plan.capacity + self._shift.plan.most_workers
         self._feeding = True
         self._scope = CancelScope()
         group.start_soon(
@@ -229,18 +228,25 @@ class OutcomeStream(Generic[Y_co]):
         source = self._items
         try:
             async for item in source:
-                while self._unread >= self._window:
-                    await self._room.wait()
                 if shift.full():
                     await shift.reserve()
                 if scope.cancel_called:
+                    shift.pass_on()
                     return
                 self._unread += 1
                 ticket = shift.accept(item, None, self._end)
                 self._open[ticket] = self._taken
                 self._taken += 1
+                while self._unread >= self._window and self._is_full(shift):
+                    await self._room.wait()
         finally:
             await self._close(source)
+
+    def _is_full(self, shift: Shift[Any, Any]) -> bool:
+        """Whether the window is full, now that the pool may have been resized."""
+        workers = max(shift.plan.most_workers, shift.staff.limit)
+        self._window = shift.plan.capacity + workers
+        return self._unread >= self._window
 
     async def _close(self, source: AsyncIterator[Any]) -> None:
         """Close an async generator, which nobody else can; anything else is its owner's."""

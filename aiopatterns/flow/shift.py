@@ -173,6 +173,10 @@ class Shift(Generic[T, R]):
     def _unreserve(self) -> None:
         """Give a kept place to the next in line."""
         self._reserved -= 1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """A place that was kept is not needed: the next in line may have it."""
         self._free_room()
         self._notice_quiet()
 
@@ -280,8 +284,12 @@ class Shift(Generic[T, R]):
         ticket, worker.ticket = worker.ticket, None
         if ticket is not None:
             self.interrupted(ticket, worker, worker.cut)
-        if not self.closed and current_effective_deadline() > -inf:
+        if self.closed:
+            return
+        if current_effective_deadline() > -inf:
             self.staff.call_all()
+        else:
+            self._drop_waiting()
 
     # ------------------------------------------------------------- moves, called from outside
 
@@ -373,6 +381,7 @@ class Shift(Generic[T, R]):
         value: Exception | None,
         *,
         popped: bool = False,
+        dropped: bool = False,
     ) -> None:
         """Settle an item that waits, wherever it does."""
         past = self._past(ticket)
@@ -380,6 +389,8 @@ class Shift(Generic[T, R]):
         ticket.state = state  # the backlog skips it from now on
         if state is _FAILED:
             self.ledger.failed += 1
+        elif dropped:
+            self.ledger.dropped += 1
         else:
             self.ledger.cancelled += 1
         if ticket in self._pauses:
@@ -395,6 +406,12 @@ class Shift(Generic[T, R]):
             self.staff.relieve()
         if value is not None:
             self._report(ticket, past[1], value)
+
+    def _drop_waiting(self) -> None:
+        """The tasks of the pool are cancelled: nothing can run, and a body behind a shield waits."""
+        for ticket in [*self.backlog, *self._pauses]:
+            if ticket.state is _QUEUED:
+                self._withdraw(ticket, _CANCELLED, None, dropped=True)
 
     def _overdue(self, ticket: Ticket[R]) -> None:
         """The deadline of an item is over."""
@@ -418,7 +435,8 @@ class Shift(Generic[T, R]):
             emit(PoolItemFailed(self.plan.name, ticket.index, attempts, error))
 
     def _busy(self) -> int:
-        return self.ledger.queued + self.ledger.running + self._reserved
+        reserved = 0 if self.closed else self._reserved  # nobody is let in any more
+        return self.ledger.queued + self.ledger.running + reserved
 
     def _notice_quiet(self) -> None:
         """Wake those who wait for the end of all work, if it has come."""

@@ -30,7 +30,7 @@ from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_cla
 
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import run_in
-from aiopatterns.core.waiters import cancel_requested
+from aiopatterns.core.waiters import cancel_count, cancel_requested
 from aiopatterns.flow.ledger import WorkerStatistics
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Worker:
         self._halt()
 
     def retire(self) -> None:
-        """End this idle worker."""
+        """End this worker, which has no item in its hands."""
         self.retired = True
         self._halt()
 
@@ -196,7 +196,7 @@ class Worker:
         A cancellation that a function lets through leaves from here, with the item in hand.
         """
         shift, staff, limited = self._shift, self._shift.staff, self._shift.plan.rate is not None
-        until_turn = _TURN
+        until_turn, cancelling = _TURN, cancel_count()
         while not self.halted and not (staff.crowded and staff.surplus(self)):
             ready = not limited or await self._get_token()
             if self.halted:  # the item for the token is gone; the token is kept for the next
@@ -219,6 +219,8 @@ class Worker:
                 now = self._stop()
                 self.ticket = None
                 shift.done(ticket, self, value, now)
+            if cancelling():  # lands here, not in the next item
+                await yield_now()
             until_turn -= 1
             if not until_turn:
                 until_turn = _TURN

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import anyio
 import pytest
 
 from aiopatterns import testing
 from aiopatterns.core.clock import sleep, yield_now
-from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.core.errors import ClosedError, JobCancelledError
 from aiopatterns.flow import pool as flow_pool
 from aiopatterns.flow.handle import HandleStatus
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
-from aiopatterns.testing import simulate
+from aiopatterns.testing import explore, simulate
 
 # Typed in tests/typing; tests do on purpose what types forbid.
 WorkerPool: Any = flow_pool.WorkerPool
@@ -25,6 +26,10 @@ def conserved(pool):
     s = pool.statistics()
     assert s.accepted == s.done + s.failed + s.cancelled + s.dropped + s.queued + s.running, s
     return s
+
+
+async def never(item):
+    await asyncio.get_running_loop().create_future()
 
 
 async def test_listeners_see_consistent_counts():
@@ -157,5 +162,66 @@ def test_items_of_one_key_that_are_cancelled_while_blocked():
             assert conserved(pool).queued == 1
             await pool.drain()
             assert pool._shift.backlog.keys == 0
+
+    simulate(run)
+
+
+def test_a_place_kept_when_the_pool_is_left_does_not_hold_up_who_waits_for_the_end():
+    async def run():
+        found: list[str] = []
+
+        async def drain():
+            await pool.drain()
+            found.append("drained")
+
+        async def submit():
+            with pytest.raises(ClosedError):
+                await pool.submit(3)
+            found.append("closed")
+
+        pool = WorkerPool(never, workers=1, queue=1)
+        async with anyio.create_task_group() as group:
+            with pytest.raises(KeyError):
+                async with pool:
+                    await pool.submit(1)
+                    await sleep(1)
+                    waiting = await pool.submit(2)
+                    group.start_soon(drain)
+                    group.start_soon(submit)
+                    await sleep(1)
+                    waiting.cancel()  # its place is kept for the submitter
+                    raise KeyError
+        assert sorted(found) == ["closed", "drained"]
+
+    explore(run, range(50))
+
+
+def test_a_body_behind_a_shield_learns_that_its_items_are_dropped():
+    async def run():
+        pool = WorkerPool(never, workers=1, queue=3)
+        with anyio.move_on_after(1) as scope:
+            async with pool:
+                handles = [await pool.submit(n, key=n % 2) for n in range(4)]
+                with anyio.CancelScope(shield=True):
+                    for handle in handles:
+                        with pytest.raises(JobCancelledError):
+                            await handle
+        assert scope.cancel_called
+        s = conserved(pool)
+        assert (s.cancelled, s.dropped) == (1, 3)
+
+    explore(run, range(50))
+
+
+def test_a_body_behind_a_shield_gets_room_when_what_waits_is_dropped():
+    async def run():
+        pool = WorkerPool(never, workers=1, queue=1)
+        with anyio.move_on_after(1) as scope:
+            async with pool:
+                with anyio.CancelScope(shield=True):
+                    for n in range(3):  # the third waits for room until the scope fires
+                        await pool.submit(n)
+        assert scope.cancel_called
+        assert conserved(pool).accepted == 3
 
     simulate(run)

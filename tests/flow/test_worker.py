@@ -474,3 +474,19 @@ def test_timeouts_of_many_workers_at_once():
         conserved(pool)
 
     simulate(run)
+
+
+async def test_a_cancellation_left_behind_does_not_hit_the_next_item():
+    async def work(item):
+        if item == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # of the worker, and returns before it arrives
+        else:
+            await sleep(0)
+        return item
+
+    async with WorkerPool(work, workers=1) as pool:
+        handles = [await pool.submit(n) for n in range(3)]
+        assert [await handle for handle in handles] == [0, 1, 2]
+        assert conserved(pool).done == 3
