@@ -31,15 +31,24 @@ the pool, for as long as it likes. A function that waits for its own pool may wa
 from __future__ import annotations
 
 from inspect import isawaitable, iscoroutinefunction
-from math import isinf
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, final, overload
+from sys import float_info
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, final, overload
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from aiopatterns.core.errors import ClosedError, QueueFullError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.types import as_async_iterator
-from aiopatterns.core.validate import choice, count, function, instance, number, optional_positive
+from aiopatterns.core.validate import (
+    choice,
+    count,
+    function,
+    instance,
+    is_async,
+    number,
+    optional_positive,
+    plain_function,
+)
 from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.flow.handle import Terms
 from aiopatterns.flow.ledger import PoolStatistics
@@ -67,6 +76,8 @@ __all__ = ["WorkerPool"]
 T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
+
+_GREATEST: Final = float_info.max
 
 
 @final
@@ -175,17 +186,18 @@ class WorkerPool(Owner, Generic[T, R]):
         super().__init__(_name(function("fn", fn)))
         if retry is not None:
             instance("retry", retry, Retry, "a Retry or None")
-        if rate is not None and not callable(getattr(rate, "acquire", None)):
+        limiter = rate is None or callable(getattr(rate, "acquire", None))
+        if not limiter or isinstance(rate, type):
             raise TypeError(f"rate must be a limiter such as TokenBucket, or None, not {rate!r}")
         self._plan: PoolPlan[R] = PoolPlan(
             name=self.name,
-            call=_attempt(fn, None if policy is None else function("policy", policy)),
+            call=_attempt(fn, None if policy is None else plain_function("policy", policy)),
             workers=workers if isinstance(workers, Autoscale) else count("workers", workers),
             capacity=count("queue", queue),
             retry=retry,
             rate=rate,
             timeout=optional_positive("timeout", timeout),
-            resource=None if resource is None else function("resource", resource),
+            resource=None if resource is None else plain_function("resource", resource),
         )
         self._shift: Shift[T, R] | None = None
 
@@ -437,8 +449,9 @@ def _terms(priority: int, key: Hashable | None, deadline: float | None) -> Terms
         hash(key)
     except TypeError:
         raise TypeError(f"key must be hashable, not {key!r}") from None
-    if deadline is not None and isinf(number("deadline", deadline)) and deadline > 0:
-        deadline = None
+    if deadline is not None:  # a greater int than any float is as endless as infinity
+        deadline = max(number("deadline", deadline), -_GREATEST)
+        deadline = None if deadline > _GREATEST else deadline
     return Terms(priority, key, deadline)
 
 
@@ -452,9 +465,9 @@ def _attempt(
     fn: Callable[..., Any], policy: Wrapper | None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the coroutine function for one attempt: ``fn``, in a thread if need be, wrapped."""
-    call = fn if _is_async(fn) else _in_thread(fn)
+    call = fn if is_async(fn) else _in_thread(fn)
     if policy is not None:
-        call = policy(call)
+        call = function("what policy returns", policy(call))
     if iscoroutinefunction(call):
         return call
 
@@ -462,10 +475,6 @@ def _attempt(
         return await call(*args)
 
     return attempt
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    return iscoroutinefunction(fn) or iscoroutinefunction(type(fn).__call__)
 
 
 def _in_thread(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:

@@ -1174,8 +1174,12 @@ async def test_an_item_sees_the_variables_of_its_submitter():
         ({"timeout": math.nan}, ValueError, "timeout must be"),
         ({"timeout": -1}, ValueError, "timeout must be"),
         ({"timeout": "1"}, TypeError, "timeout must be"),
+        ({"rate": TokenBucket}, TypeError, "rate must be a limiter"),
         ({"policy": 3}, TypeError, "policy must be a function"),
+        ({"policy": never}, TypeError, "policy must be a plain function"),
+        ({"policy": lambda _: None}, TypeError, "what policy returns must be a function"),
         ({"resource": 3}, TypeError, "resource must be a function"),
+        ({"resource": never}, TypeError, "resource must be a plain function"),
     ],
 )
 def test_senseless_arguments_are_refused(arguments, error, text):
@@ -1204,6 +1208,16 @@ async def test_senseless_terms_are_refused_and_nothing_is_accepted(terms, error,
         with pytest.raises(error, match=text):
             pool.submit_nowait(1, **terms)
         assert conserved(pool).accepted == 0
+
+
+async def test_a_deadline_may_be_any_number_however_great():
+    async with WorkerPool(double) as pool:
+        for endless in (math.inf, 10**400, sys.float_info.max):
+            assert await pool.run(1, deadline=endless) == 2
+        for over in (-math.inf, -(10**400), -1):
+            with pytest.raises(TimeoutExceededError):
+                await pool.run(1, deadline=over)
+        assert conserved(pool).failed == 3
 
 
 @pytest.mark.promise("flow-bad-input")
