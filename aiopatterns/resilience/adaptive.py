@@ -179,6 +179,8 @@ class Gradient:
             baseline: Mean latency in the long run; None if that is not known yet.
         """
         _check_sample(limit, rtt, in_flight)
+        if baseline is not None:
+            non_negative("baseline", baseline)
         if dropped:
             target = limit * _STEEPEST
         elif 2 * in_flight >= limit:

@@ -198,9 +198,9 @@ class PolicyHandle(Policy):
 
         async def named(*args: P.args, **kwargs: P.kwargs) -> T:
             nonlocal policy, compiled
-            if policy is not self._policy:
-                compiled = self._policy.wrap(fn)  # first: it may refuse, and does so each time
-                policy = self._policy
+            if policy is not (current := self._policy):
+                compiled = current.wrap(fn)  # first: it may refuse, and does so each time
+                policy = current
             return await compiled(*args, **kwargs)
 
         return named
@@ -214,9 +214,9 @@ class PolicyHandle(Policy):
 
         async def named(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
             nonlocal policy, compiled
-            if policy is not self._policy:
-                compiled = self._policy.wrap_stream(fn)
-                policy = self._policy
+            if policy is not (current := self._policy):
+                compiled = current.wrap_stream(fn)
+                policy = current
             stream = compiled(*args, **kwargs)
             try:
                 async for item in stream:

@@ -688,6 +688,11 @@ BAD = (
     (lambda: AIMD().update(1, rtt=-1, in_flight=1, dropped=False), ValueError, "rtt"),
     (lambda: AIMD().update(1, rtt=math.nan, in_flight=1, dropped=False), ValueError, "rtt"),
     (lambda: Gradient().update(1, rtt=1, in_flight=-1, dropped=False), ValueError, "in_flight"),
+    (
+        lambda: Gradient().update(1, rtt=1, in_flight=1, dropped=False, baseline=math.nan),
+        ValueError,
+        "baseline",
+    ),
 )
 
 
