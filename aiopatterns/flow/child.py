@@ -32,6 +32,7 @@ import signal
 import struct
 import threading
 import traceback
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiopatterns.core.errors import RemoteError
@@ -201,9 +202,12 @@ def _culprit(fn: Callable[..., object], args: tuple[object, ...], error: Excepti
         )
     for position, each in enumerate(args, 1):
         if (reason := _unpicklable(each)) is not None:
+            where = (
+                "; define it at the top level of a module" if isinstance(each, FunctionType) else ""
+            )
             return (
                 f"argument {position} of {named(fn)} cannot be sent to a worker process: "
-                f"{_shortened(each)} ({reason})"
+                f"{_shortened(each)} ({reason}){where}"
             )
     return f"the call of {named(fn)} cannot be sent to a worker process ({error})"
 

@@ -173,6 +173,10 @@ def test_what_cannot_be_packed_is_named():
         child.pack_call(lambda: 1, ())
     with pytest.raises(TypeError, match=r"argument 1 of S{80}\.\.\. cannot be sent"):
         child.pack_call(Silent(), (lambda: 1,))
+    with pytest.raises(TypeError, match=r"argument 2 of print .*lambda.*; define it at the top"):
+        child.pack_call(print, (1, lambda: 1))
+    with pytest.raises(TypeError, match=r"argument 1 of print cannot be sent.*\)$"):
+        child.pack_call(print, (threading.Lock(),))
 
 
 def test_what_only_fails_together_is_told_too(monkeypatch):
