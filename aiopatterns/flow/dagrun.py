@@ -148,12 +148,13 @@ class DagRun:
         Raises:
             Exception: The task's own error.
             DagError: It was skipped or cancelled, has not ended, or its result was not kept.
-            KeyError: There is no such task.
+            KeyError: There is no such task; the text names those that are.
         """
-        node = self._nodes[task.id if isinstance(task, Task) else task]
+        name = task.id if isinstance(task, Task) else task
+        if (node := self._nodes.get(name)) is None:
+            raise KeyError(f"no task is called {name!r}; tasks: {', '.join(self._nodes) or 'none'}")
         if node.error is not None:
             raise node.error
-        name = node.task.id
         if node.state is not TaskState.OK:
             because = f" because {node.cause!r} did not succeed" if node.cause else ""
             raise DagError(f"task {name!r} has no result: {node.state.value}{because}", run=self)

@@ -137,7 +137,9 @@ async def test_fail_fast_raises_the_tasks_own_error_with_the_run():
     with pytest.raises(DagError, match="'slow' has no result: cancelled") as refused:
         run[slow]
     assert run_of(refused.value) == run
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        KeyError, match="no task is called 'nobody'; tasks: bad, slow, behind, last"
+    ):
         run["nobody"]
 
 
