@@ -36,6 +36,9 @@ FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 
+# More worker processes than any machine has processors; a slip of the keyboard must not start more.
+_MOST_WORKERS: Final = 1024
+
 
 class UsageError(Exception):
     """What was asked for cannot be begun; the text says why."""
@@ -181,6 +184,8 @@ def _count(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    if not 1 <= value <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {_MOST_WORKERS}, not {text!r}"
+        )
     return value

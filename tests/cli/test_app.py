@@ -26,8 +26,9 @@ def said(capsys) -> str:
     [
         ([], "the following arguments are required: COMMAND (see aiopatterns --help)"),
         (["walk"], "invalid choice: 'walk'"),
-        (["run", "--workers", "0"], "argument --workers: must be a whole number >= 1, not '0'"),
-        (["run", "--workers", "two"], "must be a whole number >= 1, not 'two'"),
+        (["run", "--workers", "0"], "--workers: must be a whole number from 1 to 1024, not '0'"),
+        (["run", "--workers", "two"], "must be a whole number from 1 to 1024, not 'two'"),
+        (["run", "--workers", "1025"], "must be a whole number from 1 to 1024, not '1025'"),
         (["run", "a", "b"], "unrecognized arguments: b"),
         (["--nonsense"], "COMMAND"),
     ],
