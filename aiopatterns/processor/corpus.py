@@ -50,7 +50,7 @@ _NOT_OURS: Final = frozenset({"site-packages", "dist-packages", "__pycache__"})
 class Document(NamedTuple):
     """One file of the corpus.
 
-    Args:
+    Attributes:
         path: Below the corpus' root, with ``/``.
         package: The folder directly below the root; for a file there, its name without suffix.
         size: In bytes, when it was listed.

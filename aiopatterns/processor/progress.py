@@ -56,7 +56,7 @@ class StageState(Enum):
 class Span(NamedTuple):
     """One task that was done.
 
-    Args:
+    Attributes:
         stage: Name of the stage.
         task: Number of the chunk in it; :data:`HERE` for work on the whole.
         lane: Who did it: ``process 1``, ``thread 2``, ``main``.

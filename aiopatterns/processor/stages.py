@@ -62,7 +62,7 @@ _SOURCES: Final = (".py", ".pyi", ".pyw")
 class Facts(NamedTuple):
     """What ingestion found out about one file.
 
-    Args:
+    Attributes:
         path: Below the root.
         package: The package the file was listed in.
         kind: What it is; only texts and undecodable files have the fields below.
@@ -86,7 +86,7 @@ class Facts(NamedTuple):
 class Volume(NamedTuple):
     """Characters of the corpus by kind.
 
-    Args:
+    Attributes:
         code: Python code.
         comments: Comments in it.
         strings: Strings in it, docstrings among them.

@@ -78,7 +78,7 @@ class Rate:
 class Grant(NamedTuple):
     """The answer of a limiter.
 
-    Args:
+    Attributes:
         allowed: Whether the call may start; only then something was consumed.
         retry_after: Seconds until it would be allowed, 0 if it is, infinite if it never will be.
         remaining: How many whole calls could start now.
