@@ -25,15 +25,14 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
-from anyio import current_effective_deadline, get_cancelled_exc_class
+from anyio import current_effective_deadline
 
-from aiopatterns.core.clock import Alarms, Home, call_later, monotonic, yield_now
+from aiopatterns.core.clock import Alarms, Home, call_later, monotonic
 from aiopatterns.core.context import bind_deadline
 from aiopatterns.core.errors import ClosedError, TimeoutExceededError
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.waiters import Waiters, cancel_requested
+from aiopatterns.core.waiters import Waiters
 from aiopatterns.flow.backlog import Backlog
-from aiopatterns.flow.calls import own_error
 from aiopatterns.flow.handle import HandleStatus, Terms, Ticket
 from aiopatterns.flow.ledger import Ledger
 from aiopatterns.flow.staff import Staff
@@ -190,26 +189,6 @@ class Shift(Generic[T, R]):
                 return ticket
             self._withdraw(ticket, _FAILED, _too_late(), popped=True)
         return None
-
-    async def token(self, worker: Worker) -> bool:
-        """Wait for a token of the rate limit; False if it was refused and an item has failed."""
-        assert self.plan.rate is not None
-        try:
-            await self.plan.rate.acquire()
-        except Exception as error:
-            refused = error
-        except get_cancelled_exc_class() as error:
-            if cancel_requested():
-                raise
-            refused = own_error(f"the rate limit of pool {self.plan.name!r}", error)
-        else:
-            return True
-        ticket = self.take()
-        if ticket is not None:
-            self.start(ticket, worker)
-            self.failed(ticket, worker, refused, monotonic())
-        await yield_now()  # a limiter that refuses without a wait keeps nobody from anything
-        return False
 
     async def unpaused(self) -> None:
         """Wait until items may start."""
@@ -410,8 +389,7 @@ class Shift(Generic[T, R]):
     def _drop_waiting(self) -> None:
         """The tasks of the pool are cancelled: nothing can run, and a body behind a shield waits."""
         for ticket in [*self.backlog, *self._pauses]:
-            if ticket.state is _QUEUED:
-                self._withdraw(ticket, _CANCELLED, None, dropped=True)
+            self._withdraw(ticket, _CANCELLED, None, dropped=True)
 
     def _overdue(self, ticket: Ticket[R]) -> None:
         """The deadline of an item is over."""

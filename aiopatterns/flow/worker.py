@@ -31,6 +31,7 @@ from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_cla
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import run_in
 from aiopatterns.core.waiters import cancel_count, cancel_requested
+from aiopatterns.flow.calls import own_error
 from aiopatterns.flow.ledger import WorkerStatistics
 
 if TYPE_CHECKING:
@@ -248,12 +249,33 @@ class Worker:
                 return False
             staff.thirsty.append(self)
             try:
-                self._token = await shift.token(self)
+                self._token = await self._acquire()
                 await shift.unpaused()
             finally:
                 if self in staff.thirsty:
                     staff.thirsty.remove(self)
         return True
+
+    async def _acquire(self) -> bool:
+        """Wait for a token of the rate limit; False if it was refused and an item has failed."""
+        shift, rate = self._shift, self._shift.plan.rate
+        assert rate is not None
+        try:
+            await rate.acquire()
+        except Exception as error:
+            refused = error
+        except get_cancelled_exc_class() as error:
+            if cancel_requested():
+                raise
+            refused = own_error(f"the rate limit of pool {shift.plan.name!r}", error)
+        else:
+            return True
+        ticket = shift.take()
+        if ticket is not None:
+            shift.start(ticket, self)
+            shift.failed(ticket, self, refused, monotonic())
+        await yield_now()  # a limiter that refuses without a wait keeps nobody from anything
+        return False
 
     def _begin(self, ticket: Ticket[Any], resource: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """Begin an attempt; returns its work, none of which has run."""
