@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, f
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from aiopatterns.core.errors import ClosedError, QueueFullError
-from aiopatterns.core.lifecycle import Owner
+from aiopatterns.core.lifecycle import Owner, OwnerState
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.validate import (
     choice,
@@ -384,11 +384,13 @@ class WorkerPool(Owner, Generic[T, R]):
     def pause(self) -> None:
         """Start no item until :meth:`resume`; what runs goes on, and the queue fills up.
 
+        Does nothing while the block is being left, which would never end.
+
         Raises:
             ClosedError: The pool is not open.
             RuntimeError: The pool is open on another event loop.
         """
-        self._at_work().staff.paused = True
+        self._at_work().staff.paused = self.state is OwnerState.RUNNING
 
     def resume(self) -> None:
         """Start items again. Leaving the block normally does so too, or it would never end.

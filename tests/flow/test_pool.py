@@ -292,6 +292,17 @@ async def test_pause_and_resume():
     assert await last == 18  # leaving resumes
 
 
+async def test_a_pause_does_not_keep_the_pool_from_ending():
+    async def work(item):
+        await yield_now()
+        pool.pause()
+        return item
+
+    async with WorkerPool(work, workers=1) as pool:
+        handles = [await pool.submit(n) for n in range(3)]
+    assert [await handle for handle in handles] == [0, 1, 2]
+
+
 async def test_resize_takes_effect_as_workers_finish():
     release = asyncio.Event()
     running = 0
