@@ -16,6 +16,7 @@ import anyio
 
 from aiopatterns.cli.app import DONE, FAILED, UsageError, complain
 from aiopatterns.cli.screen import view_for
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.flow.executors import Inline, Processes
 from aiopatterns.processor import units
@@ -83,6 +84,8 @@ def _executor(options: Namespace) -> Executor:
 def _corpus(path: str | None) -> Corpus:
     if path is None:
         return Corpus.standard_library()
+    if not path:  # an unset variable of a script, not this folder
+        raise UsageError("PATH must name a folder or a file, and is empty")
     try:
         return Corpus.at(path)
     except OSError as error:
@@ -98,15 +101,18 @@ def _reserved(stack: ExitStack, option: str, path: str) -> Output:
 
 
 async def _work(processor: DataProcessor, view: View) -> Analysis:
-    """Run the system under a view of it; what the system raises leaves bare."""
+    """Run the system under a view of it; what either raises leaves bare."""
     outcomes: list[Outcome[Analysis]] = []
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(view.follow, processor)
-        try:
-            outcomes.append(Ok(await processor.run()))
-        except Exception as error:
-            outcomes.append(Err(error))
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(view.follow, processor)
+            try:
+                outcomes.append(Ok(await processor.run()))
+            except Exception as error:
+                outcomes.append(Err(error))
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:  # of the view: its terminal, pipe or file is gone
+        raise_bare(errors)
     return outcomes[0].unwrap()
 
 

@@ -127,18 +127,23 @@ def shell(*argv: str, **more) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+PRINTING = pytest.mark.parametrize("argv", [["doctor"], ["run", __file__, "--executor", "inline"]])
+
+
 @pytest.mark.promise("processor-full-disk")
-def test_standard_output_on_a_full_disk_is_one_line():
+@PRINTING
+def test_standard_output_on_a_full_disk_is_one_line(argv, tmp_path):
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = shell("doctor", stdout=full)
+        done = shell(*argv, stdout=full, cwd=tmp_path)
     assert done.returncode == FAILED
     assert done.stderr == "aiopatterns: No space left on device\n"
 
 
-def test_a_reader_that_went_away_is_one_line():
+@PRINTING
+def test_a_reader_that_went_away_is_one_line(argv, tmp_path):
     read, write = os.pipe()
     os.close(read)
-    done = shell("doctor", stdout=write)
+    done = shell(*argv, stdout=write, cwd=tmp_path)
     os.close(write)
     assert done.returncode == FAILED
     assert done.stderr == "aiopatterns: Broken pipe\n"

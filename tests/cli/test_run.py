@@ -111,6 +111,7 @@ def test_the_default_is_the_standard_library(monkeypatch, tree):
 @pytest.mark.promise("processor-bad-input")
 def test_a_wrong_path_is_refused(tree, capsys):
     assert refused(capsys, "none") == "aiopatterns: No such file or directory: none\n"
+    assert refused(capsys, "") == "aiopatterns: PATH must name a folder or a file, and is empty\n"
     assert "path must be a folder or a regular file, not '/dev/null'" in refused(
         capsys, "/dev/null"
     )
