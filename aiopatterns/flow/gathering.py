@@ -38,7 +38,7 @@ from anyio import create_task_group, current_time
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import QuorumError
 from aiopatterns.core.lifecycle import raise_bare
-from aiopatterns.core.validate import count, optional_positive, plain_function
+from aiopatterns.core.validate import async_function, count, optional_positive, plain_function
 from aiopatterns.flow.calls import own_cancellation, own_error
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ def _keyed(calls: Mapping[K, Call[T]] | Sequence[Call[T]]) -> Mapping[K, Call[T]
                 f"calls[{key!r}] must be an async function without arguments, not {call!r}; "
                 "pass the function itself, or a lambda that calls it"
             )
+        async_function(f"calls[{key!r}]", call)
     return keyed
 
 

@@ -79,8 +79,19 @@ class Plan:
         shadowed = self.inputs.keys() & self.shape.tasks.keys()
         if shadowed:
             raise ValueError(f"inputs must not have the name of a task: {min(shadowed)!r}")
+        self._check_inputs()
         choice("mode", self.mode, ("fail_fast", "continue"))
         if self.store is not None:
             instance("store", self.store, ResultStore, "an object with async get and set")
         for unknown in sorted((self.keep or frozenset()) - self.shape.tasks.keys()):
             raise ValueError(f"keep must name tasks of this graph; {unknown!r} is none")
+
+    def _check_inputs(self) -> None:
+        """Refuse an input that no task takes; a task that takes the run may add one that does."""
+        taken = {name for task in self.shape.tasks.values() for name in task.parameters}
+        unknown = sorted(self.inputs.keys() - taken)
+        if unknown and "run" not in taken:
+            known = ", ".join(sorted(taken - self.shape.tasks.keys())) or "none"
+            raise ValueError(
+                f"inputs must name parameters of tasks; {unknown[0]!r} is none (there are: {known})"
+            )

@@ -161,6 +161,20 @@ async def test_bad_input(calls, options, error, text):
         await scatter_gather(calls, **options)
 
 
+async def test_a_plain_function_is_refused_before_anything_runs():
+    ran = []
+
+    def plain() -> None:
+        ran.append(1)
+
+    calls: Any = {"size": plain}
+    with pytest.raises(
+        TypeError, match=r"calls\['size'\] must be an async function, not the plain"
+    ):
+        await scatter_gather(calls)
+    assert not ran
+
+
 async def test_a_call_that_is_not_async_is_named():
     calls: Any = {"size": lambda: 3}
     got = await scatter_gather(calls)

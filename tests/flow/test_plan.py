@@ -48,6 +48,7 @@ def test_the_shape():
     ("changed", "error", "text"),
     [
         ({"inputs": {"first": 1}}, ValueError, "inputs must not have the name of a task: 'first'"),
+        ({"inputs": {"dya": 1}}, ValueError, r"'dya' is none \(there are: none\)"),
         ({"mode": "hope"}, ValueError, "mode must be one of 'fail_fast', 'continue'"),
         ({"store": {}}, TypeError, "store must be an object with async get and set"),
         ({"keep": frozenset({"third"})}, ValueError, "keep must name tasks.*'third' is none"),
@@ -56,3 +57,18 @@ def test_the_shape():
 def test_bad_input(changed, error, text):
     with pytest.raises(error, match=text):
         plan(**changed)
+
+
+def test_an_input_is_somebodys_parameter_unless_tasks_may_be_added():
+    def third(day, run):
+        return day
+
+    shape = Shape({"first": Task(first), "third": Task(third)})
+    assert plan(shape=shape, inputs={"day": 1, "later": 2}).inputs == {"day": 1, "later": 2}
+
+    def fourth(day):
+        return day
+
+    shape = Shape({"fourth": Task(fourth)})
+    with pytest.raises(ValueError, match=r"'later' is none \(there are: day\)"):
+        plan(shape=shape, inputs={"day": 1, "later": 2})
