@@ -155,18 +155,18 @@ class Home:
     quarter of that.
     """
 
-    __slots__ = ("_is_running", "_thread", "future")
+    __slots__ = ("future", "running", "thread")
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._is_running = loop.is_running
-        self._thread = get_ident()
+        self.running: Callable[[], bool] = loop.is_running
+        self.thread: int = get_ident()
         self.future: Callable[[], Parked] = loop.create_future
 
     @property
     def here(self) -> bool:
         """Whether this code runs on that loop."""
-        return self._is_running() and get_ident() == self._thread
+        return self.running() and get_ident() == self.thread
 
 
 class Alarms:

@@ -22,7 +22,7 @@ from aiopatterns.core.clock import monotonic, rng
 from aiopatterns.core.validate import number, text
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Mapping
     from contextvars import Context as Variables
     from contextvars import Token
     from types import TracebackType
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bound",
     "Context",
+    "Steps",
     "bind_correlation",
     "bind_deadline",
     "correlation_id",
@@ -80,6 +81,71 @@ def run_in(variables: Variables, work: Coroutine[Any, Any, T]) -> Generator[Any,
             raise
         except BaseException as error:  # handed to the coroutine, which decides
             step, argument = work.throw, error
+
+
+@final
+class Steps(Generic[T]):
+    """What :func:`run_in` does, for one coroutine after the other, at half the cost.
+
+    One generator lives for long and awaits them, so none is made for each, and the end of a
+    coroutine is a value that is handed over, not a ``StopIteration`` that is raised and caught::
+
+        awaited = variables.run(steps.send, work)
+        if awaited is not steps:  # work has suspended
+            await steps.rest(variables, awaited)
+        result, steps.result = steps.result, None
+
+    One coroutine at a time; after one that has raised, the next starts as usual.
+
+    Cancellation: is thrown into the coroutine, inside its context; nothing is left behind.
+
+    Complexity: O(1), about 0.2 us for a coroutine that does not suspend, and as :func:`run_in`
+    for each suspension.
+    """
+
+    __slots__ = ("_carrier", "result", "send")
+
+    def __init__(self) -> None:
+        self.result: T | None = None  # of the last coroutine
+        self._renew()
+
+    @coroutine
+    def rest(self, variables: Variables, awaited: Any) -> Generator[Any, Any, None]:
+        """Await what is left of a coroutine that has suspended.
+
+        Args:
+            variables: The context of its first step.
+            awaited: What its first step gave.
+        """
+        run, carrier = variables.run, self._carrier
+        while awaited is not self:
+            try:
+                argument = yield awaited
+                step: Callable[[Any], Any] = carrier.send
+            except GeneratorExit:
+                run(carrier.close)
+                raise
+            except BaseException as error:  # handed to the coroutine, which decides
+                step, argument = carrier.throw, error
+            awaited = run(step, argument)
+
+    def _renew(self) -> None:
+        carrier: Any = self._carry()  # pyright does not see that it still is a generator
+        carrier.send(None)
+        self._carrier: Generator[Any, Any, None] = carrier
+        self.send: Callable[[Any], Any] = carrier.send
+
+    @coroutine
+    def _carry(self) -> Generator[Any, Any, None]:
+        """Await what is sent, and yield ``self`` after each; an error ends this generator."""
+        work: Coroutine[Any, Any, T] = yield
+        while True:
+            try:
+                self.result = yield from work
+            except BaseException:
+                self._renew()
+                raise
+            work = yield self
 
 
 def new_id() -> str:

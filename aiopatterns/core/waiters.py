@@ -218,8 +218,12 @@ class Gate:
         if parked is None:
             return
         self._parked = None
-        for future in parked if isinstance(parked, list) else (parked,):
-            if not future.done():  # else its task was cancelled
+        if not isinstance(parked, list):
+            if not parked.done():  # else its task was cancelled
+                parked.set_result(None)
+            return
+        for future in parked:
+            if not future.done():
                 future.set_result(None)
 
     def _join(

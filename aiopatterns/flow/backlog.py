@@ -106,19 +106,20 @@ class Lane(Generic[R]):
 class Backlog(Generic[R]):
     """All waiting items of a pool."""
 
-    __slots__ = ("_common", "_keys", "_lanes", "_order")
+    __slots__ = ("_keys", "_lanes", "common", "order")
 
     def __init__(self) -> None:
-        self._common: Lane[R] = Lane()  # priority 0
+        # What is public here is there for the hot path, which saves itself the call of pop().
+        self.common: Lane[R] = Lane()  # priority 0
         self._lanes: dict[int, Lane[R]] = {}  # other priorities
-        self._order: list[int] = []  # heap of the negatives of those
+        self.order: list[int] = []  # heap of the negatives of those
         # Held keys, and who stands behind the holder, if anybody ever has.
         self._keys: dict[Hashable, Lane[R] | None] = {}
 
     @property
     def ready(self) -> int:
         """Number of items that a worker could take now."""
-        return self._common.live + sum(lane.live for lane in self._lanes.values())
+        return self.common.live + sum(lane.live for lane in self._lanes.values())
 
     @property
     def keys(self) -> int:
@@ -129,7 +130,7 @@ class Backlog(Generic[R]):
         """Add a new item; True if it is ready, False if it stands behind another of its key."""
         terms = ticket.terms
         if terms is None:
-            self._common.line.append(ticket)
+            self.common.line.append(ticket)
             return True
         if terms.key is not None:
             if terms.key in self._keys:
@@ -146,8 +147,8 @@ class Backlog(Generic[R]):
 
     def pop(self) -> Ticket[R] | None:
         """Take out the item that comes next; None if none is ready."""
-        common = self._common
-        if self._order:
+        common = self.common
+        if self.order:
             return self._pop_by_priority()
         if common.back or common.dead:
             return common.pop()
@@ -156,7 +157,7 @@ class Backlog(Generic[R]):
     def discard(self, terms: Terms | None) -> None:
         """Forget the waiting item that has these terms; its state has changed already."""
         if terms is None:
-            self._common.discard()
+            self.common.discard()
         elif terms.blocked:
             self._behind(terms.key).discard()
         else:
@@ -165,7 +166,7 @@ class Backlog(Generic[R]):
     def clear(self) -> list[Ticket[R]]:
         """Take everything out, in no particular order; keys are given up."""
         waiting = list(self)
-        for each in (self._common, self._lanes, self._order, self._keys):
+        for each in (self.common, self._lanes, self.order, self._keys):
             each.clear()
         return waiting
 
@@ -183,12 +184,12 @@ class Backlog(Generic[R]):
 
     def firsts(self) -> list[Ticket[R]]:
         """Return the first ready item of each priority."""
-        firsts = (lane.first() for lane in (self._common, *self._lanes.values()))
+        firsts = (lane.first() for lane in (self.common, *self._lanes.values()))
         return [each for each in firsts if each is not None]
 
     def __iter__(self) -> Iterator[Ticket[R]]:
         """Iterate over everything that waits here, in no particular order."""
-        for lane in (self._common, *self._lanes.values(), *self._keys.values()):
+        for lane in (self.common, *self._lanes.values(), *self._keys.values()):
             yield from lane or ()
 
     def _behind(self, key: Hashable) -> Lane[R]:
@@ -199,21 +200,21 @@ class Backlog(Generic[R]):
 
     def _lane(self, priority: int) -> Lane[R]:
         if not priority:
-            return self._common
+            return self.common
         lane = self._lanes.get(priority)
         if lane is None:
             lane = self._lanes[priority] = Lane()
-            heappush(self._order, -priority)
+            heappush(self.order, -priority)
         return lane
 
     def _pop_by_priority(self) -> Ticket[R] | None:
         """Take from the highest lane that has an item, and drop those that have none."""
-        while self._order:
-            priority = -self._order[0]
-            if priority < 0 and (ticket := self._common.pop()) is not None:
+        while self.order:
+            priority = -self.order[0]
+            if priority < 0 and (ticket := self.common.pop()) is not None:
                 return ticket
             if (ticket := self._lanes[priority].pop()) is not None:
                 return ticket
             del self._lanes[priority]
-            heappop(self._order)
-        return self._common.pop()
+            heappop(self.order)
+        return self.common.pop()

@@ -235,7 +235,12 @@ class Ticket(Gate, Handle[R]):
         """Wait for the end of the item."""
         if self.state is _QUEUED or self.state is _RUNNING:
             # From another loop: asyncio itself raises RuntimeError about the future.
-            yield from Gate.__await__(self)
+            future = self._home.future()  # as Gate does, one call less
+            if self._parked is None:
+                self._parked = future
+            else:
+                self._join(future, self._parked)
+            yield from future
         if self.state is _DONE:
             return cast("R", self.value)
         if self.state is HandleStatus.CANCELLED and current_effective_deadline() == -inf:

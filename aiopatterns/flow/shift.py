@@ -121,10 +121,7 @@ class Shift(Generic[T, R]):
             RuntimeError: This is not the loop on which the pool was opened.
         """
         if not self.home.here:
-            msg = (
-                f"WorkerPool {self.plan.name!r} is open on another event loop; "
-                "use it, and its handles, on the loop that entered it"
-            )
+            msg = f"WorkerPool {self.plan.name!r} is open on another event loop; use it there"
             raise RuntimeError(msg)
 
     def full(self) -> bool:
@@ -146,17 +143,21 @@ class Shift(Generic[T, R]):
         watcher: Callable[[Ticket[R], float, int], object] | None = None,
     ) -> Ticket[R]:
         """Take an item in; whether there is room was asked before."""
-        ledger = self.ledger
+        ledger, staff = self.ledger, self.staff
         ticket = Ticket(self, ledger.accepted, item, copy_context(), terms, watcher)
         ledger.accepted += 1
         ledger.queued += 1
-        if self.staff.scaled:
+        if staff.scaled:
             terms = ticket.terms = terms or Terms()
             terms.ready_at = monotonic()
-        if terms is not None and terms.deadline is not None:
+        if terms is None:  # as push does, one call less
+            self.backlog.common.line.append(ticket)
+            staff.call()
+            return ticket
+        if terms.deadline is not None:
             self._limit_time(ticket, terms, terms.deadline)
         if self.backlog.push(ticket):
-            self.staff.call()
+            staff.call()
         return ticket
 
     def _limit_time(self, ticket: Ticket[R], terms: Terms, deadline: float) -> None:
@@ -183,9 +184,15 @@ class Shift(Generic[T, R]):
 
     def take(self) -> Ticket[R] | None:
         """Take the item that comes next out of the backlog; None if there is nothing to do."""
-        while not self.staff.paused and (ticket := self.backlog.pop()) is not None:
-            terms = ticket.terms
-            if terms is None or terms.deadline is None or terms.deadline > monotonic():
+        backlog, common = self.backlog, self.backlog.common
+        while not self.staff.paused:
+            if common.back or common.dead or backlog.order:
+                ticket = backlog.pop()
+            else:  # as pop does, one call less
+                ticket = common.line.popleft() if common.line else None
+            if ticket is None or (terms := ticket.terms) is None:
+                return ticket
+            if terms.deadline is None or terms.deadline > monotonic():
                 return ticket
             self._withdraw(ticket, _FAILED, _too_late(), popped=True)
         return None
@@ -319,9 +326,8 @@ class Shift(Generic[T, R]):
 
     def statistics(self) -> PoolStatistics:
         """Return the figures of this moment."""
-        staff = self.staff
-        per_worker = (each.statistics() for each in staff.workers.values())
-        return self.ledger.snapshot(staff.limit, per_worker)
+        per_worker = (each.statistics() for each in self.staff.workers.values())
+        return self.ledger.snapshot(self.staff.limit, per_worker)
 
     # ----------------------------------------------------------- private core: ends of items
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 
 from aiopatterns.core.clock import monotonic, yield_now
-from aiopatterns.core.context import run_in
+from aiopatterns.core.context import Steps
 from aiopatterns.core.waiters import cancel_count, cancel_requested
 from aiopatterns.flow.calls import own_error
 from aiopatterns.flow.ledger import WorkerStatistics
@@ -73,8 +73,10 @@ class Worker:
         "_busy",
         "_expire",
         "_failed",
+        "_record",
         "_scope",
         "_shift",
+        "_steps",
         "_token",
         "attempt",
         "cut",
@@ -92,6 +94,8 @@ class Worker:
     def __init__(self, shift: Shift[Any, Any], number: int) -> None:
         self._shift = shift
         self._scope = CancelScope()
+        self._steps: Steps[Any] = Steps()
+        self._record = shift.ledger.seconds.record
         self._expire = self.expire  # one bound method: alarms know it by identity
         self._attempts = self._failed = 0
         self._busy = 0.0
@@ -196,8 +200,8 @@ class Worker:
 
         A cancellation that a function lets through leaves from here, with the item in hand.
         """
-        shift, staff, limited = self._shift, self._shift.staff, self._shift.plan.rate is not None
-        until_turn, cancelling = _TURN, cancel_count()
+        shift, staff, steps = self._shift, self._shift.staff, self._steps
+        limited, cancelling, until_turn = shift.plan.rate is not None, cancel_count(), _TURN
         while not self.halted and not (staff.crowded and staff.surplus(self)):
             ready = not limited or await self._get_token()
             if self.halted:  # the item for the token is gone; the token is kept for the next
@@ -207,7 +211,9 @@ class Worker:
                 await self._sit_down()
                 continue
             try:
-                value = await run_in(ticket.variables, self._begin(ticket, resource))
+                awaited = ticket.variables.run(steps.send, self._begin(ticket, resource))
+                if awaited is not steps:
+                    await steps.rest(ticket.variables, awaited)
             except Exception as error:
                 now = self._stop()
                 self.ticket = None
@@ -219,12 +225,10 @@ class Worker:
             else:
                 now = self._stop()
                 self.ticket = None
+                value, steps.result = steps.result, None
                 shift.done(ticket, self, value, now)
-            if cancelling():  # lands here, not in the next item
-                await yield_now()
-            until_turn -= 1
-            if not until_turn:
-                until_turn = _TURN
+            until_turn = until_turn - 1 or _TURN
+            if until_turn == _TURN or cancelling():  # which lands here, not in the next item
                 await yield_now()
 
     def _sit_down(self) -> Parked:
@@ -293,14 +297,14 @@ class Worker:
 
     def _stop(self) -> float:
         """The attempt is over: disarm its timeout, note how long it took; returns the time."""
-        shift = self._shift
-        if shift.alarms is not None:
-            shift.alarms.disarm(self._expire)
+        alarms = self._shift.alarms
+        if alarms is not None:
+            alarms.disarm(self._expire)
         now = monotonic()
         seconds = now - self.started
         self._attempts += 1
         self._busy += seconds
-        shift.ledger.seconds.record(seconds)
+        self._record(seconds)
         return now
 
 

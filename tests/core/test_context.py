@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from aiopatterns.core import clock
 from aiopatterns.core.context import (
     Context,
+    Steps,
     bind_correlation,
     bind_deadline,
     correlation_id,
@@ -35,7 +37,19 @@ def context_with(value):
     return variables
 
 
-async def test_every_step_runs_in_the_captured_context():
+async def stepped(variables, work):
+    steps: Steps[Any] = Steps()
+    awaited = variables.run(steps.send, work)
+    if awaited is not steps:
+        await steps.rest(variables, awaited)
+    return steps.result
+
+
+in_steps = pytest.mark.parametrize("step", [run_in, stepped])
+
+
+@in_steps
+async def test_every_step_runs_in_the_captured_context(step):
     seen = []
 
     async def work():
@@ -46,13 +60,14 @@ async def test_every_step_runs_in_the_captured_context():
         return "result"
 
     variables = context_with("red")
-    assert await run_in(variables, work()) == "result"
+    assert await step(variables, work()) == "result"
     assert seen == ["red"] * 3
     assert colour.get() == "none"
     assert variables[colour] == "changed"
 
 
-async def test_two_at_once_do_not_mix():
+@in_steps
+async def test_two_at_once_do_not_mix(step):
     async def work(expected):
         for _ in range(5):
             assert colour.get() == expected
@@ -60,10 +75,11 @@ async def test_two_at_once_do_not_mix():
 
     async with anyio.create_task_group() as tasks:
         for name in ("red", "green"):
-            tasks.start_soon(wrapped, run_in(context_with(name), work(name)))
+            tasks.start_soon(wrapped, step(context_with(name), work(name)))
 
 
-async def test_its_error_leaves_as_it_is():
+@in_steps
+async def test_its_error_leaves_as_it_is(step):
     error = KeyError("lost")
 
     async def work():
@@ -71,11 +87,12 @@ async def test_its_error_leaves_as_it_is():
         raise error
 
     with pytest.raises(KeyError) as caught:
-        await run_in(context_with("red"), work())
+        await step(context_with("red"), work())
     assert caught.value is error
 
 
-async def test_tasks_timers_and_scopes_work_inside():
+@in_steps
+async def test_tasks_timers_and_scopes_work_inside(step):
     async def work():
         with anyio.move_on_after(0) as scope:
             await anyio.sleep(10)
@@ -89,10 +106,11 @@ async def test_tasks_timers_and_scopes_work_inside():
 
         return await asyncio.create_task(child())
 
-    assert await run_in(context_with("red"), work()) == "red"
+    assert await step(context_with("red"), work()) == "red"
 
 
-def test_a_cancellation_arrives_inside_the_context():
+@in_steps
+def test_a_cancellation_arrives_inside_the_context(step):
     def factory():
         seen = []
 
@@ -108,7 +126,7 @@ def test_a_cancellation_arrives_inside_the_context():
 
         async def run():
             with anyio.move_on_after(5):
-                await run_in(context_with("red"), work())
+                await step(context_with("red"), work())
 
         def check():
             assert set(seen) <= {"red"}
@@ -118,7 +136,8 @@ def test_a_cancellation_arrives_inside_the_context():
     assert cancel_everywhere(factory, minimum=3).positions >= 3
 
 
-def test_an_error_can_be_handled_inside():
+@in_steps
+def test_an_error_can_be_handled_inside(step):
     def factory(fault):
         async def work():
             try:
@@ -127,7 +146,7 @@ def test_an_error_can_be_handled_inside():
             finally:
                 assert colour.get() == "red"
 
-        return run_in(context_with("red"), work())
+        return step(context_with("red"), work())
 
     assert fail_everywhere(lambda fault: wrapped(factory(fault))).positions == 1
 
@@ -136,7 +155,8 @@ async def wrapped(awaitable):
     return await awaitable
 
 
-def test_closing_closes_the_work_inside_the_context():
+@in_steps
+def test_closing_closes_the_work_inside_the_context(step):
     closed = []
 
     async def work():
@@ -145,10 +165,33 @@ def test_closing_closes_the_work_inside_the_context():
         finally:
             closed.append(colour.get())
 
-    stepping = wrapped(run_in(context_with("red"), work()))
+    stepping = wrapped(step(context_with("red"), work()))
     stepping.send(None)
     stepping.close()
     assert closed == ["red"]
+
+
+async def test_one_after_the_other_whatever_becomes_of_each():
+    steps: Steps[str] = Steps()
+    rest = 0
+
+    async def work(value):
+        if value == "late":
+            await clock.yield_now()
+        if value == "broken":
+            raise KeyError(value)
+        return f"{value} {colour.get()}"
+
+    for value in ("at once", "broken", "late", "broken", "at once"):
+        variables = context_with("red")
+        with pytest.raises(KeyError) if value == "broken" else nullcontext():
+            awaited = variables.run(steps.send, work(value))
+            if awaited is not steps:
+                rest += 1
+                await steps.rest(variables, awaited)
+            assert steps.result == f"{value} red"
+    assert rest == 1
+    assert colour.get() == "none"
 
 
 def test_correlation_travels_and_ends_with_its_block():

@@ -46,6 +46,27 @@ async def test_listeners_see_consistent_counts():
     assert seen == [("aiopatterns.pool.item_failed", n) for n in (1, 2, 3)]
 
 
+async def test_a_pause_holds_the_next_item_of_a_busy_worker():
+    release = asyncio.Event()
+
+    async def work(item):
+        await release.wait()
+        return item
+
+    async with WorkerPool(work, workers=1) as pool:
+        first, second = pool.submit_nowait(1), pool.submit_nowait(2)
+        while not pool.statistics().running:
+            await yield_now()
+        pool.pause()
+        release.set()
+        assert await first == 1
+        for _ in range(5):
+            await yield_now()
+        assert second.status is HandleStatus.QUEUED
+        pool.resume()
+        assert await second == 2
+
+
 def test_a_retry_keeps_its_key_and_its_place():
     async def run():
         order: list[Any] = []
