@@ -1,12 +1,4 @@
-"""The command ``aiopatterns``: commands, exit codes, and one clear line when something is wrong.
-
-::
-
-    exit code   meaning
-    0           done
-    1           the work failed, or some of it could not be done
-    2           wrong usage: nothing was begun
-    130         interrupted by Ctrl-C
+"""The command ``aiopatterns``: its command line, and how it ends (:mod:`aiopatterns.cli.exits`).
 
 Guarantees: on an error, standard error holds exactly one line; a traceback comes only with
 ``--debug``. Results go to standard output, a screen that moves goes only to a terminal.
@@ -25,23 +17,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiopatterns
+from aiopatterns.cli.exits import FAILED, INTERRUPTED, USAGE, UsageError, complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "USAGE", "UsageError", "complain", "main"]
-
-DONE: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+__all__ = ["main"]
 
 # More worker processes than any machine has processors; a slip of the keyboard must not start more.
 _MOST_WORKERS: Final = 1024
-
-
-class UsageError(Exception):
-    """What was asked for cannot be begun; the text says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return _code(error)
         return complain(_told(error), _code(error))
-
-
-def complain(message: str, code: int) -> int:
-    """Say on standard error, in one line, what is wrong; returns the exit code."""
-    line = " ".join(message.split())
-    with suppress(OSError):
-        print(f"aiopatterns: {line}", file=sys.stderr, flush=True)
-    return code
 
 
 def _run(given: list[str]) -> int:

@@ -15,7 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.cli.app import DONE
+from aiopatterns.cli.exits import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

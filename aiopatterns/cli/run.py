@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aiopatterns.cli.app import DONE, FAILED, UsageError, complain
+from aiopatterns.cli.exits import DONE, FAILED, UsageError, complain
 from aiopatterns.cli.screen import view_for
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.outcome import Err, Ok

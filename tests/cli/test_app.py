@@ -11,7 +11,8 @@ import pytest
 
 import aiopatterns
 from aiopatterns.cli import app
-from aiopatterns.cli.app import DONE, FAILED, INTERRUPTED, USAGE, complain, main
+from aiopatterns.cli.app import main
+from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE
 
 
 def said(capsys) -> str:
@@ -91,14 +92,6 @@ def test_arguments_come_from_the_process(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["aiopatterns", "doctor"])
     assert main() == DONE
     assert "python" in capsys.readouterr().out
-
-
-def test_a_closed_standard_error_is_no_error(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise BrokenPipeError
-
-    monkeypatch.setattr(sys.stderr, "write", refuse)
-    assert complain("what", 7) == 7
 
 
 def test_a_standard_output_that_cannot_be_written_is_given_up(tmp_path, monkeypatch):

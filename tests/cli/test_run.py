@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from aiopatterns.cli import run as module
-from aiopatterns.cli.app import DONE, FAILED, INTERRUPTED, USAGE, main
+from aiopatterns.cli.app import main
+from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE
 from aiopatterns.processor.corpus import Corpus
 from tests.processor.reference import make_tree, plain_count
 from tests.processor.test_report import Page
