@@ -12,7 +12,7 @@ import pytest
 import aiopatterns
 from aiopatterns.cli import app
 from aiopatterns.cli.app import main
-from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE
+from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, UsageError
 
 
 def said(capsys) -> str:
@@ -57,7 +57,7 @@ def test_help_and_version_go_to_standard_output(argv, capsys):
     ("error", "code", "line"),
     [
         (ValueError("two\nlines"), USAGE, "two lines"),
-        (app.UsageError("no"), USAGE, "no"),
+        (UsageError("no"), USAGE, "no"),
         (KeyError(), FAILED, "KeyError"),
         (
             OSError(28, "No space left on device", "x.html"),
