@@ -104,7 +104,7 @@ class WorkerPool(Owner, Generic[T, R]):
         ValueError: A number is senseless.
         TypeError: An argument is not what it should be.
 
-    Complexity: about 7 us for an item that is submitted and awaited, 3 us for one in a long
+    Complexity: about 6 us for an item that is submitted and awaited, 3 us for one in a long
         queue; 250 bytes for each item that waits, 4 KB for each worker. Workers start when there
         is something to do.
 

@@ -73,6 +73,7 @@ class Worker:
         "_busy",
         "_expire",
         "_failed",
+        "_future",
         "_record",
         "_scope",
         "_shift",
@@ -101,7 +102,8 @@ class Worker:
         self._busy = 0.0
         self._token = False  # of the rate limit, and no item has started with it yet
         self.number: int = number
-        self.seat: Parked = shift.home.future()  # on which it waits for something to do
+        self._future = shift.home.future
+        self.seat: Parked = self._future()  # on which it waits for something to do
         self.opened: bool = False
         self.halted: bool = False  # the scope has fired, or there are too many workers
         self.retired: bool = False
@@ -238,7 +240,7 @@ class Worker:
         if staff.scaled:
             self.idle_since = monotonic()
         staff.idle.append(self)
-        seat = self.seat = self._shift.home.future()
+        self.seat = seat = self._future()
         return seat
 
     async def _get_token(self) -> bool:
@@ -290,7 +292,7 @@ class Worker:
         if shift.alarms is not None:
             shift.alarms.arm(self._expire)
         plan = shift.plan
-        work = plan.call(ticket.value, *resource)
+        work = plan.call(ticket.value, *resource) if resource else plan.call(ticket.value)
         if plan.retry is not None and (scope := plan.retry.scope(self.first)) is not None:
             return _within(scope, work)
         return work
