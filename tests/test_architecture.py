@@ -38,13 +38,13 @@ EXCEPTIONS: dict[str, str] = {}
 
 # These counts may only fall: lower the number when you remove one.
 RATCHETS = {
-    "noqa": 40,
-    "type: ignore": 20,
-    "pyright: ignore": 20,
-    "pragma: no cover": 10,
-    "pytest.mark.skip": 2,
+    "noqa": 10,
+    "type: ignore": 12,
+    "pyright: ignore": 3,
+    "pragma: no cover": 0,
+    "pytest.mark.skip": 0,
     "pytest.mark.xfail": 0,
-    "pytest.skip(": 3,
+    "pytest.skip(": 0,
 }
 MAX_EXCEPTIONS = 0
 
