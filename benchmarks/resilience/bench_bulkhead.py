@@ -216,8 +216,7 @@ if (hyx := peer("hyx.bulkhead")) is not None:
 
 
 free.at_most(0.5, of=SEMAPHORE)
-block.at_most(0.55, of=SEMAPHORE)
-line.at_most(1.15, of=SEMAPHORE)
+block.at_most(0.5, of=SEMAPHORE)
 
 if __name__ == "__main__":
     bench.main()

@@ -118,7 +118,5 @@ async def wait_late() -> int:
     return await all_late(by_wait(0))
 
 
-quick.at_most(1.6, of="an anyio task group around the call")
-
 if __name__ == "__main__":
     bench.main()
