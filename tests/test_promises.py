@@ -23,8 +23,8 @@ def held(
     """Tests by the row they hold: of this run if it is the whole suite, else of a fresh one."""
     config = request.config
     source = getattr(config, "args_source", None)
-    whole = source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-    if whole:
+    chosen = config.option.keyword or config.option.markexpr != "not stress"
+    if source is pytest.Config.ArgsSource.TESTPATHS and not chosen:
         return promises.noted(config)
     return _collected(tmp_path_factory.mktemp("promises") / "held.json")
 
