@@ -81,7 +81,7 @@ class Pipeline(Generic[T_co]):
         TypeError: ``source`` is none of the three, or an argument is of the wrong type.
         ValueError: ``capacity`` is below 1, or ``name`` is empty.
 
-    Complexity: a boundary costs about 1.5 us an item, a fused stage about 0.2 us; memory is
+    Complexity: a boundary costs about 1.5 us an item, a fused stage about 0.25 us; memory is
     O(boundaries x capacity).
 
     Source: fusion after Akka Streams, per-key order after its ``mapAsyncPartitioned``, error
