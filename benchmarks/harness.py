@@ -69,10 +69,10 @@ class Entry:
 
 @dataclass
 class Goal:
-    """A ratio to reach: ours over the figure of another contender."""
+    """What ours may take at most: so many times another contender's figure, or so many units."""
 
-    factor: float
-    of: str
+    most: float
+    of: str | None
     what: str
 
 
@@ -107,6 +107,10 @@ class Case:
     def at_most(self, factor: float, *, of: str, ours: str | None = None) -> None:
         """State the goal: ours takes at most ``factor`` times what ``of`` takes."""
         self.goals.append(Goal(factor, of, ours or self._first("ours").name))
+
+    def under(self, figure: float, *, ours: str | None = None) -> None:
+        """State the goal: ours takes at most ``figure``, in the unit of the case."""
+        self.goals.append(Goal(figure, None, ours or self._first("ours").name))
 
     def _adder(
         self, name: str, role: Role, follows: str | None
@@ -175,17 +179,18 @@ class Case:
                 }
                 for entry in self.entries
             ],
-            "goals": [
-                {
-                    "ours": goal.what,
-                    "of": goal.of,
-                    "at_most": goal.factor,
-                    "reached": self.ratio(goal.what, goal.of),
-                    "met": self.ratio(goal.what, goal.of) <= goal.factor,
-                }
-                for goal in self.goals
-            ],
+            "goals": [self._verdict(goal) for goal in self.goals],
         }
+
+    def _verdict(self, goal: Goal) -> dict[str, object]:
+        if goal.of is None:
+            reached = median(self._named(goal.what).figures)
+            bound = f"{goal.most:g} {self.unit}"
+        else:
+            reached = self.ratio(goal.what, goal.of)
+            bound = f"{goal.most:g} times {goal.of}"
+        met = reached <= goal.most
+        return {"ours": goal.what, "bound": bound, "reached": reached, "met": met}
 
 
 class Bench:
@@ -266,8 +271,5 @@ def _print(report: dict[str, object]) -> None:
         print(f"  {each['role']:<6}{each['name']:<44}{each['median']:>9.3g}  ({spread})  {ratio}")
     for goal in report["goals"]:  # type: ignore[attr-defined]
         verdict = "met" if goal["met"] else "MISSED"
-        print(
-            f"  goal: {goal['ours']} <= {goal['at_most']} x {goal['of']}:"
-            f" {goal['reached']:.2f} {verdict}"
-        )
+        print(f"  goal: {goal['ours']} at most {goal['bound']}: {goal['reached']:.3g} {verdict}")
     sys.stdout.flush()

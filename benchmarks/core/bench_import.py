@@ -49,7 +49,5 @@ async def its_needs() -> int:
     return await start("import anyio, anyio.abc, asyncio")
 
 
-front.at_most(1.15, of="import anyio")
-
 if __name__ == "__main__":
     bench.main()

@@ -81,7 +81,5 @@ async def future() -> int:
     return await rounds(park, wake)
 
 
-parking.at_most(1.0, of="asyncio.Semaphore")
-
 if __name__ == "__main__":
     bench.main()

@@ -91,8 +91,6 @@ async def fused_limit() -> int:
     return ITEMS * STAGES
 
 
-fused.at_most(0.1, of="aiostream map")
-
 # ---------------------------------------------------------------------------------- boundaries
 
 boundary = bench.case(f"a stage with {WORKERS} workers, no-op", clock="cpu", unit="us/item")
@@ -175,9 +173,6 @@ async def iterator() -> int:
     return ITEMS
 
 
-boundary.at_most(0.2, of="aiostream map")
-boundary.at_most(2.0, of="asyncio.Queue and workers, by hand, unordered")
-
 # -------------------------------------------------------------------------------------- batches
 
 batches = bench.case("batches of 100", clock="cpu", unit="us/item")
@@ -205,8 +200,6 @@ async def sliced() -> int:
     assert count == ITEMS // 100
     return ITEMS
 
-
-batches.at_most(1.0, of="aiostream chunks")
 
 # ---------------------------------------------------------------------------- work that waits
 
@@ -246,8 +239,6 @@ async def waiting_limit() -> int:
     await asyncio.gather(*(work() for _ in range(3 * SLEEPERS)))
     return 1
 
-
-waits.at_most(0.8, of="aiostream map")
 
 if __name__ == "__main__":
     bench.main()

@@ -181,7 +181,7 @@ if (hyx := peer("hyx.circuitbreaker")) is not None:
         return await repeat(call, counter)
 
 
-closed.at_most(7.0, of="bare call")
+closed.under(0.4)
 
 if __name__ == "__main__":
     bench.main()

@@ -216,6 +216,7 @@ if (hyx := peer("hyx.bulkhead")) is not None:
 
 
 free.at_most(0.5, of=SEMAPHORE)
+free.under(0.4)
 block.at_most(0.5, of=SEMAPHORE)
 
 if __name__ == "__main__":

@@ -72,7 +72,6 @@ async def bare() -> int:
 
 quick.at_most(1.2, of="anyio.CancelScope, no deadline")
 quick.at_most(1.2, of="anyio.CancelScope, no deadline", ours="aiopatterns.Timeout.scope")
-quick.at_most(1.15, of="asyncio.timeout")
 
 if __name__ == "__main__":
     bench.main()
