@@ -26,18 +26,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.clock import call_later, monotonic
-from aiopatterns.core.validate import positive
+from aiopatterns.core.rate import Grant
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Grant", "Level", "Meter", "Rate", "Ticket", "Window"]
+    from aiopatterns.core.rate import Rate
+
+__all__ = ["Level", "Meter", "Ticket", "Window"]
 
 # A wait shorter than this is rounding of the clock: a timer for it would fire at once, for ever.
 _INSTANT: Final = 1e-9
@@ -47,48 +48,6 @@ _LATE: Final = 0.005
 # A window is remembered call by call up to here, then in slices of this share of its length: in
 # twice as many at most, so that memory does not grow with the rate.
 _SLICES: Final = 1024
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many, per so many seconds.
-
-    Args:
-        amount: How many, above 0.
-        per: In how many seconds, above 0.
-
-    Example::
-
-        Rate(100)  # a hundred a second
-        Rate(5, per=60)  # five a minute
-    """
-
-    amount: float
-    per: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("amount", self.amount)
-        positive("per", self.per)
-
-    def __str__(self) -> str:
-        return f"{self.amount:g} per {self.per:g} s"
-
-
-class Grant(NamedTuple):
-    """The answer of a limiter.
-
-    Attributes:
-        allowed: Whether the call may start; only then something was consumed.
-        retry_after: Seconds until it would be allowed, 0 if it is, infinite if it never will be.
-        remaining: How many whole calls could start now.
-        reset_after: Seconds until nothing is remembered of the calls so far.
-    """
-
-    allowed: bool
-    retry_after: float
-    remaining: int
-    reset_after: float
 
 
 class Ticket:

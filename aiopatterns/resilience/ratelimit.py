@@ -60,9 +60,10 @@ from typing import (
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import remaining
 from aiopatterns.core.errors import RateLimitedError
+from aiopatterns.core.rate import Grant, Rate
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import at_least, function, instance, non_negative, positive
-from aiopatterns.resilience.meter import Grant, Level, Rate, Window
+from aiopatterns.resilience.meter import Level, Window
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.resilience.meter import Level, Rate, Window
+from aiopatterns.core.rate import Rate
+from aiopatterns.resilience.meter import Level, Window
 from aiopatterns.resilience.ratelimit import GCRA
 from aiopatterns.testing import simulate
 
