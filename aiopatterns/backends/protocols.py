@@ -194,7 +194,7 @@ class PubSub(Protocol):
         capacity: int = 1_000,
         on_gap: Callable[[], object] | None = None,
     ) -> AbstractAsyncContextManager[Subscribed]:
-        """Listen on ``channels``, and on all that fit ``patterns``; at least one of both.
+        r"""Listen on ``channels``, and on all that fit ``patterns``; at least one of both.
 
         When the block is entered, the subscription is in force: what is published after that
         arrives. A message that fits several times arrives once. While the connection is lost
