@@ -1,0 +1,201 @@
+"""Live messages between the tasks of one process.
+
+A subscription is an inbox. Publishing puts the message into every inbox that asked for its
+channel, in one synchronous step, so all subscribers see one order, and wakes a reader; a reader
+takes a message only once it runs, so a cancelled wait loses none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from fnmatch import translate
+from typing import TYPE_CHECKING, final
+
+from aiopatterns.backends.names import check_data, check_name, check_names
+from aiopatterns.backends.protocols import Notice
+from aiopatterns.core.clock import call_later
+from aiopatterns.core.validate import count, optional_function
+from aiopatterns.core.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import TracebackType
+    from typing import Self
+
+    from aiopatterns.backends.memory.home import MemoryHome
+
+__all__ = ["MemoryPubSub", "MemorySubscribed"]
+
+
+@final
+class MemoryPubSub:
+    """The protocol ``PubSub`` in memory.
+
+    Args:
+        home: The backend it belongs to.
+    """
+
+    __slots__ = ("_channels", "_home", "_patterns")
+
+    def __init__(self, home: MemoryHome) -> None:
+        self._home = home
+        self._channels: dict[str, dict[MemorySubscribed, None]] = {}
+        self._patterns: dict[MemorySubscribed, tuple[re.Pattern[str], ...]] = {}
+
+    async def publish(self, channel: str, data: bytes) -> int:
+        """Give ``data`` to all who are subscribed now; return how many they are."""
+        check_name("channel", channel)
+        check_data("data", data)
+        self._home.require_open()
+        return self.publish_nowait(channel, data)
+
+    def publish_nowait(self, channel: str, data: bytes) -> int:
+        """Do what :meth:`publish` does, as a part of another atomic step."""
+        readers = dict(self._channels.get(channel, ()))
+        for reader, patterns in self._patterns.items():
+            if reader not in readers and any(each.match(channel) for each in patterns):
+                readers[reader] = None
+        notice = Notice(channel, data)
+        for reader in readers:
+            reader.deliver(notice)
+        return len(readers)
+
+    def subscribe(
+        self,
+        *channels: str,
+        patterns: Collection[str] = (),
+        capacity: int = 1_000,
+        on_gap: Callable[[], object] | None = None,
+    ) -> MemorySubscribed:
+        """Listen on ``channels``, and on all that fit ``patterns``, inside ``async with``."""
+        check_names("channels", channels)
+        check_names("patterns", patterns)
+        if not channels and not patterns:
+            msg = "subscribe needs at least one of channels and patterns"
+            raise ValueError(msg)
+        count("capacity", capacity)
+        optional_function("on_gap", on_gap)
+        return MemorySubscribed(self, channels, patterns, capacity=capacity, on_gap=on_gap)
+
+    def add(self, reader: MemorySubscribed) -> None:
+        """Put ``reader`` in force."""
+        self._home.require_open()
+        self._home.on_close(reader.close)
+        for channel in reader.channels:
+            self._channels.setdefault(channel, {})[reader] = None
+        if reader.patterns:
+            self._patterns[reader] = reader.patterns
+
+    def remove(self, reader: MemorySubscribed) -> None:
+        """Take ``reader`` out; harmless if it is out already."""
+        self._home.forget(reader.close)
+        self._patterns.pop(reader, None)
+        for channel in reader.channels:
+            readers = self._channels.get(channel, {})
+            readers.pop(reader, None)
+            if not readers:
+                self._channels.pop(channel, None)
+
+
+@final
+class MemorySubscribed:
+    """An open subscription; made by :meth:`MemoryPubSub.subscribe`.
+
+    Losses between two reads are one overflow: they count as one gap.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_inbox",
+        "_on_gap",
+        "_open",
+        "_overflowing",
+        "_pubsub",
+        "_waiters",
+        "channels",
+        "gaps",
+        "patterns",
+    )
+
+    def __init__(
+        self,
+        pubsub: MemoryPubSub,
+        channels: Collection[str],
+        patterns: Collection[str],
+        *,
+        capacity: int,
+        on_gap: Callable[[], object] | None,
+    ) -> None:
+        self.channels = frozenset(channels)
+        self.patterns = tuple(_compile(each) for each in patterns)
+        self.gaps = 0
+        self._pubsub = pubsub
+        self._capacity = capacity
+        self._on_gap = on_gap
+        self._inbox: deque[Notice] = deque()
+        self._waiters = Waiters()
+        self._open = False
+        self._overflowing = False
+
+    async def __aenter__(self) -> Self:
+        if self._open:
+            msg = "this subscription is open already; enter it only once"
+            raise RuntimeError(msg)
+        self._pubsub.add(self)
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Notice:
+        while not self._inbox:
+            if not self._open:
+                raise StopAsyncIteration
+            await self._waiters.wait()
+        self._overflowing = False
+        return self._inbox.popleft()
+
+    def deliver(self, notice: Notice) -> None:
+        """Take a message in; beyond the capacity the oldest is lost."""
+        if len(self._inbox) >= self._capacity:
+            self._inbox.popleft()
+            if not self._overflowing:
+                self._overflowing = True
+                self._report_gap()
+        self._inbox.append(notice)
+        self._waiters.wake()
+
+    def close(self) -> None:
+        """Take no more; what was received can still be read, then the iteration ends."""
+        self._open = False
+        self._pubsub.remove(self)
+        self._waiters.wake_all()
+
+    def _report_gap(self) -> None:
+        """Count a gap; the callback runs in a turn of its own, so its errors are its own."""
+        self.gaps += 1
+        if self._on_gap is not None:
+            call_later(0, self._on_gap)
+
+
+def _compile(glob: str) -> re.Pattern[str]:
+    r"""Compile a glob of ``*``, ``?`` and ``\``; everything else is literal."""
+    literal, parts = False, list[str]()
+    for character in glob:
+        if character == "\\" and not literal:
+            literal = True
+            continue
+        special = character == "[" or (literal and character in "*?")
+        parts.append(f"[{character}]" if special else character)
+        literal = False
+    return re.compile(translate("".join(parts) + "\\" * literal))

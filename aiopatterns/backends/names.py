@@ -1,0 +1,110 @@
+"""What names, values and lives may be: one wording for both implementations.
+
+The checks of every public call stand here, so that memory refuses exactly what Redis refuses,
+before anything is asked, with one line that names the parameter, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from aiopatterns.core.validate import count, positive, text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = [
+    "MAX_FENCE",
+    "MAX_NAME_BYTES",
+    "MAX_NUMBER",
+    "MIN_NUMBER",
+    "check_data",
+    "check_fence",
+    "check_name",
+    "check_names",
+    "check_number",
+    "check_ttl",
+    "milliseconds",
+]
+
+#: UTF-8 bytes in a name or key at most.
+MAX_NAME_BYTES: Final = 1_024
+
+#: What ``incr`` counts in: a signed whole number of 64 bits, as Redis has it.
+MAX_NUMBER: Final = 2**63 - 1
+MIN_NUMBER: Final = -(2**63)
+
+#: The highest fence: whole numbers up to it are exact everywhere, also in Lua.
+MAX_FENCE: Final = 2**53
+
+# A life of 31,000 years is as good as any longer one, and safe in 64 bits beside a timestamp.
+_LONGEST: Final = 10**15
+_SHOWN: Final = 40
+
+
+def check_name(parameter: str, value: str) -> str:
+    """Return ``value`` if it is text of 1 to :data:`MAX_NAME_BYTES` bytes in UTF-8."""
+    text(parameter, value)
+    if len(value) <= MAX_NAME_BYTES and value.isascii():
+        return value
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        msg = (
+            f"{parameter} must be text that UTF-8 can hold, not {value[:_SHOWN]!r}: {error.reason}"
+        )
+        raise ValueError(msg) from None
+    if size > MAX_NAME_BYTES:
+        msg = (
+            f"{parameter} must be at most {MAX_NAME_BYTES} bytes of UTF-8, not {size}:"
+            f" {value[:_SHOWN]!r}..."
+        )
+        raise ValueError(msg)
+    return value
+
+
+def check_names(parameter: str, values: Collection[str]) -> None:
+    """Refuse ``values`` unless it is a collection of names; one string is none."""
+    if isinstance(values, str):
+        msg = f"{parameter} must be a collection of strings, not the string {values[:_SHOWN]!r}"
+        raise TypeError(msg)
+    for value in values:
+        check_name(parameter, value)
+
+
+def check_data(parameter: str, value: bytes) -> bytes:
+    """Return ``value`` if it is bytes."""
+    if not isinstance(value, bytes):
+        msg = f"{parameter} must be bytes, not {type(value).__name__}"
+        raise TypeError(msg)
+    return value
+
+
+def check_ttl(value: float | None) -> float | None:
+    """Return ``value`` if it is None, or seconds above 0, as the protocols keep it: whole ms."""
+    return None if value is None else milliseconds("ttl", value) / 1_000
+
+
+def check_number(parameter: str, value: int) -> int:
+    """Return ``value`` if it is a whole number of at most 64 bits."""
+    count(parameter, value, minimum=MIN_NUMBER)
+    if value > MAX_NUMBER:
+        msg = f"{parameter} must be a whole number of at most 64 bits, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def check_fence(value: int) -> int:
+    """Return ``value`` if it is a whole number from 0 to :data:`MAX_FENCE`."""
+    if count("fence", value, minimum=0) > MAX_FENCE:
+        msg = f"fence must be a whole number <= {MAX_FENCE}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def milliseconds(parameter: str, value: float) -> int:
+    """Return ``value``, seconds above 0, in whole milliseconds: rounded up, at least 1."""
+    # Rounded first, for 0.07 s are 70.00000000000001 ms in binary.
+    scaled = min(positive(parameter, value) * 1_000, _LONGEST)
+    return max(1, math.ceil(round(scaled, 6)))
