@@ -7,12 +7,13 @@ before anything is asked, with one line that names the parameter, the value and 
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Final
 
 from aiopatterns.core.validate import count, positive, text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 __all__ = [
     "MAX_FENCE",
@@ -24,8 +25,11 @@ __all__ = [
     "check_name",
     "check_names",
     "check_number",
+    "check_payloads",
     "check_ttl",
+    "escaped",
     "milliseconds",
+    "parse_id",
 ]
 
 #: UTF-8 bytes in a name or key at most.
@@ -41,6 +45,8 @@ MAX_FENCE: Final = 2**53
 # A life of 31,000 years is as good as any longer one, and safe in 64 bits beside a timestamp.
 _LONGEST: Final = 10**15
 _SHOWN: Final = 40
+_ID: Final = re.compile("[0-9]{1,20}(-[0-9]{1,20})?")
+_MAX_ID: Final = 2**64 - 1
 
 
 def check_name(parameter: str, value: str) -> str:
@@ -95,12 +101,38 @@ def check_number(parameter: str, value: int) -> int:
     return value
 
 
+def check_payloads(payloads: Sequence[bytes]) -> list[bytes]:
+    """Return ``payloads`` as a list if it is a sequence of bytes; bytes themselves are none."""
+    if isinstance(payloads, (bytes, str)):
+        msg = f"payloads must be a sequence of bytes, not {type(payloads).__name__}"
+        raise TypeError(msg)
+    return [check_data("payloads", each) for each in payloads]
+
+
+def parse_id(parameter: str, value: str) -> tuple[int, int]:
+    """Return an entry id as numbers: ``"7"`` and ``"7-0"`` are ``(7, 0)``."""
+    if _ID.fullmatch(text(parameter, value)):
+        first, _, second = value.partition("-")
+        numbers = int(first), int(second or 0)
+        if max(numbers) <= _MAX_ID:
+            return numbers
+    msg = f"{parameter} must be an id such as '0' or '1700000000000-1', not {value[:_SHOWN]!r}"
+    raise ValueError(msg)
+
+
 def check_fence(value: int) -> int:
     """Return ``value`` if it is a whole number from 0 to :data:`MAX_FENCE`."""
     if count("fence", value, minimum=0) > MAX_FENCE:
         msg = f"fence must be a whole number <= {MAX_FENCE}, not {value!r}"
         raise ValueError(msg)
     return value
+
+
+def escaped(name: str, reserved: str) -> str:
+    """Return ``name`` without ``reserved``, a character that parts names; distinct stay distinct."""
+    if reserved not in name and "%" not in name:
+        return name
+    return name.replace("%", "%25").replace(reserved, f"%{ord(reserved):02X}")
 
 
 def milliseconds(parameter: str, value: float) -> int:

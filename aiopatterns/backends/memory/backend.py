@@ -23,7 +23,8 @@ from aiopatterns.backends.memory.expiring import Expiring
 from aiopatterns.backends.memory.home import MemoryHome
 from aiopatterns.backends.memory.kv import MemoryKv
 from aiopatterns.backends.memory.lease import Leases, MemoryLease
-from aiopatterns.backends.memory.limiter import Level, MemoryLimiter
+from aiopatterns.backends.memory.limiter import MemoryLimiter
+from aiopatterns.backends.memory.log import MemoryLog
 from aiopatterns.backends.memory.pubsub import MemoryPubSub
 from aiopatterns.backends.names import check_name
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiopatterns.backends.memory.log import MemoryLog
+    from aiopatterns.backends.memory.limiter import Level
     from aiopatterns.backends.memory.queue import MemoryQueue
 
 __all__ = ["MemoryBackend"]
@@ -93,11 +94,9 @@ class MemoryBackend:
 
     def log(self, name: str) -> MemoryLog:
         """Return the log ``name``."""
-        from aiopatterns.backends.memory.log import MemoryLog
-
         found = self._logs.get(check_name("name", name))
         if found is None:
-            found = self._logs[name] = MemoryLog(self._home)
+            found = self._logs[name] = MemoryLog(self._home, name)
         return found
 
     def lease(self, name: str) -> MemoryLease:
