@@ -219,10 +219,15 @@ class Group:
             if self._is_parked(entry):
                 taken += 1
                 yield entry[2], self._parked.pop(entry[2]).deliveries
-        while taken < turn.limit and self._held:
-            entry_id, held = next(iter(self._held.items()))
-            if held.since > now - turn.idle:
+        abandoned = self._abandoned(turn.limit - taken, now - turn.idle)
+        for entry_id in sorted(abandoned, key=key_of):
+            yield entry_id, self._held.pop(entry_id).deliveries
+
+    def _abandoned(self, limit: int, till: int) -> list[str]:
+        """Return up to ``limit`` entries that nobody has touched since ``till``."""
+        found: list[str] = []
+        for entry_id, held in self._held.items():
+            if held.since > till or len(found) >= limit:
                 break
-            taken += 1
-            del self._held[entry_id]
-            yield entry_id, held.deliveries
+            found.append(entry_id)
+        return found

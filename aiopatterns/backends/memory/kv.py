@@ -75,7 +75,7 @@ class MemoryKv:
 
     async def set_many(self, values: Mapping[str, bytes], *, ttl: float | None = None) -> None:
         """Write all of ``values``."""
-        check_names("values", values)
+        check_names("keys of values", values)
         for value in values.values():
             check_data("values", value)
         life = check_ttl(ttl)

@@ -7,6 +7,7 @@ takes a message only once it runs, so a cancelled wait loses none.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from fnmatch import translate
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.names import check_data, check_name, check_names
 from aiopatterns.backends.protocols import Notice
-from aiopatterns.core.clock import call_later
 from aiopatterns.core.validate import count, optional_function
 from aiopatterns.core.waiters import Waiters
 
@@ -182,10 +182,14 @@ class MemorySubscribed:
         self._waiters.wake_all()
 
     def _report_gap(self) -> None:
-        """Count a gap; the callback runs in a turn of its own, so its errors are its own."""
+        """Count a gap; what the callback raises is logged, for it is not the publisher's affair."""
         self.gaps += 1
-        if self._on_gap is not None:
-            call_later(0, self._on_gap)
+        if self._on_gap is None:
+            return
+        try:
+            self._on_gap()
+        except Exception:
+            logging.getLogger("aiopatterns").exception("on_gap of a subscription failed")
 
 
 def _compile(glob: str) -> re.Pattern[str]:

@@ -113,19 +113,26 @@ class RedisClient:
 
     async def read_each(self, commands: Sequence[Command]) -> list[Any]:
         """Send reads that may go to different servers; the replies in order. One turn, no tasks."""
+        return await self._each(commands, repeatable=True)
+
+    async def write_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Send repeatable writes that may go to different servers; the replies in order."""
+        return await self._each(commands, repeatable=True)
+
+    async def once_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Send writes that must not run twice; the replies in order."""
+        return await self._each(commands, repeatable=False)
+
+    async def _each(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
         send = self._open().send
         waiting = [send(command) for command in commands]
         replies: list[Any] = []
         for command, waiter in zip(commands, waiting, strict=True):
             reply = await waiter
             if type(reply) in FAILURES:
-                reply = await self._again(command, reply, repeatable=True)
+                reply = await self._again(command, reply, repeatable=repeatable)
             replies.append(reply)
         return replies
-
-    async def write_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Send repeatable writes that may go to different servers; the replies in order."""
-        return await self.read_each(commands)
 
     async def open(self) -> None:
         """Connect, and look at the server's version."""

@@ -1,0 +1,121 @@
+"""Bytes under keys, in Redis: one string key each, with its own expiry.
+
+Reads of one turn of the loop travel together and are sent again if the answer is lost. A write
+is sent once: repeated late it could undo what another one has written since.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast, final
+
+from aiopatterns.backends.names import (
+    check_data,
+    check_name,
+    check_names,
+    check_number,
+    milliseconds,
+)
+from aiopatterns.backends.protocols import Delete
+from aiopatterns.backends.redis.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from aiopatterns.backends.redis.client import RedisClient
+
+__all__ = ["RedisKv"]
+
+_INCR: Final = Script("kv_incr")
+_COMPARE_AND_SET: Final = Script("kv_compare_and_set")
+
+
+@final
+class RedisKv:
+    """The protocol ``Kv`` in Redis.
+
+    Args:
+        client: The connections.
+    """
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of ``key``, or None. 1 round trip."""
+        return cast("bytes | None", await self._client.read("GET", self._key(key)))
+
+    async def get_many(self, keys: Collection[str]) -> dict[str, bytes]:
+        """Return those of ``keys`` that exist, in order. 1 round trip for each server."""
+        check_names("keys", keys)
+        names = [self._client.key("kv", key) for key in keys]
+        if self._client.cluster or not names:
+            values = await self._client.read_each([("GET", name) for name in names])
+        else:
+            values = await self._client.read("MGET", *names)
+        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        """Write ``value`` under ``key``. 1 round trip."""
+        name = self._key(key)
+        check_data("value", value)
+        await self._client.once("SET", name, value, *_life(ttl))
+
+    async def set_many(self, values: Mapping[str, bytes], *, ttl: float | None = None) -> None:
+        """Write all of ``values``. 1 round trip for each server."""
+        check_names("keys of values", values)
+        for value in values.values():
+            check_data("values", value)
+        life = _life(ttl)
+        await self._client.once_each(
+            [("SET", self._client.key("kv", key), value, *life) for key, value in values.items()]
+        )
+
+    async def delete(self, *keys: str) -> int:
+        """Remove ``keys``; return how many of them existed. 1 round trip for each server."""
+        check_names("keys", keys)
+        names = [self._client.key("kv", key) for key in keys]
+        if self._client.cluster or not names:
+            replies = await self._client.once_each([("DEL", name) for name in names])
+            return sum(replies)
+        return int(await self._client.once("DEL", *names))
+
+    async def incr(self, key: str, by: int = 1, *, ttl: float | None = None) -> int:
+        """Add ``by`` to the whole number under ``key``; return the sum. 1 round trip."""
+        name = self._key(key)
+        check_number("by", by)
+        life = "" if ttl is None else milliseconds("ttl", ttl)
+        total = await self._client.run(_INCR, [name], [by, life])
+        if total is None:
+            msg = (
+                f"key {key!r} holds no whole number of at most 64 bits, or would not with {by} more"
+            )
+            raise ValueError(msg)
+        return int(total)
+
+    async def compare_and_set(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | Delete,
+        *,
+        ttl: float | None = None,
+        notify: str | None = None,
+    ) -> bool:
+        """Write ``value`` if ``key`` holds ``expected`` now. 1 round trip."""
+        name = self._key(key)
+        was = ("absent", b"") if expected is None else ("equal", check_data("expected", expected))
+        deleted = isinstance(value, Delete)
+        to = ("delete", b"") if deleted else ("set", check_data("value", cast("bytes", value)))
+        life = "" if ttl is None else milliseconds("ttl", ttl)
+        channel = "" if notify is None else self._client.key("ch", check_name("notify", notify))
+        args = (*was, *to, life, channel, key)
+        return bool(await self._client.run(_COMPARE_AND_SET, [name], args))
+
+    def _key(self, key: str) -> str:
+        return self._client.key("kv", check_name("key", key))
+
+
+def _life(ttl: float | None) -> tuple[str, int] | tuple[()]:
+    return () if ttl is None else ("PX", milliseconds("ttl", ttl))
