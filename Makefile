@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format format-check lint types floors bench stress docs wheel-test promises exports changelog clean
+.PHONY: help setup run test check ci format format-check lint types floors bench disaster stress docs wheel-test promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -56,6 +56,9 @@ floors: $(DEV)/.ready ## which room may import which
 
 bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.md
 	@$(DEV)/bin/python -m benchmarks $(ARGS)
+
+disaster: $(DEV)/.ready ## kill the worker, kill Redis: ours beside five job queues; ARGS="--only NAME"
+	@$(DEV)/bin/python -m benchmarks.jobs.disaster $(ARGS)
 
 stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
 	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.harness import clock_text
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -73,7 +75,7 @@ def _environment(pages: list[dict]) -> list[str]:
 
 def _case(case: dict) -> list[str]:
     lines = [
-        f"**{case['case']}** ({case['unit']}, {case['clock']} time)\n",
+        f"**{case['case']}** ({case['unit']}{clock_text(case['clock'])})\n",
         "| | contender | median | min - max | ours, times this |",
         "|---|---|---|---|---|",
     ]

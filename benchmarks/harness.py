@@ -30,6 +30,10 @@ Example::
     if __name__ == "__main__":
         bench.main()
 
+A contender that cannot live in this process (its dependencies exclude another's, or the question
+is not time) measures itself and returns a :class:`Figure` in the unit of the case; such a case
+says ``warm=False``, for a process of its own starts cold every time.
+
 The command line: ``--rounds N``, ``--loop asyncio|uvloop`` (may be repeated), ``--quick`` (one
 round, for a smoke test), ``--json FILE``.
 """
@@ -43,15 +47,25 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
-Contender = Callable[[], Awaitable[int]]
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a contender in a process of its own has measured, in the unit of the case."""
+
+    value: float
+
+
+Contender = Callable[[], Awaitable[int | Figure]]
+Clock = Literal["cpu", "wall", "server cpu", "count"]
 Role = Literal["ours", "peer", "limit"]
+# Of the other two only figures can tell.
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 SCALES = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}
 
@@ -81,14 +95,17 @@ class Case:
 
     Args:
         name: What is measured.
-        clock: ``"cpu"`` (of this process and its ended children) or ``"wall"``.
+        clock: ``"cpu"`` (of this process and its ended children) or ``"wall"``; ``"server cpu"``
+            and ``"count"`` where contenders give figures.
         unit: ``us/item``, ``ns/call``, ``ms/run``...; its first part scales the figures.
+        warm: Whether each contender runs once before it counts.
     """
 
-    def __init__(self, name: str, clock: str, unit: str) -> None:
+    def __init__(self, name: str, clock: Clock, unit: str, *, warm: bool = True) -> None:
         self.name = name
         self.clock = clock
         self.unit = unit
+        self.warm = warm
         self.entries: list[Entry] = []
         self.goals: list[Goal] = []
 
@@ -131,16 +148,15 @@ class Case:
         """Run every contender once a round, each on a fresh loop, in a rotating order."""
         for entry in self.entries:
             entry.figures.clear()
-            self._once(
-                entry, loop_factory
-            )  # warm up: imports, caches, the specialising interpreter
+            if self.warm:  # imports, caches, the specialising interpreter
+                self._once(entry, loop_factory)
         for number in range(rounds):
             turn = number % len(self.entries)
             for entry in self.entries[turn:] + self.entries[:turn]:
                 entry.figures.append(self._once(entry, loop_factory))
 
     def _once(self, entry: Entry, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> float:
-        clock = CLOCKS[self.clock]
+        clock = CLOCKS.get(self.clock, time.perf_counter)
 
         async def timed() -> float:
             gc.collect()
@@ -148,12 +164,14 @@ class Case:
             try:
                 start = clock()
                 done = await entry.run()
-                return (clock() - start) / done
+                if isinstance(done, Figure):
+                    return done.value
+                return (clock() - start) / done * SCALES[self.unit.partition("/")[0]]
             finally:
                 gc.enable()
 
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(timed()) * SCALES[self.unit.partition("/")[0]]
+            return runner.run(timed())
 
     def ratio(self, name: str, of: str) -> float:
         """Median over the rounds of one contender's figure over another's."""
@@ -199,25 +217,39 @@ class Bench:
     Args:
         name: Room and file, as in ``flow/channel``.
         versions: Distributions whose versions go into the report.
+        elsewhere: Versions of what is measured in other environments.
+        loops: The loops on which to measure, unless the command line names some.
+        rounds: At most so many rounds, where one takes long.
     """
 
-    def __init__(self, name: str, *, versions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        versions: tuple[str, ...] = (),
+        elsewhere: Mapping[str, str] | None = None,
+        loops: Sequence[str] = ("asyncio", "uvloop"),
+        rounds: int | None = None,
+    ) -> None:
         self.name = name
         self.versions = ("anyio", "uvloop", *versions)
+        self.elsewhere = dict(elsewhere or {})
+        self.loops = loops
+        self.rounds = rounds
         self.cases: list[Case] = []
 
-    def case(self, name: str, *, clock: Literal["cpu", "wall"], unit: str) -> Case:
+    def case(self, name: str, *, clock: Clock, unit: str, warm: bool = True) -> Case:
         """Add a case."""
-        case = Case(name, clock, unit)
+        case = Case(name, clock, unit, warm=warm)
         self.cases.append(case)
         return case
 
     def main(self, argv: list[str] | None = None) -> None:
         """Measure as the command line says; print a table, write JSON if asked."""
         arguments = _arguments(self.name, argv)
-        rounds = 1 if arguments.quick else arguments.rounds
+        rounds = 1 if arguments.quick else min(arguments.rounds, self.rounds or arguments.rounds)
         results: dict[str, object] = {}
-        for loop in arguments.loop or ["asyncio", "uvloop"]:
+        for loop in arguments.loop or self.loops:
             print(f"\n# {self.name} on {loop}, {rounds} rounds")
             results[loop] = []
             for case in self.cases:
@@ -235,7 +267,8 @@ class Bench:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "system": platform.system(),
-            "versions": {name: version for name, version in found.items() if version},
+            "versions": {name: version for name, version in found.items() if version}
+            | self.elsewhere,
         }
 
 
@@ -263,8 +296,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def clock_text(clock: object) -> str:
+    """What to say of the clock behind the unit of a case."""
+    return "" if clock == "count" else f", {clock} time"
+
+
 def _print(report: dict[str, object]) -> None:
-    print(f"\n{report['case']} ({report['unit']}, {report['clock']} time)")
+    print(f"\n{report['case']} ({report['unit']}{clock_text(report['clock'])})")
     for each in report["contenders"]:  # type: ignore[attr-defined]
         spread = f"{each['min']:.3g}-{each['max']:.3g}"
         ratio = "" if each["role"] == "ours" else f"ours = {each['ours_over_it']:.2f} x this"

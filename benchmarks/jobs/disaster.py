@@ -2,9 +2,9 @@
 
 Every library runs with its default settings, but for ten jobs at once, against a server of its own
 with ``appendonly yes, appendfsync everysec``. A job sleeps 20 ms and then appends its id to a file,
-in one unbuffered write. When 300 have done so, either the worker is killed by ``kill -9`` and a new
-one started at once, or the server is killed by ``kill -9`` and started again over its files a
-second later. Counted 25 s after the kill:
+in one unbuffered write. When 300 have done so and the next ones are half way, either the worker is
+killed by ``kill -9`` and a new one started at once, or the server is killed by ``kill -9`` and
+started again over its files a second later. Counted 25 s after the kill:
 
 done
     jobs that have run to their end at least once;
@@ -45,7 +45,8 @@ STRUCK_AT = 300
 WATCH = 25.0
 AWAY = 1.0  # seconds without a server
 PATIENCE = 60.0  # seconds until the disaster's moment must have come
-LOOK = 0.01  # seconds between two looks at the ledger
+LOOK = 0.002  # seconds between two looks at the ledger
+HALF_WAY = 0.01  # into a job of 20 ms
 AOF = {"appendonly": "yes", "appendfsync": "everysec"}
 
 
@@ -150,6 +151,7 @@ def strike(contender: Contender, disaster: str, watch: float) -> Outcome:
         if scene.wait(STRUCK_AT, PATIENCE) is None:
             words = Path(scene.log.name).read_text("utf-8")[-2000:]
             raise RuntimeError(f"{contender.name} did not get to {STRUCK_AT} jobs:\n{words}")
+        time.sleep(HALF_WAY)
         struck = time.monotonic()
         DISASTERS[disaster](scene)
         passed = time.monotonic() - struck

@@ -19,7 +19,7 @@ from arq.worker import Worker
 
 SETTINGS = RedisSettings.from_dsn(contract.URL)
 AT_ONCE = 32  # enqueue calls in flight
-POLL = 0.001
+POLL = 0.01
 
 
 async def noop(ctx: dict, key: str) -> int:

@@ -19,7 +19,7 @@ from docket import Docket, Worker
 from docket.execution import ExecutionState
 
 TUNED = f"{contract.URL}/0?max_connections={2 * contract.CONCURRENCY + 50}"
-POLL = timedelta(milliseconds=1)
+POLL = timedelta(milliseconds=10)
 LIVE = {ExecutionState.SCHEDULED, ExecutionState.QUEUED, ExecutionState.RUNNING}
 
 logging.getLogger("docket").setLevel(logging.WARNING)
@@ -59,9 +59,7 @@ class OfDocket:
         assert len(done) == len(keys)
 
     async def work(self) -> None:
-        worker = Worker(
-            self.docket, concurrency=contract.CONCURRENCY, minimum_check_interval=POLL
-        )
+        worker = Worker(self.docket, concurrency=contract.CONCURRENCY, minimum_check_interval=POLL)
         async with worker:
             await worker.run_forever()
 

@@ -75,15 +75,22 @@ class Saq:
 
     async def stored(self, keys: Sequence[str]) -> int:
         jobs = await queue.jobs(keys)
-        return sum(job is not None and job.status == Status.COMPLETE and job.result == 1
-                   for job in jobs)
+        return sum(
+            job is not None and job.status == Status.COMPLETE and job.result == 1 for job in jobs
+        )
 
     async def held(self, keys: Sequence[str]) -> Iterable[str]:
         """Queued, or active with a retry left: the sweep aborts an active job that has none."""
         jobs = await queue.jobs(keys)
-        return [job.key for job in jobs if job and (
-            job.status in {Status.NEW, Status.QUEUED} or
-            (job.status == Status.ACTIVE and job.retryable))]
+        return [
+            job.key
+            for job in jobs
+            if job
+            and (
+                job.status in {Status.NEW, Status.QUEUED}
+                or (job.status == Status.ACTIVE and job.retryable)
+            )
+        ]
 
 
 if __name__ == "__main__":

@@ -72,9 +72,7 @@ class Taskiq:
 
     async def work(self) -> None:
         prefetch = contract.CONCURRENCY if contract.FLAVOUR == "stream" else 0
-        await run_receiver_task(
-            broker, max_async_tasks=contract.CONCURRENCY, max_prefetch=prefetch
-        )
+        await run_receiver_task(broker, max_async_tasks=contract.CONCURRENCY, max_prefetch=prefetch)
 
     def command(self) -> list[str]:
         at_once = ["--workers", "1", "--max-async-tasks", str(contract.CONCURRENCY)]
@@ -102,8 +100,11 @@ class Taskiq:
         read = group["last-delivered-id"].decode()
         unread = await redis.xrange(QUEUE, min=f"({read}")
         pending = await redis.xpending_range(QUEUE, GROUP, "-", "+", 1_000_000)
-        found = [each for one in pending for each in
-                 await redis.xrange(QUEUE, one["message_id"], one["message_id"])]
+        found = [
+            each
+            for one in pending
+            for each in await redis.xrange(QUEUE, one["message_id"], one["message_id"])
+        ]
         return [fields[b"data"] for _, fields in [*unread, *found]]
 
 
