@@ -1,0 +1,289 @@
+"""JobQueue: typed jobs that survive the process, defined at module level.
+
+::
+
+    producers                      one store a partition                  workers
+    job.enqueue(...) ---.        .---- lanes by priority ----.       .--- Worker(jobs)
+    jobs.enqueue_many --+------->|     due, waiting          |------>+--- Worker(jobs)
+    cron ticks ---------'  1 RT  '---- dead letters ---------'       '--- Supervisor(...)
+                                          ^
+    handles, events, statistics ----------'
+
+The queue is the producers' side: it defines jobs, sends them, and asks about them. It runs none;
+that is for a :class:`~aiopatterns.jobs.worker.Worker`, in this process or another.
+
+Guarantees, as the backend keeps what it has acknowledged:
+
+* What ``enqueue`` has returned for is run, at least once, and by a worker of the same name of queue.
+* One id is one job, one unique key at a time is one job, also across processes.
+* Correlation, deadline and hops of the code that enqueues are there where the job runs.
+* Payloads are data: JSON or msgpack, checked by their signature before they are read.
+
+Not guaranteed: order (but for equal priority in one partition, as they are taken), and that a job
+runs once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, final
+
+from anyio import CancelScope
+
+from aiopatterns.backends import resolve
+from aiopatterns.backends.names import check_name
+from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
+from aiopatterns.core.clock import yield_now
+from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.validate import count, instance, optional_function, positive
+from aiopatterns.jobs.definitions import Definitions
+from aiopatterns.jobs.desk import Desk
+from aiopatterns.jobs.envelope import Envelopes
+from aiopatterns.jobs.handle import Handle, Origin
+from aiopatterns.jobs.ids import partition_of
+from aiopatterns.jobs.job import UnsentJob
+from aiopatterns.jobs.limits import Limits
+from aiopatterns.jobs.terms import Stamp, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.abc import TaskGroup
+
+    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.backends.queue import Enqueued, NewJob, Queue
+    from aiopatterns.core.codec import Codec
+    from aiopatterns.jobs.job import Job
+
+__all__ = ["JobQueue", "Lifespan", "Wire"]
+
+R = TypeVar("R")
+
+Lifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
+
+
+class Wire(TypedDict, total=False):
+    """How payloads become bytes, as keywords of a queue; see :class:`Envelopes`."""
+
+    codec: Codec | Sequence[Codec]
+    signing: Sequence[str | bytes]
+    max_bytes: int
+
+
+@final
+class JobQueue(Definitions):
+    """A queue of typed jobs.
+
+    Args:
+        name: Name of the queue; producers and workers of one name share it.
+        backend: A backend or its URL. A backend object is opened with the queue and closed with
+            it, unless others have it open.
+        lease: Seconds after which a worker that is not heard of counts as dead, and its jobs are
+            given to others.
+        partitions: In how many parts the queue is kept, each on one server of a cluster. Must be
+            the same everywhere; keys and dependencies hold within a partition.
+        lifespan: A function that returns an async context manager; what it yields is ``ctx.state``
+            in each worker.
+        limits: A limit of the whole queue; only without partitions.
+        wire: ``codec`` (one, or several of which the first writes and all read), ``signing``
+            (keys, of which the first signs and all verify) and ``max_bytes`` of a payload.
+
+    Raises:
+        ValueError: A value is out of its range.
+        ImportError: The backend needs an extra that is missing; it names the command.
+
+    Example::
+
+        jobs = JobQueue("thumbnails", "redis://localhost")
+
+
+        @jobs.job(timeout=30)
+        async def thumbnail(path: str, *, size: int = 128) -> str: ...
+
+
+        async with jobs:
+            handle = await thumbnail.enqueue("a.png", size=64)
+            print(await handle.result(timeout=10))
+    """
+
+    __slots__ = ("_desk", "_origin", "_stores", "backend", "envelopes", "lease", "lifespan")
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend | str = "memory://",
+        *,
+        lease: float = 15.0,
+        partitions: int = 1,
+        lifespan: Lifespan | None = None,
+        limits: Limits | None = None,
+        **wire: Unpack[Wire],
+    ) -> None:
+        super().__init__(
+            check_name("name", name), partitions=count("partitions", partitions), limits=limits
+        )
+        if limits is not None:
+            instance("limits", limits, Limits, "Limits or None")
+            _check_shared(limits, partitions)
+        self.lease: float = positive("lease", lease)
+        self.lifespan = optional_function("lifespan", lifespan)
+        self.envelopes = Envelopes(**wire)
+        self.backend: Backend = resolve(backend)
+        names = [name] if partitions == 1 else [f"{name}:{each}" for each in range(partitions)]
+        self._stores = tuple(self.backend.queue(each) for each in names)
+        self._desk: Desk | None = None
+        self._origin = Origin(name, self.envelopes, self.desk)
+
+    @property
+    def stores(self) -> tuple[Queue, ...]:
+        """The queues of the backend, one for each partition."""
+        return self._stores
+
+    def desk(self) -> Desk:
+        """Return what this opening asks its stores with.
+
+        Raises:
+            ClosedError: The queue is not open.
+        """
+        if self._desk is None:
+            msg = (
+                f"JobQueue {self.name!r} is not open; write 'async with jobs:' around this, jobs"
+                f" being your queue (a Worker opens it by itself)"
+            )
+            raise ClosedError(msg)
+        return self._desk
+
+    def now(self) -> float:
+        """Return the server's time in seconds since 1970, without asking."""
+        return self.desk().now()
+
+    async def enqueue_many(self, jobs: Iterable[UnsentJob[R]]) -> list[Handle[R]]:
+        """Enqueue many calls, made by ``job.job(...)``, of one job or of several.
+
+        All are checked and encoded before the first is sent, then they go in chunks of 500, each
+        added as a whole or not at all. Chunks that were sent stay if a later one fails.
+
+        Args:
+            jobs: The calls.
+
+        Returns:
+            A handle for each, in order.
+
+        Raises:
+            TypeError: One is no call of a job.
+            ValueError: One is of another queue.
+            CodecError: One cannot be encoded.
+            BackendUnavailableError: Nobody answers; a note says how many were sent.
+
+        Cancellation: some chunks may have been sent.
+
+        Complexity: 1 round trip for 500 jobs of a partition.
+        """
+        unsent = [self._checked(each) for each in jobs]
+        stamp = Stamp(self.desk(), self.envelopes)
+        parts: dict[int, list[tuple[int, NewJob]]] = {}
+        for number, each in enumerate(unsent):
+            partition, new = each.build(stamp)
+            parts.setdefault(partition, []).append((number, new))
+            if number % MAX_BATCH == MAX_BATCH - 1:
+                await yield_now()
+        handles: dict[int, Handle[R]] = {}
+        for partition, numbered in parts.items():
+            for start in range(0, len(numbered), MAX_BATCH):
+                chunk = numbered[start : start + MAX_BATCH]
+                made = await self._stores[partition].enqueue([new for _, new in chunk])
+                for (number, _), answer in zip(chunk, made, strict=True):
+                    handles[number] = self._handle(unsent[number].job, answer, partition)
+        return [handles[number] for number in range(len(unsent))]
+
+    async def send(self, unsent: UnsentJob[R]) -> Handle[R]:
+        """Enqueue one call; what :meth:`Job.enqueue` does."""
+        desk = self.desk()
+        partition, new = unsent.build(Stamp(desk, self.envelopes))
+        (answer,) = await desk.stores[partition].enqueue([new])
+        return self._handle(unsent.job, answer, partition)
+
+    async def enqueue_tick(self, job: Job[[], Any], tick: float, window: float) -> Handle[Any]:
+        """Enqueue the cron job of a tick, unless somebody has; see :class:`CronRunner`."""
+        key = f"cron:{job.name}:{tick:.0f}"
+        terms = Terms(id=key, unique=UniqueKey(key, "throttle", window))
+        return await self.send(UnsentJob(job, (), {}, terms))
+
+    def handle(self, job_id: str, *, type: Any = Any) -> Handle[Any]:
+        """Return the handle of a job that was enqueued before, here or elsewhere.
+
+        Args:
+            job_id: Its id.
+            type: What its result must be; ``job.handle(id)`` knows it.
+        """
+        partition = partition_of(check_name("job_id", job_id), self.partitions)
+        return Handle(self._origin, job_id, partition=partition, type=type)
+
+    async def run_here(
+        self, job: Job[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run a call here and now; what ``await job(...)`` does."""
+        raise NotImplementedError
+
+    async def statistics(self) -> Any:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        if self._desk is None:
+            await self.backend.__aenter__()
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            await self.backend.__aexit__(None, None, None)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(exc_type, exc, traceback)
+        finally:
+            with CancelScope(shield=True):
+                await self.backend.__aexit__(None, None, None)
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        self._desk = Desk(self.name, self._stores, await self.backend.time())
+        self._desk.start(tasks)
+
+    def _settle(self) -> None:
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            desk.close()
+
+    def _checked(self, unsent: UnsentJob[R]) -> UnsentJob[R]:
+        instance("jobs", unsent, UnsentJob, "calls made by job.job(...)")
+        if unsent.job.queue is not self:
+            msg = f"jobs must be of queue {self.name!r}, not of {unsent.job.queue.name!r}"
+            raise ValueError(msg)
+        return unsent
+
+    def _handle(self, job: Job[..., R], answer: Enqueued, partition: int) -> Handle[R]:
+        return Handle(
+            self._origin,
+            answer.id,
+            partition=partition,
+            type=job.signature.result_type,
+            created=answer.created,
+        )
+
+
+def _check_shared(limits: Limits, partitions: int) -> None:
+    """Refuse a limit of the whole queue that would not be one."""
+    if limits.key is not None:
+        msg = f"limits of a queue must have no key, which is for jobs, not {limits.key!r}"
+        raise ValueError(msg)
+    if partitions > 1:
+        msg = (
+            "limits of a queue must be None if it has partitions, each of which would have its own"
+        )
+        raise ValueError(msg)

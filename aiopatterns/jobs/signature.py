@@ -1,0 +1,216 @@
+"""What a job's function takes and gives, read from its signature once.
+
+Three things follow from it: a wrong call is refused when it is enqueued and not when it is run;
+arguments arrive in the function as its annotations say, dataclasses and msgspec structs included;
+and the templates of keys find their values.
+
+Annotations are resolved when they are needed first, so they may name what is defined below the
+function. One that cannot be resolved (it names what is imported for type checkers alone, or is
+local to another function), or that msgspec knows no way to make, leaves the value as the codec
+gives it.
+"""
+
+from __future__ import annotations
+
+from inspect import Parameter, isclass, signature
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args, get_type_hints
+
+import msgspec
+
+from aiopatterns.core.context import Context as BaseContext
+from aiopatterns.core.errors import CodecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Find", "Signature"]
+
+Find: TypeAlias = "Callable[[Sequence[Any], Mapping[str, Any]], Any]"
+"""Finds one argument of a call."""
+
+_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+# Forms of calls that are remembered as good; a program has as many as it has calls.
+_KEPT_FORMS: Final = 256
+
+
+@final
+class Signature:
+    """The parameters of a job's function, without its context.
+
+    Args:
+        fn: The function.
+        batch: Whether it takes a list, of which a job is one item.
+
+    Raises:
+        TypeError: It has no signature, or is a batch function that takes anything but one list.
+    """
+
+    __slots__ = ("_batch", "_fn", "_forms", "_kinds", "_name", "_result", "_whole", "takes_context")
+
+    def __init__(self, fn: Callable[..., object], *, batch: bool = False) -> None:
+        self._fn = fn
+        self._name: str = getattr(fn, "__qualname__", repr(fn))
+        self._batch = batch
+        whole = signature(fn)
+        parameters = list(whole.parameters.values())
+        self.takes_context = bool(parameters) and _is_context(fn, parameters[0])
+        if self.takes_context:
+            del parameters[0]
+        if batch:
+            parameters = self._one_list(parameters)
+        self._whole = whole.replace(parameters=parameters)
+        self._forms: set[tuple[object, ...]] = set()
+        self._kinds: dict[str, Any] | None = None
+        self._result: Any = Any
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters that a template may name, in order."""
+        found = self._whole.parameters.items()
+        return tuple(name for name, each in found if each.kind not in _VARIADIC)
+
+    def finder(self, name: str) -> Find:
+        """Return the function that finds the argument for the parameter ``name`` in a call."""
+        parameter = self._whole.parameters[name]
+        by_position = parameter.kind in _POSITIONAL
+        at, default = list(self._whole.parameters).index(name), parameter.default
+
+        def find(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            return args[at] if by_position and at < len(args) else kwargs.get(name, default)
+
+        return find
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse a call that the function would refuse.
+
+        Raises:
+            TypeError: An argument is missing, or there is one too many.
+
+        Complexity: O(arguments), about 0.2 us for a form of call that was seen before.
+        """
+        form = (len(args), *kwargs)
+        if form in self._forms:
+            return
+        try:
+            self._whole.bind(*args, **kwargs)
+        except TypeError as error:
+            msg = f"wrong arguments for {self._name}{self._whole}: {error}"
+            raise TypeError(msg) from None
+        if len(self._forms) < _KEPT_FORMS:
+            self._forms.add(form)
+
+    def convert(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of a call as the annotations say.
+
+        Args:
+            args: Positional arguments, as a codec gave them; for a batch one item.
+            kwargs: Keyword arguments, likewise.
+
+        Raises:
+            CodecError: The call does not fit the function, or an argument its annotation.
+        """
+        try:
+            self.check(args, kwargs)
+        except TypeError as error:
+            raise CodecError(str(error)) from None
+        kinds = self._resolved()
+        placed = [
+            self._convert(name, kinds.get(name, Any), value)
+            for name, value in zip(self._places(len(args)), args, strict=True)
+        ]
+        rest = kinds.get("**", Any)
+        named = {
+            name: self._convert(name, kinds.get(name, rest), value)
+            for name, value in kwargs.items()
+        }
+        return placed, named
+
+    @property
+    def result_type(self) -> Any:
+        """What the function gives, for a batch for one item; Any if that is not known."""
+        self._resolved()
+        return self._result
+
+    def _one_list(self, parameters: list[Parameter]) -> list[Parameter]:
+        """Return the parameters of a batch function, which is called with one item by position."""
+        if not (len(parameters) == 1 and parameters[0].kind in _POSITIONAL):
+            msg = f"a batch function takes one list (after ctx, if it wants that), not {self._name}"
+            raise TypeError(msg)
+        return [parameters[0].replace(kind=Parameter.POSITIONAL_ONLY)]
+
+    def _places(self, count: int) -> list[str]:
+        """Return the parameter of each positional argument; what is over goes to ``*args``."""
+        found: list[str] = []
+        for name, parameter in self._whole.parameters.items():
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                found += [name] * (count - len(found))
+            elif parameter.kind in _POSITIONAL:
+                found.append(name)
+        return found[:count]
+
+    def _convert(self, name: str, kind: Any, value: Any) -> Any:
+        if kind is Any:
+            return value
+        try:
+            return msgspec.convert(value, kind, str_keys=True)  # JSON makes text of all keys
+        except Exception as error:
+            msg = f"argument {name!r} of {self._name} is not what it should be: {error}"
+            raise CodecError(msg) from error
+
+    def _resolved(self) -> dict[str, Any]:
+        """Return the types by parameter, ``**`` for what is over; made at the first use."""
+        if self._kinds is None:
+            kinds: dict[str, Any] = {}
+            for name, parameter in self._whole.parameters.items():
+                key = "**" if parameter.kind is Parameter.VAR_KEYWORD else name
+                kind = _resolve(self._fn, parameter.annotation)
+                kinds[key] = _known(_item_of(kind) if self._batch else kind)
+            result = _resolve(self._fn, self._whole.return_annotation)
+            self._result = _known(_item_of(result) if self._batch else result)
+            self._kinds = kinds
+        return self._kinds
+
+
+def _is_context(fn: Callable[..., object], parameter: Parameter) -> bool:
+    """Whether a first parameter is for the context; a name that is not there at run time counts."""
+    if parameter.kind not in _POSITIONAL:
+        return False
+    kind = _resolve(fn, parameter.annotation)
+    if isinstance(kind, str):
+        return kind.rpartition(".")[2] == "Context"
+    return isclass(kind) and issubclass(kind, BaseContext)
+
+
+def _resolve(fn: Callable[..., object], annotation: Any) -> Any:
+    """Return what an annotation names; itself if that is not there (yet)."""
+    holder = SimpleNamespace(__annotations__={"it": annotation})
+    names = getattr(fn, "__globals__", None) or getattr(
+        getattr(fn, "__wrapped__", None), "__globals__", {}
+    )
+    try:
+        return get_type_hints(holder, names, include_extras=True)["it"]
+    except Exception:
+        return annotation
+
+
+def _known(kind: Any) -> Any:
+    """Return ``kind`` if msgspec can make it, else Any."""
+    if isinstance(kind, str) or kind is Parameter.empty:
+        return Any
+    try:
+        msgspec.json.Decoder(kind)
+    except Exception:
+        return Any
+    return kind
+
+
+def _item_of(kind: Any) -> Any:
+    """Return the type of the items of a list type; None for None, and Any for what else."""
+    if kind is None or kind is type(None):
+        return None
+    items = get_args(kind)
+    return items[0] if len(items) == 1 else Any
