@@ -190,7 +190,8 @@ class Turn(NamedTuple):
 
     Args:
         worker: Id of the worker, new at each start.
-        number: Grows with each turn; the same again means that the answer was lost.
+        number: 1 in the worker's first turn, and one more in each; the same again means that the
+            answer was lost.
         lease: Seconds for which the worker counts as alive from now.
         settled: Jobs that have come to an end; MAX_BATCH at most.
         free: How many jobs it can take, 0 to MAX_BATCH.

@@ -1,0 +1,244 @@
+"""The queue in memory: real semantics, virtual time, no other process.
+
+The state machine is ``queuemachine.py``; this file gives it the time, wakes workers and tells
+those who watch. All calls but :meth:`MemoryQueue.wait` do their work in one synchronous step, so
+each is atomic on its loop.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, final
+
+from aiopatterns.backends.memory.pubsub import MemoryPubSub
+from aiopatterns.backends.memory.queuebell import Bell
+from aiopatterns.backends.memory.queuejob import Place
+from aiopatterns.backends.memory.queuemachine import Machine
+from aiopatterns.backends.queue import ClaimedJob, Counts, Page, StoredJob, Turned
+from aiopatterns.backends.queuechecks import (
+    check_ids,
+    check_jobs,
+    check_page,
+    check_turn,
+    check_wait,
+)
+from aiopatterns.backends.queueevents import Watch, pack_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from aiopatterns.backends.memory.home import MemoryHome
+    from aiopatterns.backends.memory.queuejob import Job
+    from aiopatterns.backends.queue import Enqueued, JobState, NewJob, Outcome, Turn
+
+__all__ = ["MemoryQueue"]
+
+_CHANNEL = "events"
+
+
+@final
+class MemoryQueue:
+    """The protocol ``Queue`` in memory.
+
+    Args:
+        home: The backend it belongs to.
+        name: The queue's name.
+    """
+
+    __slots__ = ("_bell", "_home", "_machine", "_pubsub", "name")
+
+    def __init__(self, home: MemoryHome, name: str) -> None:
+        self.name = name
+        self._home = home
+        self._machine = Machine(home)
+        self._bell = Bell()
+        self._pubsub = MemoryPubSub(home)
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Add ``jobs`` in order; each is added or recognised."""
+        check_jobs(jobs)
+        answers = self._machine.enqueue(jobs, self._now())
+        self._after(idle=False)
+        return answers
+
+    async def step(self, turn: Turn) -> Turned:
+        """Settle, renew, promote, take back, limit and claim, in this order, atomically."""
+        check_turn(turn)
+        now = self._now()
+        machine = self._machine
+        stepped = machine.step(turn, now)
+        self._bell.forget(turn.worker)
+        self._after(idle=True)
+        due = machine.places.next_due()
+        return Turned(
+            stepped.claimed,
+            stepped.stale,
+            stepped.cancels,
+            stepped.reaped,
+            stepped.quarantine,
+            stepped.more,
+            machine.paused,
+            None if due is None else max(0, due - now) / 1_000,
+            now / 1_000,
+        )
+
+    async def held(self, worker: str) -> list[ClaimedJob]:
+        """Return what ``worker`` holds now."""
+        self._home.require_open()
+        holder = self._machine.holders.get(worker)
+        jobs = () if holder is None else holder.held.values()
+        return [ClaimedJob(job.id, job.body, job.tries + 1, job.since is not None) for job in jobs]
+
+    async def wait(self, worker: str, *, timeout: float) -> bool:
+        """Wait until there may be work, or ``worker`` is wanted; False after ``timeout`` seconds."""
+        check_wait(worker, timeout)
+        self._home.require_open()
+        holder = self._machine.holders.get(worker)
+        deaf = holder is not None and holder.full
+        self._home.on_close(self._bell.wake_all)
+        woken = await self._bell.wait(worker, timeout, deaf=deaf)
+        self._home.require_open()
+        return woken
+
+    def keeper(self, worker: str, *, lease: float) -> Callable[[], bool] | None:
+        """Return None: no other process could take the jobs."""
+        del worker, lease
+        return None
+
+    async def cancel(self, ids: Collection[str]) -> dict[str, JobState]:
+        """Cancel jobs; return the state of each afterwards."""
+        check_ids(ids)
+        now, machine = self._now(), self._machine
+        states: dict[str, JobState] = {}
+        for id in ids:
+            states[id], worker = machine.cancel(id, now)
+            if worker is not None:
+                self._bell.call(worker)
+        machine.limits.flush()
+        while machine.work_off(now):
+            pass
+        self._after(idle=False)
+        return states
+
+    async def states(self, ids: Collection[str]) -> dict[str, JobState]:
+        """Return the state of each of ``ids``."""
+        check_ids(ids)
+        now = self._now()
+        return {id: self._machine.state(id, now) for id in ids}
+
+    async def outcomes(self, ids: Collection[str]) -> dict[str, Outcome]:
+        """Return how those of ``ids`` ended that have ended and are kept."""
+        check_ids(ids)
+        now = self._now()
+        found = ((id, self._machine.kept.outcome(id, now)) for id in ids)
+        return {id: outcome for id, outcome in found if outcome is not None}
+
+    async def progress(self, id: str) -> float | None:
+        """Return the fraction that the running job last told, or None."""
+        check_ids([id])
+        self._home.require_open()
+        job = self._machine.jobs.get(id)
+        return None if job is None else job.fraction
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are where."""
+        now, machine = self._now(), self._machine
+        machine.kept.trim(now)
+        places = machine.places
+        held_back = len(machine.limits.parked) + len(places.suspects)
+        return Counts(
+            queued=sum(map(len, places.lanes)) + held_back,
+            scheduled=len(places.scheduled),
+            waiting=len(machine.edges.waiting),
+            running=sum(len(each.held) for each in machine.holders.values()),
+            dead=len(machine.kept.letters),
+            workers=sum(each.until > now for each in machine.holders.values()),
+            paused=machine.paused,
+        )
+
+    async def page(self, state: JobState, *, cursor: str | None = None, limit: int = 100) -> Page:
+        """Return jobs that are queued, scheduled, waiting, running or dead, page by page."""
+        check_page(state, limit)
+        first = int(cursor or 0)
+        now = self._now()
+        if state == "dead":
+            self._machine.kept.trim(now)
+            letters = list(
+                islice(reversed(self._machine.kept.letters.values()), first, first + limit + 1)
+            )
+            stored = [_stored(each.job, "dead", each.at, each.error) for each in letters]
+        else:
+            jobs = islice(self._in_state(state), first, first + limit + 1)
+            stored = [_stored(job, state, job.at if job.place is Place.DUE else 0) for job in jobs]
+        more = len(stored) > limit
+        return Page(stored[:limit], str(first + limit) if more else None)
+
+    def _in_state(self, state: JobState) -> Iterable[Job]:
+        """Return the jobs in one state, as they will run."""
+        machine = self._machine
+        places = machine.places
+        if state == "queued":
+            suspects = [machine.jobs[id] for _, id in places.suspects]
+            return (*suspects, *places.in_lanes(), *machine.limits.by_order())
+        if state == "scheduled":
+            return places.by_due()
+        if state == "waiting":
+            return sorted(machine.edges.waiting.values(), key=lambda job: (job.left, job.id))
+        return (job for id in sorted(machine.holders) for job in machine.holders[id].held.values())
+
+    async def requeue(self, ids: Collection[str]) -> int:
+        """Queue dead letters again; return how many."""
+        check_ids(ids)
+        found = self._machine.requeue(ids, self._now())
+        self._after(idle=False)
+        return found
+
+    async def purge(self, ids: Collection[str] | None = None) -> int:
+        """Remove dead letters, by default all; return how many there were."""
+        if ids is not None:
+            check_ids(ids)
+        kept = self._machine.kept
+        kept.trim(self._now())
+        found = [id for id in (list(kept.letters) if ids is None else ids) if id in kept.letters]
+        for id in found:
+            kept.letters.pop(id, None)
+        return len(set(found))
+
+    async def pause(self, *, paused: bool = True) -> None:
+        """Give out nothing, or go on."""
+        self._home.require_open()
+        self._machine.paused = paused
+        self._after(idle=False)
+
+    def watch(self) -> Watch:
+        """Iterate over what happens to jobs from now on."""
+        return Watch(self._pubsub, _CHANNEL, self._watched)
+
+    async def _watched(self, *, watching: bool) -> None:
+        """Say something as long as somebody listens, and for a while after."""
+        del watching  # once nobody listens any more, the next message finds that out
+        if self._machine.events is None:
+            self._machine.events = []
+
+    def _now(self) -> int:
+        return round(self._home.time() * 1_000_000) // 1_000
+
+    def _after(self, *, idle: bool) -> None:
+        """Wake somebody if there is something to run, and tell what has happened."""
+        machine = self._machine
+        places = machine.places
+        queued = places.any_queued()
+        if (queued and not machine.paused) or (places.news and places.suspects):
+            self._bell.ring()
+        elif idle and not queued and not places.suspects:
+            self._bell.hush()
+        places.news = False
+        events = machine.events
+        if events:
+            machine.events = []
+            if not self._pubsub.publish_nowait(_CHANNEL, pack_events(events)):
+                machine.events = None
+
+
+def _stored(job: Job, state: JobState, at: int, error: bytes = b"") -> StoredJob:
+    return StoredJob(job.id, job.body, state, job.tries, error, at / 1_000)

@@ -1,0 +1,125 @@
+"""What happens to jobs, told to those who watch: one message for each atomic step.
+
+A message is a msgpack list of ``kind, id, data`` after each other, so that a script can make it and
+a step with a hundred jobs is one message. It travels by the backend's own live messages, and what
+these may have missed is told as one ``gap``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
+
+from anyio import move_on_after
+from msgspec import msgpack
+
+from aiopatterns.backends.queue import QueueEvent
+from aiopatterns.core.clock import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from aiopatterns.backends.protocols import PubSub
+    from aiopatterns.backends.queue import EventKind
+
+__all__ = ["Keep", "Watch", "pack_events"]
+
+# For how many seconds the queue believes that somebody watches, and how often that is renewed.
+WATCH_LIFE: Final = 15.0
+_RENEW: Final = 5.0
+
+
+class Keep(Protocol):
+    """Tells the queue that somebody watches (``True``), or that this one does no longer."""
+
+    async def __call__(self, *, watching: bool) -> None:
+        """Say so."""
+        ...
+
+
+def pack_events(events: Sequence[QueueEvent]) -> bytes:
+    """Write events as one message."""
+    return msgpack.encode([each for event in events for each in event])
+
+
+@final
+class Watch:
+    """An open watch: an async iterator of events inside ``async with``.
+
+    Args:
+        pubsub: What carries the messages.
+        channel: Where they are published.
+        keep: How the queue is told that somebody watches.
+
+    Cancellation: a cancelled ``__anext__`` loses no event.
+    """
+
+    __slots__ = ("_gap", "_inbox", "_keep", "_kept", "_notices", "_subscription")
+
+    def __init__(self, pubsub: PubSub, channel: str, keep: Keep) -> None:
+        self._subscription = pubsub.subscribe(channel, on_gap=self._note_gap)
+        self._keep = keep
+        self._kept = 0.0
+        self._gap = False
+        self._inbox: deque[QueueEvent] = deque()
+
+    async def __aenter__(self) -> Self:
+        self._notices = await self._subscription.__aenter__()
+        await self._renew()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._keep(watching=False)
+        finally:
+            await self._subscription.__aexit__(exc_type, exc, traceback)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> QueueEvent:
+        while True:
+            if monotonic() - self._kept >= _RENEW:
+                await self._renew()
+            if self._gap:
+                self._gap = False
+                return QueueEvent("gap", "")
+            if self._inbox:
+                return self._inbox.popleft()
+            with move_on_after(_RENEW):
+                self._inbox.extend(_unpack((await self._notices.__anext__()).data))
+
+    async def _renew(self) -> None:
+        """Say again that somebody watches; who said so too late has missed what happened."""
+        now = monotonic()
+        await self._keep(watching=True)
+        if self._kept and now - self._kept >= WATCH_LIFE:
+            self._gap = True
+        self._kept = now
+
+    def _note_gap(self) -> None:
+        self._gap = True
+
+
+def _unpack(message: bytes) -> list[QueueEvent]:
+    """Read a message."""
+    flat = cast("list[bytes | str]", msgpack.decode(message))
+    return [
+        QueueEvent(
+            cast("EventKind", _text(kind)),
+            _text(id),
+            data if isinstance(data, bytes) else data.encode(),
+        )
+        for kind, id, data in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    ]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
