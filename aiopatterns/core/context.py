@@ -97,16 +97,18 @@ class Steps(Generic[T]):
 
     One coroutine at a time; after one that has raised, the next starts as usual.
 
-    Cancellation: is thrown into the coroutine, inside its context; nothing is left behind.
+    Cancellation: is thrown into the coroutine, inside its context; nothing is left behind. Once
+    :attr:`closing` is set, the coroutine is closed instead, whatever it would make of it.
 
     Complexity: O(1), about 0.2 us for a coroutine that does not suspend, and as :func:`run_in`
     for each suspension.
     """
 
-    __slots__ = ("_carrier", "result", "send")
+    __slots__ = ("_carrier", "closing", "result", "send")
 
     def __init__(self) -> None:
         self.result: T | None = None  # of the last coroutine
+        self.closing: bool = False
         self._renew()
 
     @coroutine
@@ -126,6 +128,9 @@ class Steps(Generic[T]):
                 run(carrier.close)
                 raise
             except BaseException as error:  # handed to the coroutine, which decides
+                if self.closing:
+                    run(carrier.close)
+                    raise
                 step, argument = carrier.throw, error
             awaited = run(step, argument)
 

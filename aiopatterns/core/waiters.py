@@ -38,6 +38,7 @@ __all__ = [
     "Waiters",
     "cancel_count",
     "cancel_requested",
+    "canceller",
     "waiting_line",
 ]
 
@@ -264,6 +265,16 @@ def cancel_count() -> Callable[[], int]:
     task = asyncio.current_task()
     assert task is not None, "called outside a task"
     return task.cancelling
+
+
+def canceller() -> Callable[[], object]:
+    """Return the function that cancels the running task, through every shield.
+
+    For an owner whose time is over: a scope cannot reach work that shields itself.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "called outside a task"
+    return task.cancel
 
 
 def _was_woken(parked: asyncio.Future[None]) -> bool:

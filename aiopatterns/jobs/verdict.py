@@ -1,0 +1,98 @@
+"""What becomes of a job after an attempt: pure decisions, made before anything is said.
+
+==========================================  ===========================================
+the attempt came to                         the job is
+==========================================  ===========================================
+a value                                     done; dead if the value cannot be kept
+bytes that nobody can read                  dead
+``Reject``                                  dead, with the type Reject
+``RetryLater``                              back after its delay, no attempt counted
+another error, and its retry says again     back after the backoff, an attempt counted
+another error                               dead
+its timeout                                 as after an error: ``TimeoutExceededError``
+a cancellation that somebody asked for      cancelled
+==========================================  ===========================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiopatterns.core.errors import CodecError, Reject, RetryLater
+from aiopatterns.jobs.envelope import ErrorRecord
+from aiopatterns.resilience.retry import Stop
+
+if TYPE_CHECKING:
+    from aiopatterns.backends.queue import How
+    from aiopatterns.jobs.envelope import Envelopes
+    from aiopatterns.resilience.retry import Retry
+
+__all__ = ["Verdict", "after_error", "after_value", "dead"]
+
+
+class Verdict(NamedTuple):
+    """How a job is settled; ``error`` is what it failed with, if it did.
+
+    The other fields are those of :class:`~aiopatterns.backends.queue.Settled`.
+    """
+
+    how: How
+    data: bytes
+    delay: float = 0.0
+    counted: bool = True
+    error: Exception | None = None
+
+
+def after_value(envelopes: Envelopes, value: object, *, kept: bool) -> Verdict:
+    """Decide about a job whose function has returned ``value``.
+
+    Args:
+        envelopes: Of the job's queue.
+        value: The result.
+        kept: Whether anybody may ask for it.
+    """
+    if not kept:
+        return Verdict("done", b"")
+    try:
+        return Verdict("done", envelopes.encode_result(value))
+    except CodecError as error:
+        return dead(envelopes, error)
+
+
+def after_error(
+    envelopes: Envelopes, error: Exception, retry: Retry | None, *, attempt: int, elapsed: float
+) -> Verdict:
+    """Decide about a job whose function has raised ``error``; called in the job's own context.
+
+    Args:
+        envelopes: Of the job's queue.
+        error: What it raised.
+        retry: The job's retry.
+        attempt: Which attempt it was, from 1.
+        elapsed: Seconds since the first began.
+    """
+    if isinstance(error, RetryLater):
+        return Verdict("retry", _record(envelopes, error), max(error.delay, 0.0), False, error)
+    if retry is None or isinstance(error, Reject):
+        return dead(envelopes, error)
+    try:
+        decision = retry.decide(attempt, error, max(elapsed, 0.0))
+    except Exception as broken:  # of a predicate: an error of the user's like any other
+        return dead(envelopes, broken)
+    if isinstance(decision, Stop):
+        return dead(envelopes, error)
+    return Verdict("retry", _record(envelopes, error), decision.delay, True, error)
+
+
+def dead(envelopes: Envelopes, error: Exception) -> Verdict:
+    """Decide that a job has failed for good."""
+    return Verdict("dead", _record(envelopes, error), error=error)
+
+
+def _record(envelopes: Envelopes, error: Exception) -> bytes:
+    """Return ``error`` as bytes; where even that is too long, without what is long in it."""
+    record = ErrorRecord.of(error)
+    try:
+        return envelopes.encode_error(record)
+    except CodecError:
+        return envelopes.encode_error(ErrorRecord(record.type, ""))

@@ -1,0 +1,127 @@
+"""The watchdog: a thread that keeps the leases while the event loop is blocked, and says so.
+
+A function that computes for seconds without a pause, or waits for something the wrong way, blocks
+the loop of its worker. The process is alive, but no step goes out, and without more its lease would
+end and its jobs run twice. So a thread looks whether the loop still moves::
+
+    loop     tick   tick   tick   (blocked ......................)   tick
+    thread    .      .      .      .   .   warns once   renews  .     .
+                                       |<--- 1 s --->|
+
+Guarantees: a warning event with the stack of the loop's thread after :data:`BLOCKED` seconds, once
+for each time; the leases are kept for :data:`KEEP` seconds of it.
+
+Not guaranteed: the interpreter's lock. Code that holds it for longer than the lease, as some C
+extensions do, stops this thread as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from operator import methodcaller
+from typing import TYPE_CHECKING, Final, final
+
+from aiopatterns.core.clock import call_later, monotonic
+from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.jobs.workerevents import LoopBlocked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+    from typing import Protocol
+
+    class Timer(Protocol):
+        """What a timer of the loop can do."""
+
+        def cancel(self) -> None: ...
+
+
+__all__ = ["BLOCKED", "KEEP", "Watchdog"]
+
+#: Seconds after which a loop that does not move counts as blocked.
+BLOCKED: Final = 1.0
+#: Seconds for which the leases of a blocked loop are kept; then others may have its jobs.
+KEEP: Final = 600.0
+_TICK: Final = 0.25
+
+
+@final
+class Watchdog:
+    """Watches the loop that runs now, from :meth:`start` to :meth:`stop`.
+
+    Args:
+        name: Of the worker.
+        keepers: Renew a lease each; called in the thread.
+        lease: Seconds that a lease lasts.
+    """
+
+    __slots__ = (
+        "_beat",
+        "_keepers",
+        "_lease",
+        "_loop_thread",
+        "_name",
+        "_renewed",
+        "_stopped",
+        "_thread",
+        "_timer",
+        "_warned",
+    )
+
+    def __init__(self, name: str, keepers: Sequence[Callable[[], bool]], *, lease: float) -> None:
+        self._name = name
+        self._keepers = keepers
+        self._lease = lease
+        self._loop_thread = threading.get_ident()
+        self._beat = self._renewed = monotonic()
+        self._warned = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"watchdog {name}", daemon=True)
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._tick()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; the thread may need a moment, but renews nothing any more."""
+        self._stopped.set()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        """The loop moves."""
+        self._beat = monotonic()
+        self._timer = call_later(_TICK, self._tick)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_TICK):
+            self._look(monotonic())
+
+    def _look(self, now: float) -> None:
+        """See whether the loop moves; if not, warn and renew."""
+        blocked = now - self._beat
+        if blocked < BLOCKED:
+            self._warned = False
+            self._renewed = self._beat
+            return
+        if not self._warned:
+            self._warned = True
+            self._warn(blocked)
+        due = min(self._lease / 3, BLOCKED)
+        if blocked < KEEP and now - self._renewed >= due:
+            self._renewed = now
+            for keep in self._keepers:
+                if self._stopped.is_set():
+                    return
+                keep()
+
+    def _warn(self, blocked: float) -> None:
+        if listening():
+            # CPython's documented, if underscored, way to another thread's frame.
+            frames: dict[int, FrameType] = methodcaller("_current_frames")(sys)
+            stack = "".join(traceback.format_stack(frames.get(self._loop_thread)))
+            emit(LoopBlocked(self._name, blocked, stack))
