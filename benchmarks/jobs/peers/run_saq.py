@@ -80,17 +80,12 @@ class Saq:
         )
 
     async def held(self, keys: Sequence[str]) -> Iterable[str]:
-        """Queued, or active with a retry left: the sweep aborts an active job that has none."""
-        jobs = await queue.jobs(keys)
-        return [
-            job.key
-            for job in jobs
-            if job
-            and (
-                job.status in {Status.NEW, Status.QUEUED}
-                or (job.status == Status.ACTIVE and job.retryable)
-            )
-        ]
+        """Those in one of its lists, unless active without a retry left: the sweep aborts them."""
+        redis, lists = queue.redis, ("queued", "active")
+        listed = [await redis.lrange(queue.namespace(each), 0, -1) for each in lists]
+        found = {queue.job_key_from_id(each.decode()) for one in listed for each in one}
+        jobs = await queue.jobs([key for key in keys if key in found])
+        return [job.key for job in jobs if job and (job.status != Status.ACTIVE or job.retryable)]
 
 
 if __name__ == "__main__":
