@@ -18,7 +18,7 @@ import math
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.rate import Grant, Rate
-from aiopatterns.core.validate import at_least, instance, non_negative
+from aiopatterns.core.validate import at_least, instance, non_negative, positive
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,9 +55,11 @@ class Spacing:
         """Check the arguments of ``acquire`` and return what they come to."""
         instance("rate", rate, Rate, "a Rate")
         non_negative("cost", cost)
-        saved = max(rate.amount, 1.0) if burst is None else at_least("burst", burst, 1)
+        if burst is None:
+            burst = max(rate.amount, 1.0)
+        at_least("burst", positive("burst", burst), 1)
         spacing = min(max(rate.per / rate.amount * 1e6, _FASTEST), _SLOWEST)
-        return cls(spacing, saved)
+        return cls(spacing, burst)
 
     def drained(self, level: float, elapsed: float) -> float:
         """Return what is left of ``level`` after ``elapsed`` microseconds."""

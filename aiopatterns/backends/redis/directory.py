@@ -17,16 +17,25 @@ itself; each look names the revision that it has, so that an idle one costs a fe
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
+
+from anyio import move_on_after
 
 from aiopatterns.backends.names import check_data, check_fence, check_name, escaped, milliseconds
 from aiopatterns.backends.protocols import Members
 from aiopatterns.backends.redis.scripts import Script
+from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.core.validate import positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from aiopatterns.backends.protocols import Subscribed
     from aiopatterns.backends.redis.client import RedisClient
 
 __all__ = ["MARGIN", "RedisDirectory", "RedisWatch"]
@@ -48,27 +57,28 @@ class RedisDirectory:
         name: The name.
     """
 
-    __slots__ = ("_channel", "_client", "_keys")
+    __slots__ = ("_channel", "_client", "_keys", "_name")
 
     def __init__(self, client: RedisClient, name: str) -> None:
         tag = client.tag("dir", escaped(check_name("name", name), "}"))
         self._client = client
         self._keys = [f"{tag}:{field}" for field in ("data", "exp", "rev")]
-        self._channel = f"{tag}:changed"
+        self._name = name
+        self._channel = client.key("dir", name)
 
     async def put(self, member: str, data: bytes, *, ttl: float, fence: int = 0) -> bool:
         """Add, change or renew ``member``; False if a higher fence is stored. 1 round trip."""
         check_name("member", member)
         check_data("data", data)
         life = milliseconds("ttl", ttl)
-        args = [member, data, check_fence(fence), life, MARGIN, self._channel]
+        args = (member, data, check_fence(fence), life, MARGIN, self._channel)
         return bool(await self._client.run(_PUT, self._keys, args, repeatable=True))
 
     async def remove(self, member: str, *, fence: int | None = None) -> bool:
         """Remove ``member``; False if it was absent or a higher fence is stored. 1 round trip."""
         check_name("member", member)
         above = "" if fence is None else check_fence(fence)
-        args = [member, above, self._channel]
+        args = (member, above, self._channel)
         return bool(await self._client.run(_REMOVE, self._keys, args, repeatable=True))
 
     async def snapshot(self) -> Members:
@@ -79,7 +89,7 @@ class RedisDirectory:
 
     async def look(self, seen: int | None) -> Members | None:
         """Return the members, or None if the revision is still ``seen``. 1 round trip."""
-        args = ["" if seen is None else seen, MARGIN, self._channel]
+        args = ("" if seen is None else seen, MARGIN, self._channel)
         reply = await self._client.run(_LOOK, self._keys, args, repeatable=True)
         revision = int(reply[0])
         if revision == seen:
@@ -93,7 +103,7 @@ class RedisDirectory:
 
         # One message at most waits: whoever looks has then seen all of them.
         changes = RedisPubSub(self._client, kind="dir")
-        subscribe = partial(changes.subscribe, self._channel, capacity=1)
+        subscribe = partial(changes.subscribe, self._name, capacity=1)
         return RedisWatch(self, subscribe, positive("interval", interval))
 
 

@@ -75,7 +75,7 @@ class RedisHeld:
     async def renew(self, *, ttl: float | None = None) -> bool:
         """Hold on for ``ttl`` from now; False if the lease was lost. 1 round trip."""
         life = self._life if ttl is None else milliseconds("ttl", ttl)
-        args = [self._nonce, life, KEEP]
+        args = (self._nonce, life, KEEP)
         held = bool(await self._client.run(_RENEW, [self._key], args, repeatable=True))
         if held:
             self._life = life
@@ -83,7 +83,7 @@ class RedisHeld:
 
     async def release(self) -> bool:
         """Give the lease back; False if it was lost before. 1 round trip."""
-        args = [self._nonce, KEEP]
+        args = (self._nonce, KEEP)
         held = bool(await self._client.run(_RELEASE, [self._key], args, repeatable=True))
         # The server says yes to a repeated call; whoever has had his answer is told no.
         first, self._released = held and not self._released, self._released or held
