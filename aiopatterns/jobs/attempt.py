@@ -6,7 +6,6 @@ run is the affair of the runner. Everything here is synchronous.
 
 from __future__ import annotations
 
-from contextvars import Context as Variables
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -21,7 +20,6 @@ from aiopatterns.jobs.workerevents import (
     JobCancelled,
     JobDead,
     JobDone,
-    JobEvent,
     JobLost,
     JobReleased,
     JobRetried,
@@ -30,6 +28,7 @@ from aiopatterns.jobs.workerevents import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextvars import Context as Variables
     from typing import Protocol
 
     from aiopatterns.core.clock import Alarms
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from aiopatterns.jobs.hold import Hold
     from aiopatterns.jobs.job import Job
     from aiopatterns.jobs.shop import Shop
+    from aiopatterns.jobs.workerevents import AttemptEvent
 
     class Timer(Protocol):
         """What a timer of the loop can do."""
@@ -241,7 +241,7 @@ class Attempt:
 
     def _settle(self, hold: Hold, verdict: Verdict, seconds: float) -> None:
         """Say what becomes of a job, count it, tell it."""
-        how, data, delay, counted, error = verdict
+        how, data, delay, counted, _ = verdict
         if not hold.turns.settle(hold, how, data, delay=delay, counted=counted):
             if listening():
                 self._tell(JobLost, hold)
@@ -259,7 +259,7 @@ class Attempt:
         if listening():
             self._tell_end(hold, verdict, seconds)
 
-    def _tell(self, kind: type[JobEvent], hold: Hold | None = None, *more: object) -> None:
+    def _tell(self, kind: type[AttemptEvent], hold: Hold | None = None, *more: object) -> None:
         for each, envelope in self.calls:
             if hold is None or hold is each:
                 emit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final, TypedDict, final
 
 from aiopatterns.backends.queue import PRIORITIES
@@ -71,7 +72,8 @@ class JobOptions:
         """How often the job may be started before a crash makes it a dead letter."""
         if self.retry is None:
             return CRASHES
-        return _UNLIMITED if self.retry.attempts is None else self.retry.attempts
+        calls = self.retry.calls()
+        return _UNLIMITED if calls == inf else int(calls)
 
 
 @final

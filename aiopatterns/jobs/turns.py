@@ -172,7 +172,7 @@ class Turns:
         """Remember that a job comes back, for who waits until all is done."""
         now = monotonic()
         if len(self._retries) >= MAX_BATCH:
-            self._retries = {id: at for id, at in self._retries.items() if at > now}
+            self._retries = {job: at for job, at in self._retries.items() if at > now}
         self._retries[hold.id] = now + delay
 
     def tell(self, hold: Hold, fraction: float) -> None:
@@ -324,14 +324,14 @@ class Turns:
         self.shop.ledger.stale += len(answer.stale)
         if answer.reaped:
             self._lose([*self.held.values()])
-        for id in answer.cancels:
-            if (hold := self.held.get(id)) is not None:
+        for job in answer.cancels:
+            if (hold := self.held.get(job)) is not None:
                 hold.interrupt(Cut.CANCEL)
         self._schedule(answer, now)
         asked, self._asked = self._asked, 0
         self._slots.arrive(asked, len(answer.claimed))
-        for each in answer.claimed:
-            self._adopt(each)
+        for claimed in answer.claimed:
+            self._adopt(claimed)
         suspect = self._suspect
         if suspect is not None and self.held.get(suspect.id) is not suspect:
             self._suspect = None

@@ -35,13 +35,15 @@ from anyio import Event, create_task_group, open_signal_receiver
 from aiopatterns.core.lifecycle import Owner, OwnerState
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 from aiopatterns.jobs.duty import Duty
-from aiopatterns.jobs.ledger import WorkerStatistics, add_up
+from aiopatterns.jobs.ledger import add_up
 from aiopatterns.jobs.queue import JobQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from anyio.abc import TaskGroup
+
+    from aiopatterns.jobs.ledger import WorkerStatistics
 
 __all__ = ["Worker"]
 

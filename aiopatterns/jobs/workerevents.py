@@ -8,12 +8,12 @@ from typing import ClassVar
 from aiopatterns.core.telemetry import Event
 
 __all__ = [
+    "AttemptEvent",
     "BackendRecovered",
     "BackendTroubled",
     "JobCancelled",
     "JobDead",
     "JobDone",
-    "JobEvent",
     "JobLost",
     "JobReleased",
     "JobRetried",
@@ -23,7 +23,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class JobEvent(Event):
+class AttemptEvent(Event):
     """Base of what happens to one job in a worker.
 
     Args:
@@ -45,14 +45,14 @@ class JobEvent(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class JobStarted(JobEvent):
+class JobStarted(AttemptEvent):
     """An attempt begins."""
 
     name: ClassVar[str] = "aiopatterns.job.started"
 
 
 @dataclass(frozen=True, slots=True)
-class JobDone(JobEvent):
+class JobDone(AttemptEvent):
     """A job is done; ``seconds`` is how long the attempt took."""
 
     name: ClassVar[str] = "aiopatterns.job.done"
@@ -61,7 +61,7 @@ class JobDone(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobRetried(JobEvent):
+class JobRetried(AttemptEvent):
     """An attempt failed, or asked for another time; the next one is ``delay`` seconds away."""
 
     name: ClassVar[str] = "aiopatterns.job.retrying"
@@ -72,7 +72,7 @@ class JobRetried(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobDead(JobEvent):
+class JobDead(AttemptEvent):
     """A job failed for good and is a dead letter."""
 
     name: ClassVar[str] = "aiopatterns.job.dead"
@@ -82,7 +82,7 @@ class JobDead(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobCancelled(JobEvent):
+class JobCancelled(AttemptEvent):
     """A job was cancelled, as somebody has asked."""
 
     name: ClassVar[str] = "aiopatterns.job.cancelled"
@@ -90,7 +90,7 @@ class JobCancelled(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobReleased(JobEvent):
+class JobReleased(AttemptEvent):
     """The worker ends before the job does and gives it back."""
 
     name: ClassVar[str] = "aiopatterns.job.released"
@@ -98,7 +98,7 @@ class JobReleased(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobLost(JobEvent):
+class JobLost(AttemptEvent):
     """Another worker has the job now; what it comes to here does not count."""
 
     name: ClassVar[str] = "aiopatterns.job.lost"
