@@ -121,6 +121,7 @@ class _Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 _error_of = MSGPACK.decoder(ErrorRecord)
+_CRASHED: Final = ErrorRecord("WorkerCrashedError", "its worker died under it, too many times")
 
 
 @final
@@ -193,7 +194,7 @@ class Envelopes:
             CodecError: An argument cannot be encoded, or the whole is too long.
         """
         data = self._codec.encode((name, enqueued_at, args, kwargs))
-        return self._seal(_CALL, b"".join((block, self._mark, data)))
+        return self._seal(_CALL, self._sized("call", b"".join((block, self._mark, data))))
 
     def decode(self, body: bytes) -> Envelope:
         """Return the envelope that ``body`` holds.
@@ -202,7 +203,7 @@ class Envelopes:
             CodecError: ``body`` is no envelope, is too long, is signed by nobody known here, or
                 is of a codec that is not accepted.
         """
-        header, payload = unpack(self._open(_CALL, body))
+        header, payload = unpack(self._sized("call", self._open(_CALL, body)))
         mark, data = _split(payload)
         decode = self._decoders.get(mark)
         if decode is None:
@@ -216,7 +217,7 @@ class Envelopes:
         Raises:
             CodecError: ``value`` cannot be encoded, or is too long.
         """
-        return self._seal(_RESULT, self._mark + self._codec.encode(value))
+        return self._seal(_RESULT, self._sized("result", self._mark + self._codec.encode(value)))
 
     def decode_result(self, data: bytes, type: Any = Any) -> Any:
         """Return the result that ``data`` holds.
@@ -228,7 +229,7 @@ class Envelopes:
         Raises:
             CodecError: ``data`` is no result, or one of another type.
         """
-        mark, value = _split(self._open(_RESULT, data))
+        mark, value = _split(self._sized("result", self._open(_RESULT, data)))
         codec = self._readers.get(mark)
         if codec is None:
             raise _foreign(mark)
@@ -246,21 +247,33 @@ class Envelopes:
         """
         return _error_of(self._open(_ERROR, data))
 
-    def _seal(self, what: bytes, data: bytes) -> bytes:
+    def read_error(self, data: bytes) -> ErrorRecord:
+        """Return the record that ``data`` holds, or one that says why there is none.
+
+        No data at all is what the queue itself writes of a job whose worker died too often.
+        """
+        if not data:
+            return _CRASHED
+        try:
+            return self.decode_error(data)
+        except CodecError as error:
+            return ErrorRecord.of(error)
+
+    def _sized(self, what: str, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
-            kind = what[:-1].decode()
             raise CodecError(
-                f"a {kind} of {len(data)} bytes is longer than max_bytes={self._max_bytes}; keep it"
+                f"a {what} of {len(data)} bytes is longer than max_bytes={self._max_bytes}; keep it"
                 f" under a key of backend.kv, with a ttl, and pass the key"
             )
+        return data
+
+    def _seal(self, what: bytes, data: bytes) -> bytes:
         if not self._signing:
             return _PLAIN + data
         return b"".join((_SIGNED, _tag(self._signing[0], what, data), data))
 
     def _open(self, what: bytes, sealed: bytes) -> bytes:
         """Return what was sealed, if this queue may read it."""
-        if len(sealed) > self._max_bytes + 1 + _TAG:
-            raise CodecError(f"{len(sealed)} bytes are more than max_bytes={self._max_bytes}")
         form = sealed[:1]
         if form == _PLAIN and not self._signing:
             return sealed[1:]

@@ -18,12 +18,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from anyio import move_on_after
 
-from aiopatterns.core.errors import (
-    JobCancelledError,
-    JobFailedError,
-    TimeoutExceededError,
-)
+from aiopatterns.core.errors import JobFailedError, TimeoutExceededError
 from aiopatterns.core.validate import optional_positive
+from aiopatterns.jobs.results import cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,8 +155,8 @@ class Handle(Generic[R_co]):
         if outcome.state == "done":
             return envelopes.decode_result(outcome.data, self._type)
         if outcome.state == "cancelled":
-            raise JobCancelledError(f"job {self.job_id} was cancelled", job_id=self.job_id)
-        record = envelopes.decode_error(outcome.data)
+            raise cancelled(self.job_id)
+        record = envelopes.read_error(outcome.data)
         raise JobFailedError(
             record.message, job_id=self.job_id, type=record.type, attempts=outcome.attempts
         )

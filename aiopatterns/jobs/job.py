@@ -28,12 +28,12 @@ from aiopatterns.jobs.terms import PLAIN, terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from aiopatterns.jobs.context import Context
     from aiopatterns.jobs.handle import Handle
     from aiopatterns.jobs.options import Batching, JobOptions
     from aiopatterns.jobs.queue import JobQueue
+    from aiopatterns.jobs.schedule import Moment
     from aiopatterns.jobs.terms import Stamp, Terms
 
 __all__ = ["Job", "JobKind", "Prepared", "UnsentJob"]
@@ -197,7 +197,7 @@ class Job(Generic[P, R]):
         self,
         *,
         delay: float = 0.0,
-        at: datetime | None = None,
+        at: Moment | None = None,
         priority: int | None = None,
         after: Iterable[Handle[Any] | str] = (),
         id: str | None = None,

@@ -25,6 +25,7 @@ runs once.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, final
 
 from anyio import CancelScope
@@ -35,17 +36,22 @@ from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.validate import count, instance, optional_function, positive
+from aiopatterns.jobs.bulk import Bulk
 from aiopatterns.jobs.definitions import Definitions
 from aiopatterns.jobs.desk import Desk
 from aiopatterns.jobs.envelope import Envelopes
+from aiopatterns.jobs.events import JobEvents
 from aiopatterns.jobs.handle import Handle, Origin
 from aiopatterns.jobs.ids import partition_of
+from aiopatterns.jobs.inline import Inline, run_here
 from aiopatterns.jobs.job import UnsentJob
 from aiopatterns.jobs.limits import Limits
+from aiopatterns.jobs.results import Results
+from aiopatterns.jobs.statistics import summed
 from aiopatterns.jobs.terms import Stamp, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
@@ -55,7 +61,10 @@ if TYPE_CHECKING:
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.backends.queue import Enqueued, NewJob, Queue
     from aiopatterns.core.codec import Codec
+    from aiopatterns.jobs.bulk import Which
+    from aiopatterns.jobs.deadletter import DeadLetter
     from aiopatterns.jobs.job import Job
+    from aiopatterns.jobs.statistics import JobStatistics
 
 __all__ = ["JobQueue", "Lifespan", "Wire"]
 
@@ -108,7 +117,17 @@ class JobQueue(Definitions):
             print(await handle.result(timeout=10))
     """
 
-    __slots__ = ("_desk", "_origin", "_stores", "backend", "envelopes", "lease", "lifespan")
+    __slots__ = (
+        "_desk",
+        "_inline",
+        "_origin",
+        "_results",
+        "_stores",
+        "backend",
+        "envelopes",
+        "lease",
+        "lifespan",
+    )
 
     def __init__(
         self,
@@ -134,7 +153,9 @@ class JobQueue(Definitions):
         names = [name] if partitions == 1 else [f"{name}:{each}" for each in range(partitions)]
         self._stores = tuple(self.backend.queue(each) for each in names)
         self._desk: Desk | None = None
-        self._origin = Origin(name, self.envelopes, self.desk)
+        self._results: tuple[Results, ...] = ()
+        self._inline: Inline | None = None
+        self._origin = Origin(name, self.envelopes, self._opened)
 
     @property
     def stores(self) -> tuple[Queue, ...]:
@@ -147,6 +168,9 @@ class JobQueue(Definitions):
         Raises:
             ClosedError: The queue is not open.
         """
+        return self._opened() if self._inline is None else self._inline.desk
+
+    def _opened(self) -> Desk:
         if self._desk is None:
             msg = (
                 f"JobQueue {self.name!r} is not open; write 'async with jobs:' around this, jobs"
@@ -193,16 +217,15 @@ class JobQueue(Definitions):
         for partition, numbered in parts.items():
             for start in range(0, len(numbered), MAX_BATCH):
                 chunk = numbered[start : start + MAX_BATCH]
-                made = await self._stores[partition].enqueue([new for _, new in chunk])
+                made = await self._enqueue(partition, [new for _, new in chunk])
                 for (number, _), answer in zip(chunk, made, strict=True):
                     handles[number] = self._handle(unsent[number].job, answer, partition)
         return [handles[number] for number in range(len(unsent))]
 
     async def send(self, unsent: UnsentJob[R]) -> Handle[R]:
         """Enqueue one call; what :meth:`Job.enqueue` does."""
-        desk = self.desk()
-        partition, new = unsent.build(Stamp(desk, self.envelopes))
-        (answer,) = await desk.stores[partition].enqueue([new])
+        partition, new = unsent.build(Stamp(self.desk(), self.envelopes))
+        (answer,) = await self._enqueue(partition, [new])
         return self._handle(unsent.job, answer, partition)
 
     async def enqueue_tick(self, job: Job[[], Any], tick: float, window: float) -> Handle[Any]:
@@ -219,16 +242,85 @@ class JobQueue(Definitions):
             type: What its result must be; ``job.handle(id)`` knows it.
         """
         partition = partition_of(check_name("job_id", job_id), self.partitions)
-        return Handle(self._origin, job_id, partition=partition, type=type)
+        origin = self._origin if self._inline is None else self._inline.origin
+        return Handle(origin, job_id, partition=partition, type=type)
 
     async def run_here(
         self, job: Job[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Run a call here and now; what ``await job(...)`` does."""
-        raise NotImplementedError
+        return await run_here(self, job, args, kwargs)
 
-    async def statistics(self) -> Any:
-        raise NotImplementedError
+    @contextmanager
+    def inline(self) -> Generator[None]:
+        """Run jobs at their enqueue inside a ``with`` block, for tests; see ``inline.py``.
+
+        Example::
+
+            with jobs.inline():
+                handle = await thumbnail.enqueue("a.png", size=64)
+                assert await handle.result() == "a-64.png"
+        """
+        outer, self._inline = self._inline, Inline(self)
+        try:
+            yield
+        finally:
+            self._inline = outer
+
+    async def pause(self) -> None:
+        """Give out no more jobs; those that run go on, and enqueueing does. 1 round trip."""
+        await self.desk().all(lambda store: store.pause(paused=True))
+
+    async def resume(self) -> None:
+        """Give out jobs again. 1 round trip."""
+        await self.desk().all(lambda store: store.pause(paused=False))
+
+    async def statistics(self) -> JobStatistics:
+        """Return how many jobs are where, over all partitions. O(workers), 1 round trip."""
+        return summed(await self.desk().all(lambda store: store.counts()))
+
+    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Return the newest dead letters, newest first; O(limit), 1 round trip for 500.
+
+        Args:
+            limit: How many at most.
+        """
+        return await self._bulk().dead_letters(limit)
+
+    async def requeue(self, jobs: Which) -> int:
+        """Queue dead letters again, under their ids and with all their attempts.
+
+        Args:
+            jobs: Handles or ids, or a filter.
+
+        Returns:
+            How many of them were dead letters.
+
+        Complexity: O(jobs), 1 round trip for 500; a filter reads all dead letters. Repeated safely.
+        """
+        return await self._bulk().requeue(jobs)
+
+    async def cancel(self, jobs: Which) -> int:
+        """Cancel jobs that have not ended, and with each those that wait for it.
+
+        Args:
+            jobs: Handles or ids, or a filter.
+
+        Returns:
+            How many of them are cancelled, or run and were asked to stop.
+
+        Complexity: O(jobs + dependents), 1 round trip for 500; a filter reads all jobs in its
+        states. Repeated safely.
+        """
+        return await self._bulk().cancel(jobs)
+
+    async def purge(self) -> int:
+        """Remove all dead letters; return how many there were."""
+        return sum(await self.desk().all(lambda store: store.purge()))
+
+    def events(self) -> JobEvents:
+        """Look on what happens to jobs; ``async with jobs.events() as events: async for ...``."""
+        return JobEvents(self.name, self.desk().stores, self.envelopes)
 
     async def __aenter__(self) -> Self:
         if self._desk is None:
@@ -252,13 +344,25 @@ class JobQueue(Definitions):
                 await self.backend.__aexit__(None, None, None)
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._desk = Desk(self.name, self._stores, await self.backend.time())
-        self._desk.start(tasks)
+        now = await self.backend.time()
+        self._results = tuple(Results(self.name, store) for store in self._stores)
+        self._desk = Desk(self._stores, self._results, now)
+        for results in self._results:
+            tasks.start_soon(results.watch)
+            tasks.start_soon(results.look)
 
     def _settle(self) -> None:
-        desk, self._desk = self._desk, None
-        if desk is not None:
-            desk.close()
+        self._desk = None
+        for results in self._results:
+            results.close()
+
+    def _bulk(self) -> Bulk:
+        return Bulk(self.desk(), self.envelopes)
+
+    async def _enqueue(self, partition: int, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        if self._inline is not None:
+            return await self._inline.enqueue(partition, jobs)
+        return await self._stores[partition].enqueue(jobs)
 
     def _checked(self, unsent: UnsentJob[R]) -> UnsentJob[R]:
         instance("jobs", unsent, UnsentJob, "calls made by job.job(...)")
@@ -269,7 +373,7 @@ class JobQueue(Definitions):
 
     def _handle(self, job: Job[..., R], answer: Enqueued, partition: int) -> Handle[R]:
         return Handle(
-            self._origin,
+            self._origin if self._inline is None else self._inline.origin,
             answer.id,
             partition=partition,
             type=job.signature.result_type,

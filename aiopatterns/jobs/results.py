@@ -17,6 +17,7 @@ the backend, during which the waiting goes on. Nobody who is cancelled takes oth
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.queue import Outcome, Queue, QueueEvent
 
-__all__ = ["Results"]
+__all__ = ["ENDED", "Results", "cancelled", "not_found"]
 
 # Seconds from one look to the next while nothing is told; they double.
 _FIRST_LOOK: Final = 0.25
@@ -47,7 +48,8 @@ _LAST_LOOK: Final = 5.0
 _LINGER: Final = 5.0
 # Seconds until the watcher tries again after an error.
 _AGAIN: Final = 0.5
-_ENDED: Final = ("done", "dead", "cancelled")
+#: States of jobs that have ended.
+ENDED: Final = ("done", "dead", "cancelled")
 
 
 @final
@@ -107,7 +109,7 @@ class Results:
         """Tell all that wait that the queue was closed; nobody waits here any more."""
         self._closed = True
         for wait in self._waits.values():
-            self._answer(wait, self._was_closed)
+            self._answer(wait, _raiser(partial(_closed, self._queue)))
 
     async def look(self) -> None:
         """Look at what is due, for ever."""
@@ -143,7 +145,7 @@ class Results:
 
     def _join(self, job_id: str) -> _Wait:
         if self._closed:
-            self._was_closed()
+            raise _closed(self._queue)
         wait = self._waits.get(job_id)
         if wait is None:
             wait = self._waits[job_id] = _Wait()
@@ -170,9 +172,6 @@ class Results:
         wait.answer = answer
         wait.line.wake_all()
 
-    def _was_closed(self) -> Outcome:
-        raise ClosedError(f"JobQueue {self._queue!r} was closed while waiting for a result")
-
     async def _listen(self) -> None:
         async with self._store.watch() as events:
             self._rest()
@@ -184,7 +183,7 @@ class Results:
     def _hear(self, event: QueueEvent) -> None:
         if event.kind == "gap":
             self._look_at_all()
-        elif event.kind in _ENDED and event.id in self._waits:
+        elif event.kind in ENDED and event.id in self._waits:
             self._due[event.id] = event.kind
         else:
             return
@@ -207,52 +206,54 @@ class Results:
             self._look_at_all()
         except BackendError as error:
             for job_id in due:
-                self._settle(job_id, _raiser(type(error), str(error)))
+                self._settle(job_id, _raiser(partial(type(error), str(error))))
 
     async def _ask(self, due: dict[str, str | None]) -> None:
         """Ask where the jobs are, then how those have ended that have."""
         asked = [job_id for job_id, told in due.items() if told is None]
         states = await self._store.states(asked) if asked else {}
         ended = {job_id: told or states[job_id] for job_id, told in due.items()}
-        ended = {job_id: state for job_id, state in ended.items() if state in _ENDED}
+        ended = {job_id: state for job_id, state in ended.items() if state in ENDED}
         outcomes = await self._store.outcomes(list(ended)) if ended else {}
         for job_id, state in ended.items():
             if job_id in outcomes:
                 self._settle(job_id, lambda outcome=outcomes[job_id]: outcome)
             elif state == "cancelled":
-                self._settle(job_id, self._cancelled(job_id))
+                self._settle(job_id, _raiser(partial(cancelled, job_id)))
             elif job_id in states:
-                self._settle(job_id, self._not_found(job_id))
+                self._settle(job_id, _raiser(partial(not_found, self._queue, job_id)))
             elif job_id in self._waits:
                 self._due.setdefault(job_id, None)  # told, and gone already: where is it?
         for job_id, state in states.items():
             if state == "unknown":
-                self._settle(job_id, self._not_found(job_id))
+                self._settle(job_id, _raiser(partial(not_found, self._queue, job_id)))
 
     def _settle(self, job_id: str, answer: Callable[[], Outcome]) -> None:
         wait = self._waits.get(job_id)
         if wait is not None:
             self._answer(wait, answer)
 
-    def _cancelled(self, job_id: str) -> Callable[[], Outcome]:
-        def answer() -> Outcome:
-            raise JobCancelledError(f"job {job_id} was cancelled", job_id=job_id)
 
-        return answer
-
-    def _not_found(self, job_id: str) -> Callable[[], Outcome]:
-        def answer() -> Outcome:
-            raise JobNotFoundError(
-                f"no job {job_id} in queue {self._queue!r}: it was never enqueued, or its result is"
-                f" not kept; see result_ttl",
-                job_id=job_id,
-            )
-
-        return answer
+def cancelled(job_id: str) -> JobCancelledError:
+    """Return the error of a job that was cancelled."""
+    return JobCancelledError(f"job {job_id} was cancelled", job_id=job_id)
 
 
-def _raiser(kind: type[BackendError], message: str) -> Callable[[], Outcome]:
+def not_found(queue: str, job_id: str) -> JobNotFoundError:
+    """Return the error of a job that is not there, or of which nothing is kept."""
+    return JobNotFoundError(
+        f"no job {job_id} in queue {queue!r}: it was never enqueued, or its result is not kept (any"
+        f" more); see result_ttl",
+        job_id=job_id,
+    )
+
+
+def _closed(queue: str) -> ClosedError:
+    return ClosedError(f"JobQueue {queue!r} was closed while waiting for a result")
+
+
+def _raiser(make: Callable[[], Exception]) -> Callable[[], Outcome]:
     def answer() -> Outcome:
-        raise kind(message)
+        raise make()
 
     return answer

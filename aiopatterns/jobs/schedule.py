@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from heapq import heapify, heapreplace
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from zoneinfo import ZoneInfo
 
 from aiopatterns.core.clock import sleep
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from aiopatterns.jobs.job import Job
     from aiopatterns.jobs.queue import JobQueue
 
-__all__ = ["Cron", "CronRunner", "Schedule", "instant"]
+__all__ = ["Cron", "CronRunner", "Moment", "Schedule", "instant"]
+
+Moment: TypeAlias = datetime
+"""A datetime with a time zone."""
 
 _FIELDS: Final = (5, 6)
 _SHORTEST_WINDOW: Final = 60.0

@@ -18,12 +18,12 @@ from aiopatterns.jobs.schedule import instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from aiopatterns.backends.queue import UniqueKey
     from aiopatterns.jobs.desk import Desk
     from aiopatterns.jobs.envelope import Envelopes
     from aiopatterns.jobs.queue import JobQueue
+    from aiopatterns.jobs.schedule import Moment
 
 __all__ = ["PLAIN", "Stamp", "Terms", "terms_of"]
 
@@ -117,7 +117,7 @@ def terms_of(
     queue: JobQueue,
     *,
     delay: float,
-    at: datetime | None,
+    at: Moment | None,
     priority: int | None,
     after: Iterable[Handle[Any] | str],
     id: str | None,
