@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from aiopatterns.backends.opening import open_backend, resolve
+from aiopatterns.backends.protocols import (
+    DELETE,
+    Backend,
+    Claimed,
+    Delete,
+    Directory,
+    Entry,
+    GroupTurn,
+    GroupTurned,
+    Held,
+    Kv,
+    Lease,
+    Limiter,
+    Log,
+    Members,
+    Notice,
+    PendingEntry,
+    PubSub,
+    Subscribed,
+)
+from aiopatterns.backends.queue import Queue
 
-from aiopatterns.backends.url import parse
-
-if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend
-
-__all__ = ["open_backend", "resolve"]
-
-
-def open_backend(url: str, *, namespace: str = "ap") -> Backend:
-    """Return the backend at ``url``; does no I/O, ``async with`` opens it."""
-    target = parse(url)
-    if target.scheme == "memory":
-        from aiopatterns.backends.memory.backend import MemoryBackend
-
-        return MemoryBackend(namespace)
-    from aiopatterns.backends.redis.backend import RedisBackend
-
-    return RedisBackend(target, namespace=namespace)
-
-
-def resolve(backend: Backend | str) -> Backend:
-    """Return ``backend``; a string is a URL for :func:`open_backend`."""
-    return open_backend(backend) if isinstance(backend, str) else backend
+__all__ = [
+    "DELETE",
+    "Backend",
+    "Claimed",
+    "Delete",
+    "Directory",
+    "Entry",
+    "GroupTurn",
+    "GroupTurned",
+    "Held",
+    "Kv",
+    "Lease",
+    "Limiter",
+    "Log",
+    "Members",
+    "Notice",
+    "PendingEntry",
+    "PubSub",
+    "Queue",
+    "Subscribed",
+    "open_backend",
+    "resolve",
+]

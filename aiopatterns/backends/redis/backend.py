@@ -1,103 +1,136 @@
-"""The Redis backend: the seven protocols behind one URL."""
+"""The Redis backend: seven protocols over one client, opened by the first user, closed by the last.
+
+::
+
+    users   0 ----enter----> 1 ---> 2 ---> 1 ----exit----> 0
+              opening:                       closing:
+              start the private server       subscriptions end, lines and pipelines hang up,
+              (embedded://), connect,        the private server is stopped
+              look at the version
+
+Users may enter and leave at the same time, from any task. All who enter while it is being opened
+share that one attempt, and its error; who enters while it is being closed waits for that. After
+the last exit it can be opened again, also on another loop.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, final
 
-import anyio
+from anyio import CancelScope
 
 from aiopatterns.backends.redis.client import RedisClient
+from aiopatterns.backends.redis.directory import RedisDirectory
+from aiopatterns.backends.redis.kv import RedisKv
+from aiopatterns.backends.redis.lease import RedisLease
+from aiopatterns.backends.redis.limiter import RedisLimiter
+from aiopatterns.backends.redis.log import RedisLog
+from aiopatterns.backends.redis.pubsub import RedisPubSub
+from aiopatterns.backends.url import Address, parse
+from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.flight import Flights
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiopatterns.backends.protocols import Directory, Kv, Lease, Limiter, Log, PubSub
-    from aiopatterns.backends.queue import Queue
+    from aiopatterns.backends.redis.embedded import RedisServer
+    from aiopatterns.backends.redis.queue import RedisQueue
+    from aiopatterns.backends.redis.statistics import RedisStatistics
     from aiopatterns.backends.url import Target
 
 __all__ = ["RedisBackend"]
 
+# What a private server with a data directory is told: at most a second of writes can be lost.
+_PERSISTENT: Final = {"appendonly": "yes", "appendfsync": "everysec"}
+
 
 @final
 class RedisBackend:
-    """State in Redis; made by :func:`~aiopatterns.backends.open_backend`.
+    """State in Redis; :func:`~aiopatterns.backends.open_backend` makes one. See ``Backend``.
 
     Args:
         target: Where it is.
         namespace: First part of every key.
+        timeout: Seconds that connecting may take, and that a server may be silent while it owes
+            an answer.
+
+    Example::
+
+        async with open_backend("redis://localhost:6379/0") as backend:
+            await backend.kv.set("greeting", b"hello", ttl=60)
     """
 
-    def __init__(self, target: Target, *, namespace: str = "ap") -> None:
-        self._target = target
+    __slots__ = ("__weakref__", "_flights", "_server", "_users", "client", "kv", "pubsub")
+
+    def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
         self._users = 0
-        self._turn = anyio.Lock()
-        self.client: Final = RedisClient(target, namespace=namespace)
+        self._flights: Flights[str, None] = Flights()
+        self._server: RedisServer | None = None
+        self.client: Final = RedisClient(target, namespace=namespace, timeout=timeout)
+        self.kv: Final = RedisKv(self.client)
+        self.pubsub: Final = RedisPubSub(self.client)
 
     @property
     def url(self) -> str:
         """Where it is, with the password masked."""
-        return self._target.url
+        return self.client.url
 
     @property
     def scheme(self) -> Literal["redis"]:
         """What is behind it."""
         return "redis"
 
-    @property
-    def kv(self) -> Kv:
-        """Keys and values."""
-        from aiopatterns.backends.redis.kv import RedisKv
+    def __repr__(self) -> str:
+        return f"<RedisBackend {self.url}>"
 
-        return RedisKv(self.client)
-
-    @property
-    def pubsub(self) -> PubSub:
-        """Live messages."""
-        from aiopatterns.backends.redis.pubsub import RedisPubSub
-
-        return RedisPubSub(self.client)
-
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str) -> RedisQueue:
         """Return the job queue ``name``."""
         from aiopatterns.backends.redis.queue import RedisQueue
 
         return RedisQueue(self.client, name)
 
-    def log(self, name: str) -> Log:
+    def log(self, name: str) -> RedisLog:
         """Return the log ``name``."""
-        from aiopatterns.backends.redis.log import RedisLog
-
         return RedisLog(self.client, name)
 
-    def lease(self, name: str) -> Lease:
+    def lease(self, name: str) -> RedisLease:
         """Return the lease ``name``."""
-        from aiopatterns.backends.redis.lease import RedisLease
-
         return RedisLease(self.client, name)
 
-    def limiter(self, name: str) -> Limiter:
+    def limiter(self, name: str) -> RedisLimiter:
         """Return the limiter ``name``."""
-        from aiopatterns.backends.redis.limiter import RedisLimiter
-
         return RedisLimiter(self.client, name)
 
-    def directory(self, name: str) -> Directory:
+    def directory(self, name: str) -> RedisDirectory:
         """Return the directory ``name``."""
-        from aiopatterns.backends.redis.directory import RedisDirectory
-
         return RedisDirectory(self.client, name)
 
     async def time(self) -> float:
-        """Return the server's time in seconds since 1970."""
+        """Return the server's time in seconds since 1970. 1 round trip."""
         seconds, micros = await self.client.read("TIME")
         return int(seconds) + int(micros) / 1e6
 
+    def statistics(self) -> RedisStatistics:
+        """Return the figures so far; cheap, callable at any time."""
+        return self.client.statistics(self._users)
+
     async def __aenter__(self) -> Self:
-        async with self._turn:
-            if not self._users:
-                await self.client.open()
-            self._users += 1
+        """Open, or count one more user.
+
+        Raises:
+            BackendUnavailableError: Nobody answers within ``timeout``.
+            BackendError: The server refuses us, or is older than 6.2.
+
+        Cancellation: as if it had not been entered.
+        """
+        self._users += 1
+        try:
+            if not self.client.is_open or "close" in self._flights:
+                await self._flights.run("open", self._open)
+        except BaseException:
+            await self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -106,8 +139,49 @@ class RedisBackend:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            async with self._turn:
-                self._users -= 1
-                if not self._users:
-                    await self.client.aclose()
+        """Count one user less; the last one closes.
+
+        Raises:
+            ClosedError: Nobody has it open.
+        """
+        if not self._users:
+            raise ClosedError(f"the backend {self.url} is not open")
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            with CancelScope(shield=True):
+                await self._flights.run("close", self._close)
+
+    async def _open(self) -> None:
+        """Open, for all who wait for that."""
+        closing = self._flights.get("close")
+        if closing is not None:
+            await closing.join()
+        if not self.client.is_open:
+            await self.client.open(await self._private_server())
+
+    async def _close(self) -> None:
+        """Close, unless somebody has come back meanwhile."""
+        if self._users:
+            return
+        server, self._server = self._server, None
+        try:
+            await self.client.aclose()
+        finally:
+            if server is not None:
+                await server.__aexit__(None, None, None)
+
+    async def _private_server(self) -> Address | None:
+        """Start the server of ``embedded://`` and return where it listens."""
+        target = self.client.target
+        if target.scheme != "embedded":
+            return None
+        if self._server is None:
+            from aiopatterns.backends.redis.embedded import RedisServer
+
+            config = _PERSISTENT if target.path else None
+            server = RedisServer(target.path or None, config=config, private=True)
+            self._server = await server.__aenter__()
+        return parse(self._server.url).addresses[0]

@@ -1,17 +1,26 @@
 """The client: what the seven protocols over Redis stand on.
 
-==========  ==================================  ====================================================
-verb        for                                 when the answer is lost
-==========  ==================================  ====================================================
-``read``    reads                               sent again
-``write``   writes that may be repeated         sent again
-``once``    ``INCRBY``, ``PUBLISH``             :class:`BackendUnavailableError`: it may have run
-``run``     a script                            the same, or sent again if it is ``repeatable``
-``line``    claims, blocking commands           the same, and the connection is dropped
-==========  ==================================  ====================================================
+===============  ================================  ==============================================
+verb             for                               when the answer is lost
+===============  ================================  ==============================================
+``read``         reads                             sent again
+``write``        writes that may be repeated       sent again
+``once``         ``INCRBY``, ``PUBLISH``           ``BackendUnavailableError``: it may have run
+``run``          a script                          the same; if ``repeatable``, sent again
+``line``         claims, blocking commands         the same, and the connection is dropped
+``subscribe``    live messages                     subscribed again, and told of the gap
+===============  ================================  ==============================================
 
-All but the lines share one connection for each server and are sent in one write for each turn of
-the loop (see ``pipeline.py``).
+A command that certainly did not run (there was no connection, the server is loading, a slot is
+moving, a script is not known) is sent again whatever its class. Pauses are jittered and double
+from 20 ms to half a second; after :data:`RETRY_FOR` seconds the last failure is raised.
+
+All but the lines and the subscriptions share one connection for each server, and go out in one
+write for each turn of the loop (``pipeline.py``). ``read`` and ``write`` are one thing to the
+client; the two names say to the reader why repeating is safe.
+
+The client exists before it is opened and after it was closed; every verb raises ``ClosedError``
+then. It can be opened again, also on another loop.
 """
 
 from __future__ import annotations
@@ -20,71 +29,122 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from aiopatterns.backends.redis.errors import FAILURES, Failure, Lost, Refusal, translated
-from aiopatterns.backends.redis.line import Command, Line, Word
-from aiopatterns.backends.redis.pipeline import Pipeline
-from aiopatterns.core.clock import monotonic, rng
-from aiopatterns.core.errors import BackendError, ClosedError
+from aiopatterns.backends.redis.hub import Hub
+from aiopatterns.backends.redis.line import Line
+from aiopatterns.backends.redis.routing import make_route
+from aiopatterns.backends.redis.statistics import RedisStatistics, Tally
+from aiopatterns.core.clock import monotonic, rng, sleep
+from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aiopatterns.backends.redis.connection import Command, Word
+    from aiopatterns.backends.redis.routing import Route
     from aiopatterns.backends.redis.scripts import Script
     from aiopatterns.backends.url import Address, Target
 
-__all__ = ["RedisClient"]
+__all__ = ["RETRY_FOR", "RedisClient"]
+
+#: Seconds for which a command is sent again.
+RETRY_FOR: Final = 3.0
 
 _FLOOR: Final = (6, 2, 0)
-_RETRY_FOR: Final = 3.0
 _FIRST_PAUSE: Final = 0.02
-_LONGEST_PAUSE: Final = 0.5
+_LAST_PAUSE: Final = 0.5
+# Redirections in a row that are followed without a pause.
+_MAX_REDIRECTS: Final = 5
+_CLOSED: Final = "the backend was closed"
 
 
 @final
 class RedisClient:
-    """The connections to one Redis.
+    """The connections to one Redis, or to one cluster.
 
     Args:
         target: Where it is.
         namespace: First part of every key.
+        timeout: Seconds that connecting may take, and that a server may be silent while it owes
+            an answer.
     """
 
-    def __init__(self, target: Target, *, namespace: str = "ap") -> None:
-        self._target = target
-        self._pipeline: Pipeline | None = None
-        self._lines: list[Line] = []
-        self.namespace = namespace
-        self.url = target.url
+    __slots__ = (
+        "_lines",
+        "_opened",
+        "_route",
+        "cluster",
+        "hub",
+        "namespace",
+        "tally",
+        "target",
+        "timeout",
+        "url",
+        "version",
+    )
+
+    def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
+        self.target: Final = target
+        self.namespace: Final = namespace
+        self.timeout: Final = timeout
+        self.url: Final = target.url
+        self.cluster: Final = target.scheme == "redis+cluster"
         self.version = (0, 0, 0)
-        self.cluster = target.scheme == "redis+cluster"
+        self.tally: Final = Tally()
+        self.hub: Final = Hub(self)
+        self._lines: set[Line] = set()
+        self._route: Route | None = None
+        self._opened = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, and nothing is on the way."""
+        return self._opened
 
     def key(self, kind: str, *parts: str) -> str:
         """Return the key ``namespace:kind:part:...``."""
         return ":".join((self.namespace, kind, *parts))
 
     def tag(self, kind: str, name: str) -> str:
-        """Return ``{namespace:kind:name}``: keys that begin with it share a slot."""
+        """Return ``{namespace:kind:name}``: all keys that begin with it share a slot."""
         return f"{{{self.namespace}:{kind}:{name}}}"
 
     async def read(self, *command: Word) -> Any:
-        """Send a read; sent again if the answer is lost."""
-        reply = await self._open().send(command)
+        """Send a read, and again if its answer is lost; return the reply.
+
+        Raises:
+            BackendUnavailableError: Nobody answers, in spite of retries.
+            BackendError: The server refuses.
+            ClosedError: The backend is not open.
+        """
+        reply = await (self._route or self.route()).send(command)
         if type(reply) in FAILURES:
             return await self._again(command, reply, repeatable=True)
         return reply
 
-    async def write(self, *command: Word) -> Any:
-        """Send a write that may be repeated; sent again if the answer is lost."""
-        reply = await self._open().send(command)
-        if type(reply) in FAILURES:
-            return await self._again(command, reply, repeatable=True)
-        return reply
+    # A write that may be repeated is the same to the client; the name tells the reader why.
+    write = read
 
     async def once(self, *command: Word) -> Any:
-        """Send a command that must not run twice: it is sent once."""
-        reply = await self._open().send(command)
+        """Send a command that must not run twice; as :meth:`read`, but never again once sent."""
+        reply = await self.route().send(command)
         if type(reply) in FAILURES:
             return await self._again(command, reply, repeatable=False)
         return reply
+
+    async def read_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Send reads that may go to different servers; return the replies in order.
+
+        One turn of the loop and no task, one round trip for each server at the same time.
+        """
+        return await self._each(commands, repeatable=True)
+
+    async def once_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that must not run twice; as :meth:`read_each`.
+
+        Raises:
+            BackendError: One failed; the others may have run.
+        """
+        return await self._each(commands, repeatable=False)
 
     async def run(
         self,
@@ -94,111 +154,166 @@ class RedisClient:
         *,
         repeatable: bool = False,
     ) -> Any:
-        """Run ``script``; sent again after a lost answer only if it is ``repeatable``."""
-        tail = (len(keys), *keys, *args)
-        command: Command = ("EVALSHA", script.sha, *tail)
-        reply = await self._open().send(command)
-        if type(reply) is Refusal and reply.code == "NOSCRIPT":
-            command = ("EVAL", script.text, *tail)
-            reply = await self._open().send(command)
+        """Run ``script`` and return its reply; raises as :meth:`read`.
+
+        Args:
+            script: What to run.
+            keys: The keys it touches; in a cluster all of one slot.
+            args: Its further arguments.
+            repeatable: Whether running it twice is as good as once.
+        """
+        command = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        reply = await self.route().send(command)
         if type(reply) in FAILURES:
-            return await self._again(command, reply, repeatable=repeatable)
+            return await self._again(command, reply, repeatable=repeatable, script=script)
         return reply
 
     def line(self, name: str) -> Line:
         """Return a connection of its own, made with its first call."""
-        line = Line(self, name)
-        self._lines.append(line)
-        return line
+        return Line(self, name)
 
-    async def read_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Send reads that may go to different servers; the replies in order. One turn, no tasks."""
-        return await self._each(commands, repeatable=True)
+    def route(self) -> Route:
+        """Return what finds the servers.
 
-    async def write_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Send repeatable writes that may go to different servers; the replies in order."""
-        return await self._each(commands, repeatable=True)
+        Raises:
+            ClosedError: The backend is not open.
+        """
+        if self._route is None:
+            self._refuse()
+        return self._route
 
-    async def once_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Send writes that must not run twice; the replies in order."""
-        return await self._each(commands, repeatable=False)
+    def statistics(self, users: int) -> RedisStatistics:
+        """Return the figures so far."""
+        tally = self.tally
+        return RedisStatistics(
+            url=self.url,
+            users=users,
+            commands=tally.commands,
+            round_trips=tally.round_trips,
+            retries=tally.retries,
+            reconnects=tally.reconnects,
+            in_flight=0 if self._route is None else self._route.in_flight,
+        )
+
+    async def open(self, address: Address | None = None) -> None:
+        """Connect, and see that the server is new enough.
+
+        Args:
+            address: Where a private server listens, if one was started.
+
+        Raises:
+            BackendUnavailableError: Nobody answers within ``timeout``.
+            BackendError: The server refuses us, or is too old.
+
+        Cancellation: as if it had never been opened.
+        """
+        self._route = make_route(self.target, address, patience=self.timeout, tally=self.tally)
+        try:
+            failure = await self._route.open()
+            reply = failure or await self._route.send(("INFO", "server"))
+            if isinstance(reply, Refusal) and reply.later:
+                reply = await self._again(("INFO", "server"), reply, repeatable=True)
+            if type(reply) in FAILURES:
+                raise self._unreachable(reply)
+            self.version = _version(reply)
+            if self.version < _FLOOR:
+                found = ".".join(map(str, self.version))
+                raise BackendError(f"Redis at {self.url} is {found}; 6.2 or newer is needed")
+            self._opened = True
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Hang up everywhere; what is under way fails, subscriptions end."""
+        route, self._route = self._route, None
+        self._opened = False
+        # All at once, before anything is awaited: a cancellation only cuts the waiting short.
+        ends = self.hub.drop(_CLOSED)
+        for line in tuple(self._lines):
+            ends += line.drop(_CLOSED)
+        if route is not None:
+            ends += route.drop(_CLOSED)
+        if ends:
+            await asyncio.wait(ends)
+
+    def connected(self, line: Line) -> None:
+        """Note a line that has a connection."""
+        self._lines.add(line)
+
+    def disconnected(self, line: Line) -> None:
+        """Forget a line that has none."""
+        self._lines.discard(line)
+
+    def _refuse(self) -> NoReturn:
+        raise ClosedError(
+            f"the backend {self.url} is not open; use it inside 'async with backend:'"
+        )
+
+    def _unreachable(self, failure: Failure) -> BackendError:
+        error = translated(failure, self.url)
+        if type(error) is BackendUnavailableError and not isinstance(failure, Refusal):
+            return BackendUnavailableError(
+                f"{error}; start a server there, or use embedded:// (a private one) or memory://"
+            )
+        return error
 
     async def _each(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
-        send = self._open().send
-        waiting = [send(command) for command in commands]
+        send = self.route().send
+        waiters = [send(command) for command in commands]
         replies: list[Any] = []
-        for command, waiter in zip(commands, waiting, strict=True):
+        for command, waiter in zip(commands, waiters, strict=True):
             reply = await waiter
             if type(reply) in FAILURES:
                 reply = await self._again(command, reply, repeatable=repeatable)
             replies.append(reply)
         return replies
 
-    async def open(self) -> None:
-        """Connect, and look at the server's version."""
-        pipeline = self._pipeline = Pipeline(
-            self._target, self._address, timeout=5.0, connect_timeout=5.0
-        )
-        try:
-            reply = await pipeline.send(("INFO", "server"))
-            if type(reply) in FAILURES:
-                raise translated(reply, self.url)
-            self.version = _version(reply)
-            if self.version < _FLOOR:
-                found = ".".join(map(str, self.version))
-                raise BackendError(
-                    f"Redis at {self.url} is version {found}; 6.2 or newer is needed"
-                )
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        """Hang up."""
-        pipeline, self._pipeline = self._pipeline, None
-        for line in self._lines:
-            line.drop()
-        if pipeline is not None:
-            await pipeline.aclose()
-
-    async def locate(self) -> tuple[Target, Address]:
-        """Return where a line has to connect to."""
-        self._open()
-        return self._target, await self._address()
-
-    async def _address(self) -> Address:
-        return self._target.addresses[0]
-
-    def _open(self) -> Pipeline:
-        if self._pipeline is None:
-            self._closed()
-        return self._pipeline
-
-    def _closed(self) -> NoReturn:
-        raise ClosedError(
-            f"the backend {self.url} is not open; use it inside 'async with open_backend(...)'"
-        )
-
-    async def _again(self, command: Command, failure: Failure, *, repeatable: bool) -> Any:
+    async def _again(
+        self,
+        command: Command,
+        failure: Failure,
+        *,
+        repeatable: bool,
+        script: Script | None = None,
+    ) -> Any:
         """Send a command that failed until it succeeds, must not be sent again, or time is up."""
-        deadline = monotonic() + _RETRY_FOR
-        pause = _FIRST_PAUSE
+        deadline = monotonic() + RETRY_FOR
+        pause, redirects = _FIRST_PAUSE, 0
         while True:
-            safe = repeatable or not isinstance(failure, Lost)
-            final = isinstance(failure, Refusal) and not failure.later
-            if final or not safe or monotonic() >= deadline:
+            if isinstance(failure, Refusal) and failure.code == "NOSCRIPT" and script is not None:
+                command = ("EVAL", script.text, *command[2:])
+            elif self.cluster and redirects < _MAX_REDIRECTS and _is_redirect(failure):
+                redirects += 1
+            elif _is_final(failure, repeatable=repeatable) or monotonic() >= deadline:
                 raise translated(failure, self.url)
-            await asyncio.sleep(pause * (0.5 + rng().random()))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            reply = await self._open().send(command)
+            else:
+                await sleep(pause * (0.5 + rng().random()))
+                pause, redirects = min(2 * pause, _LAST_PAUSE), 0
+            self.tally.retries += 1
+            reply = await self.route().resend(command, failure)
             if type(reply) not in FAILURES:
                 return reply
             failure = reply
 
 
+def _is_redirect(failure: Failure) -> bool:
+    return isinstance(failure, Refusal) and failure.code in {"MOVED", "ASK"}
+
+
+def _is_final(failure: Failure, *, repeatable: bool) -> bool:
+    """Whether a command may not be sent again, or need not."""
+    if isinstance(failure, Refusal):
+        return not failure.later
+    return isinstance(failure, Lost) and not repeatable
+
+
 def _version(info: bytes) -> tuple[int, int, int]:
+    """Return the version that ``INFO server`` tells."""
     for line in info.decode("utf-8", "replace").splitlines():
-        if line.startswith("redis_version:"):
-            numbers = [int(each) for each in line.partition(":")[2].split(".")[:3]]
-            return numbers[0], numbers[1], numbers[2]
-    return (0, 0, 0)
+        name, _, value = line.partition(":")
+        if name == "redis_version":
+            numbers = [int(each) for each in value.split(".") if each.isdecimal()]
+            major, minor, patch = (*numbers, 0, 0, 0)[:3]
+            return major, minor, patch
+    return 0, 0, 0

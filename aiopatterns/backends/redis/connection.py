@@ -1,19 +1,20 @@
 """One connection: commands go out in order, replies come in in order, and that is all.
 
-The transport's own protocol class, without streams: what arrives in one chunk is given to one
-hiredis parser and every reply in it is handed to its waiter in one go. That is where the time of
-the usual clients goes; here a reply costs about a microsecond.
-
-::
+It is the transport's own protocol class, without streams between: what arrives in one chunk is
+given to one hiredis parser, and every reply in it to its waiter in one go. That is where the time
+of the usual clients goes. redis-py awaits each reply by itself and takes 9 ms for a pipeline of
+1,000 GETs, of which a bare MGET needs 1::
 
     send(bytes, waiters) ---> transport ---> server
                                                 |
-    waiters[0].set_result(reply) <--- parser <--'        a failure is a value too, see errors.py
+    waiters[0].set_result(reply) <--- parser <--'      a failure is a value too, see errors.py
 
-Guarantees: a reply goes to the waiter whose command it answers, also if others have been
-cancelled; a connection that breaks, or on which nothing arrives for ``timeout`` seconds while a
-reply is due, answers every waiter with :class:`~aiopatterns.backends.redis.errors.Lost` and is
-never used again.
+Guarantees: a reply goes to the waiter whose command it answers, also if other waiters have been
+cancelled. A connection that breaks, or on which nothing arrives for ``patience`` seconds while a
+reply is due, gives every waiter :class:`~aiopatterns.backends.redis.errors.Lost` and is never used
+again. One timer serves all commands of a connection, and none while nothing is under way.
+
+RESP2 is spoken, as every server since 1.2 does by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import hiredis
 
@@ -33,14 +34,23 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.url import Address, Target
 
-__all__ = ["Connection", "Reply", "Waiting", "connect"]
+__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect"]
 
-Reply = Any  # bytes, int, None, a list of these, or a failure: the shapes of RESP2
-Waiting = asyncio.Future[Any]
+Word: TypeAlias = "bytes | str | int | float"
+Command: TypeAlias = "tuple[Word, ...]"
+Reply: TypeAlias = Any  # bytes, int, None, a list of these, or a failure: the shapes of RESP2
+Waiting: TypeAlias = "asyncio.Future[Reply]"
 
 # What the parser returns when it has no whole reply; no reply is ever this object.
 _NOTHING: Final = object()
+# Bytes that the transport may hold back before the pipeline keeps the rest to itself.
+_HIGH_WATER: Final = 1 << 20
+# What `CLIENT LIST` calls our connections.
 _NAME: Final = "aiopatterns"
+
+
+def _ignore() -> None:
+    """Do nothing."""
 
 
 @final
@@ -48,106 +58,132 @@ class Connection(asyncio.Protocol):
     """A connection on the running loop; made by :func:`connect`.
 
     Args:
-        timeout: Seconds that the server may stay silent while a reply is due.
-        closed: Called once when the connection is of no more use.
+        patience: Seconds that the server may be silent while a reply is due; may be changed.
+        closed: Called once, when the connection is of no more use.
+        push: Called with what arrives while no reply is due; without it such a connection ends.
     """
 
     __slots__ = (
         "_closed",
         "_gets",
-        "_heard",
         "_loop",
+        "_push",
         "_reader",
-        "_timeout",
         "_timer",
         "_transport",
         "gone",
+        "heard",
         "open",
+        "patience",
+        "resumed",
         "waiting",
         "writable",
     )
 
-    def __init__(self, timeout: float, closed: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        patience: float,
+        *,
+        closed: Callable[[], object] = _ignore,
+        push: Callable[[Reply], object] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._timeout = timeout
         self._closed = closed
+        self._push = push or self._unasked
         self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
         self._gets: Callable[[], Reply] = self._reader.gets
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = 0.0
+        self.patience = patience
+        self.heard = 0.0
         self.open = True
         self.writable = True
+        self.resumed: Callable[[], object] = _ignore
         self.waiting: deque[Waiting] = deque()
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, data: bytes, waiters: Iterable[Waiting]) -> None:
-        """Write commands, and queue who waits for their replies."""
-        assert self._transport is not None
+        """Write commands, and queue who waits for their replies. Only while open."""
+        assert self._transport is not None, "connect has made one"
         if not self.waiting:
-            self._heard = monotonic()
+            self.heard = monotonic()
         self.waiting.extend(waiters)
         self._transport.write(data)
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout, self._ring)
+        timer = self._timer
+        if timer is None:
+            self._timer = self._loop.call_later(self.patience, self._ring)
+        elif timer.when() > self._loop.time() + self.patience:
+            timer.cancel()  # it was set for a more patient call
+            self._timer = self._loop.call_later(self.patience, self._ring)
 
     def drop(self, why: str) -> None:
-        """Hang up at once; every waiter is told."""
+        """Hang up at once; every waiter is told. Harmless if that has happened."""
         if not self.open:
             return
         self.open = False
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         if self._transport is not None:
             self._transport.abort()
-        while self.waiting:
-            waiter = self.waiting.popleft()
+        else:
+            self.gone.set_result(None)
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(Lost(why))
         self._closed()
 
-    # What the transport calls.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by type
+        """Keep the transport; called by the loop."""
+        made = cast("asyncio.WriteTransport", transport)  # uvloop's is one without being a subtype
+        made.set_write_buffer_limits(_HIGH_WATER)
+        self._transport = made
+        if not self.open:  # given up while it was being made
+            made.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hand every whole reply in ``data`` to its waiter."""
-        self._heard = monotonic()
+        """Give every whole reply in ``data`` to its waiter; called by the loop."""
+        self.heard = monotonic()
         gets, waiting = self._gets, self.waiting
         try:
             self._reader.feed(data)
             while (reply := gets()) is not _NOTHING:
+                if not waiting:
+                    self._push(reply)
+                    continue
                 waiter = waiting.popleft()
                 if not waiter.done():
                     waiter.set_result(reply)
-        except (hiredis.ProtocolError, IndexError):
-            self.drop("the server speaks no RESP")
+        except hiredis.ProtocolError as error:
+            self.drop(f"what answers there speaks no Redis protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the waiters, and whoever waits for the end."""
-        self.drop(f"the connection was lost: {exc}" if exc else "the server closed the connection")
+        """Tell the waiters; called by the loop."""
+        self.drop(f"the connection broke: {exc}" if exc else "the server closed the connection")
         if not self.gone.done():
             self.gone.set_result(None)
 
     def pause_writing(self) -> None:
-        """Stop writing: the transport's buffer is full."""
+        """Note that the transport holds back enough; called by the loop."""
         self.writable = False
 
     def resume_writing(self) -> None:
-        """Write again."""
+        """Go on; called by the loop."""
         self.writable = True
+        self.resumed()
+
+    def _unasked(self, reply: Reply) -> None:
+        self.drop(f"the server said {reply!r:.80} without being asked")
 
     def _ring(self) -> None:
-        """Look whether a reply is overdue; without commands under way the timer stops."""
+        """Look whether a reply is overdue; the timer stops when none is due."""
         self._timer = None
         if not self.waiting:
             return
-        left = self._heard + self._timeout - monotonic()
+        left = self.heard + self.patience - monotonic()
         if left <= 0:
-            self.drop(f"the server was silent for {self._timeout:g} s")
+            self.drop(f"the server was silent for {self.patience:g} s")
         else:
             self._timer = self._loop.call_later(left, self._ring)
 
@@ -156,48 +192,58 @@ async def connect(
     target: Target,
     address: Address,
     *,
-    timeout: float,
-    connect_timeout: float,
-    closed: Callable[[], object],
+    patience: float,
+    closed: Callable[[], object] = _ignore,
+    push: Callable[[Reply], object] | None = None,
 ) -> Connection:
     """Connect to ``address`` and say who we are.
+
+    Args:
+        target: User, password, database and TLS.
+        address: The server.
+        patience: Seconds that all of it may take, and the patience of the connection.
+        closed: See :class:`Connection`.
+        push: See :class:`Connection`.
 
     Raises:
         Unsent: Nobody answers.
         Refusal: The server does not take us.
+
+    Cancellation: the connection is dropped.
     """
-    made: list[Connection] = []
-
-    def factory() -> Connection:
-        made.append(Connection(timeout, closed))
-        return made[-1]
-
+    connection = Connection(patience, push=push)
     try:
-        async with asyncio.timeout(connect_timeout):
-            await _dial(target, address, factory)
-            connection = made[-1]
+        async with asyncio.timeout(patience):
+            await _dial(connection, target, address)
             await _greet(connection, target)
-    except BaseException as error:
-        for each in made:
-            each.drop("it was never opened")
-        if isinstance(error, TimeoutError):
-            raise Unsent(f"{address} did not answer within {connect_timeout:g} s") from None
-        if isinstance(error, (OSError, Lost)):
-            raise Unsent(f"{address}: {error}") from None
+    except Refusal:
+        connection.drop("the server does not take us")
         raise
+    except Exception as error:
+        connection.drop("it was not made")
+        timed_out = isinstance(error, TimeoutError) and not error.args
+        why = f"no answer within {patience:g} s" if timed_out else str(error)
+        raise Unsent(f"{address}: {why}") from error
+    except BaseException:
+        connection.drop("nobody waits for it any more")
+        raise
+    if not connection.open:
+        raise Unsent(f"{address}: the connection broke")
+    connection._closed = closed
     return connection
 
 
-async def _dial(target: Target, address: Address, factory: Callable[[], Connection]) -> None:
+async def _dial(connection: Connection, target: Target, address: Address) -> None:
     loop = asyncio.get_running_loop()
     if not address.port:
-        await loop.create_unix_connection(factory, address.host)
+        await loop.create_unix_connection(lambda: connection, address.host)
         return
     secure = _context(target) if target.tls else None
-    await loop.create_connection(factory, address.host, address.port, ssl=secure)
+    await loop.create_connection(lambda: connection, address.host, address.port, ssl=secure)
 
 
 def _context(target: Target) -> ssl.SSLContext:
+    """Trust the system's authorities, or the ones of the URL alone."""
     context = ssl.create_default_context(cafile=target.option("ca") or None)
     if target.option("cert"):
         context.load_cert_chain(target.option("cert"), target.option("key") or None)
@@ -205,7 +251,8 @@ def _context(target: Target) -> ssl.SSLContext:
 
 
 async def _greet(connection: Connection, target: Target) -> None:
-    commands: list[tuple[str | int, ...]] = []
+    """Authenticate, choose the database and give our name, in one round trip."""
+    commands: list[Command] = []
     if target.password:
         user = (target.username,) if target.username else ()
         commands.append(("AUTH", *user, target.password))
@@ -213,9 +260,11 @@ async def _greet(connection: Connection, target: Target) -> None:
         commands.append(("SELECT", target.database))
     commands.append(("CLIENT", "SETNAME", _NAME))
     loop = asyncio.get_running_loop()
-    waiters = [loop.create_future() for _ in commands]
+    waiters: list[Waiting] = [loop.create_future() for _ in commands]
     connection.send(b"".join(map(hiredis.pack_command, commands)), waiters)
-    replies = [await each for each in waiters]
-    for reply in replies[:-1]:  # the name is a courtesy, and a user may lack the right
+    replies = [await waiter for waiter in waiters]
+    # The name is a courtesy, which a user may lack the right to; a lost connection is no answer.
+    needed = replies[:-1] if isinstance(replies[-1], Refusal) else replies
+    for reply in needed:
         if type(reply) in FAILURES:
             raise reply

@@ -1,70 +1,73 @@
 """What went wrong, and whether the command may have run.
 
-Failures of a command are *values* inside the client: they are what a waiter is given in place of a
-reply, so nobody has to retrieve an exception that belongs to a waiter who is gone. Only where a
-command leaves the client one becomes an exception of the library's tree, with the masked URL.
+Inside the client a failure is a *value*: a waiter is given it in place of a reply, so that nobody
+has to retrieve an exception whose waiter is gone. Only where a command leaves the client it
+becomes an error of the library's tree, with the masked URL.
 
-===============================  =========================  ==================================
-reply                            the command                what the client does
-===============================  =========================  ==================================
-``LOADING READONLY TRYAGAIN      did not run                sends it again, soon, whatever its
-CLUSTERDOWN MASTERDOWN BUSY``                               class
-``MOVED ASK``                    did not run                sends it to the node named
-``NOSCRIPT``                     did not run                sends the script's text
-:class:`Unsent`                  never left this process    sends it again, whatever its class
-:class:`Lost`                    may have run               sends it again if it is repeatable
-any other error                  was refused                :class:`BackendError`
-===============================  =========================  ==================================
+===============================  ===================  ========================================
+in place of a reply              the command          what the client does
+===============================  ===================  ========================================
+``LOADING READONLY TRYAGAIN      did not run          sends it again, soon, whatever its class
+CLUSTERDOWN MASTERDOWN BUSY``
+``MOVED ASK`` of a cluster       did not run          sends it to the node that is named
+``NOSCRIPT``                     did not run          sends the script's text
+:class:`Unsent`                  never left here      sends it again, whatever its class
+:class:`Lost`                    may have run         sends it again if it is repeatable
+any other refusal                was refused          raises :class:`BackendError`
+===============================  ===================  ========================================
 """
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
 __all__ = ["FAILURES", "Failure", "Lost", "Refusal", "Unsent", "translated"]
 
-# Prefixes of replies that say: not now, and nothing has happened.
-_LATER: Final = ("LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY")
-# Cures for refusals that a reader can do something about.
+# Refusals that say: not now, and nothing has happened.
+_LATER: Final = frozenset(
+    {"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
+)
+# What a reader can do about a refusal.
 _CURES: Final = {
-    "OOM": "the server is full: free memory or raise maxmemory",
+    "OOM": "it is full: free memory or raise maxmemory",
     "NOAUTH": "put the password into the URL: scheme://user:password@host",
     "WRONGPASS": "the user or the password in the URL is wrong",
-    "NOPERM": "the user in the URL lacks the right to run this command",
-    "READONLY": "the server is a replica: connect to the master",
-    "LOADING": "the server is still reading its data",
-    "MISCONF": "the server cannot save to disk: free disk space, or see its log",
+    "NOPERM": "the user in the URL lacks the right to this command, key or channel",
+    "READONLY": "it is a replica: connect to the master",
+    "LOADING": "it is still reading its data",
+    "MISCONF": "it cannot save to disk: see its log",
+    "MOVED": "it belongs to a cluster: use redis+cluster://",
 }
 
 
 @final
-class Refusal(Exception):  # noqa: N818 - a reply, made by the parser for every `-ERR ...`
-    """An error reply of the server."""
+class Refusal(Exception):  # noqa: N818 - a reply: the parser makes one of every `-ERR ...`
+    """An error reply of the server; its first word is the :attr:`code`."""
 
     @property
     def code(self) -> str:
-        """The first word, ``"ERR"`` for instance."""
+        """The first word, such as ``"ERR"`` or ``"OOM"``."""
         return str(self).partition(" ")[0]
 
     @property
     def later(self) -> bool:
-        """Whether the server only says: not now."""
+        """Whether the server only says: not now. Nothing has happened."""
         return self.code in _LATER
 
 
 @final
 class Lost(Exception):  # noqa: N818 - a value in place of a reply
-    """The connection broke after the command was sent: it may have run."""
+    """The connection broke, or was silent too long, after the command was sent."""
 
 
 @final
 class Unsent(Exception):  # noqa: N818 - a value in place of a reply
-    """There was no connection: the command never left this process."""
+    """There was no connection."""
 
 
-Failure = Refusal | Lost | Unsent
+Failure: TypeAlias = Refusal | Lost | Unsent
 FAILURES: Final = frozenset({Refusal, Lost, Unsent})
 
 
@@ -73,5 +76,5 @@ def translated(failure: Failure, url: str) -> BackendError:
     if not isinstance(failure, Refusal):
         return BackendUnavailableError(f"no Redis answers at {url}: {failure}")
     cure = _CURES.get(failure.code)
-    message = f"Redis at {url} refused: {failure}" + (f" ({cure})" if cure else "")
+    message = f"Redis at {url} refuses: {failure}" + (f" ({cure})" if cure else "")
     return BackendUnavailableError(message) if failure.later else BackendError(message)

@@ -1,66 +1,77 @@
 """A connection of one's own: for claims, and for commands that wait on the server.
 
 What a claim hands out belongs to whoever asked. If the answer is lost, nobody may ask again
-blindly: the caller has to look what it holds. So here nothing is ever sent twice, and a call that
-failed or was cancelled takes its connection with it: the next call gets a fresh one, on which no
-stale answer can arrive.
+blindly: the caller has to look at what it holds. So here nothing is sent twice, unless a server
+has said that it did not run it (a script that it does not know, a slot that has moved), and a call
+that failed or was cancelled takes its connection with it: the next call gets a fresh one, on which
+no stale answer can arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from hiredis import pack_command
 
-from aiopatterns.backends.redis.connection import Connection, connect
+from aiopatterns.backends.redis.connection import Command, Connection, Reply, Word, connect
 from aiopatterns.backends.redis.errors import FAILURES, Refusal, Unsent, translated
+from aiopatterns.core.validate import positive
+from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.scripts import Script
+    from aiopatterns.backends.url import Address
 
-__all__ = ["Command", "Line", "Word"]
+__all__ = ["Line"]
 
-Word: TypeAlias = bytes | str | int | float
-Command: TypeAlias = Sequence[Word]
-
-_CONNECT_TIMEOUT = 5.0
+# A slot that moves is redirected once or twice; more is a quarrel among servers.
+_MAX_REDIRECTS: Final = 5
 
 
 @final
 class Line:
-    """A connection of its own, made with the first call; made by ``client.line(name)``.
+    """A connection made with the first call; ``client.line(name)`` makes one.
 
-    One command at a time: a second call waits for the first.
+    One command at a time; a second caller waits for the first.
+
+    Args:
+        client: Where the server is.
+        name: What it is for; shown by its repr.
     """
+
+    __slots__ = ("__weakref__", "_busy", "_client", "_connection", "_home", "_queue", "name")
 
     def __init__(self, client: RedisClient, name: str) -> None:
         self._client = client
         self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
+        self._home: Address | None = None
+        self._busy = False
+        self._queue = Waiters()
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Line {self.name!r} of {self._client.url}>"
 
     async def call(self, *command: Word, timeout: float = 10.0) -> Any:
         """Send ``command`` once and return its reply.
 
         Args:
-            command: The words.
-            timeout: Seconds to wait for the reply; above the block of a blocking command.
+            command: The words; in a cluster its first key says where it goes.
+            timeout: Seconds that the server may be silent, and that connecting may take; must be
+                longer than a blocking command blocks.
 
         Raises:
             BackendUnavailableError: No answer; it may have run.
-            BackendError: The server refused.
+            BackendError: The server refuses.
             ClosedError: The backend is not open.
 
-        Cancellation: the command may have run; its connection is dropped.
+        Cancellation: it may have run; the connection is dropped.
         """
-        async with self._turn:
-            reply = await self._exchange(command, timeout)
-        if type(reply) in FAILURES:
-            raise translated(reply, self._client.url)
-        return reply
+        return await self._call(command, None, positive("timeout", timeout))
 
     async def run(
         self,
@@ -70,62 +81,90 @@ class Line:
         *,
         timeout: float = 10.0,
     ) -> Any:
-        """Run ``script`` once; as :meth:`call`. A server that does not know it is given its text."""
-        async with self._turn:
-            command = ("EVALSHA", script.sha, len(keys), *keys, *args)
-            reply = await self._exchange(command, timeout)
-            if type(reply) is Refusal and reply.code == "NOSCRIPT":  # it did not run
-                command = ("EVAL", script.text, len(keys), *keys, *args)
-                reply = await self._exchange(command, timeout)
+        """Run ``script`` once; everything else as :meth:`call`."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        return await self._call(command, script, positive("timeout", timeout))
+
+    async def aclose(self) -> None:
+        """Hang up; the next call connects anew."""
+        if ends := self.drop("the line was closed"):
+            await asyncio.wait(ends)
+
+    def drop(self, why: str) -> list[asyncio.Future[None]]:
+        """Hang up; returns whose end is to be awaited."""
+        connection = self._connection
+        if connection is None:
+            return []
+        connection.drop(why)
+        return [connection.gone]
+
+    async def _call(self, command: Command, script: Script | None, timeout: float) -> Any:
+        while self._busy:
+            await self._queue.wait()
+        self._busy = True
+        try:
+            reply = await self._follow(command, script, timeout)
+        finally:
+            self._busy = False
+            self._queue.wake()
         if type(reply) in FAILURES:
             raise translated(reply, self._client.url)
         return reply
 
-    async def aclose(self) -> None:
-        """Hang up; the next call connects anew."""
-        self.drop()
+    async def _follow(self, command: Command, script: Script | None, timeout: float) -> Reply:
+        """Send a command to where it belongs; it is sent on only if it did not run."""
+        route = self._client.route()
+        home, asking = route.home(command), False
+        reply = await self._exchange(command, home, timeout=timeout)
+        for _ in range(_MAX_REDIRECTS):
+            if type(reply) is not Refusal:
+                break
+            if reply.code == "NOSCRIPT" and script is not None:
+                command = ("EVAL", script.text, *command[2:])
+            elif (redirected := route.redirected(reply)) is not None:
+                home, asking = redirected, reply.code == "ASK"
+            else:
+                break
+            reply = await self._exchange(command, home, timeout=timeout, asking=asking)
+        return reply
 
-    def drop(self) -> None:
-        """Hang up at once."""
-        if self._connection is not None:
-            self._connection.drop("the line was closed")
-
-    async def _exchange(self, command: Command, timeout: float) -> Any:
-        """Send once; the reply, or a failure."""
-        packed = pack_command(tuple(command))
+    async def _exchange(
+        self, command: Command, home: Address | None, *, timeout: float, asking: bool = False
+    ) -> Reply:
+        """Send a command once over a connection to ``home``; the reply, or a failure."""
+        packed = pack_command(command)
+        if asking:
+            packed = pack_command(("ASKING",)) + packed
+        connection = self._connection
+        if connection is None or home != self._home:
+            try:
+                connection = await self._connect(home, timeout)
+            except (Unsent, Refusal) as failure:
+                return failure
+        waiters = [asyncio.get_running_loop().create_future() for _ in range(1 + asking)]
+        connection.patience = timeout
+        self._client.tally.commands += 1
+        self._client.tally.round_trips += 1
+        connection.send(packed, waiters)
         try:
-            connection = self._connection or await self._connect()
-        except (Unsent, Refusal) as failure:
-            return failure
-        waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(timeout):
-                connection.send(packed, (waiter,))
-                return await waiter
-        except TimeoutError:
-            return await self._silent(connection, timeout, waiter)
+            reply = await waiters[-1]
         except BaseException:
             connection.drop("the call was cancelled")
             raise
+        if type(reply) is Refusal and reply.later:
+            connection.drop("the server does not serve now")
+        return reply
 
-    async def _silent(
-        self, connection: Connection, timeout: float, waiter: asyncio.Future[Any]
-    ) -> Any:
-        from aiopatterns.backends.redis.errors import Lost
-
-        connection.drop("")
-        return Lost(f"no reply within {timeout:g} s")
-
-    async def _connect(self) -> Connection:
-        target, address = await self._client.locate()
-        self._connection = await connect(
-            target,
-            address,
-            timeout=86_400.0,
-            connect_timeout=_CONNECT_TIMEOUT,
-            closed=self._gone,
+    async def _connect(self, home: Address | None, timeout: float) -> Connection:
+        await self.aclose()
+        route = self._client.route()
+        connection = await connect(
+            self._client.target, await route.locate(home), patience=timeout, closed=self._gone
         )
-        return self._connection
+        self._connection, self._home = connection, home
+        self._client.connected(self)
+        return connection
 
     def _gone(self) -> None:
         self._connection = None
+        self._client.disconnected(self)

@@ -4,18 +4,22 @@
 
     task A: GET x --.
     task B: GET y --+--> outgoing --(next turn)--> one write --> server
-    task C: SET z --'                                             |
-    A, B, C <------------------- replies, parsed in bulk ---------'
+    task C: SET z --'                                              |
+    A, B, C <------------------- replies, parsed in bulk ----------'
 
-A command that is issued joins the outgoing ones; the first of a turn asks the loop to flush on the
+A command that is issued joins the outgoing ones, and the first of a turn has them flushed in the
 next. So a thousand tasks that each ask for one key cost one system call and one round trip, and no
-caller had to know of the others. There is no delay to be tuned: a lone command leaves with the
+caller has to know of the others. There is no delay to be tuned: a lone command leaves with the
 next turn.
 
-Guarantees: order of issue is order of execution while one connection lasts; a caller that is
-cancelled before the flush is not sent, one that is cancelled later is not answered, and nobody
-else notices; what is issued while there is no connection waits for it, and is answered with
-:class:`~aiopatterns.backends.redis.errors.Unsent` if none comes about.
+Guarantees: what is issued first runs first, while one connection lasts. A caller that is cancelled
+before the flush sends nothing; one that is cancelled later is not answered; nobody else notices
+either. What is issued while there is no connection waits for one, and is given
+:class:`~aiopatterns.backends.redis.errors.Unsent` if that fails. Attempts to connect are made one
+at a time, while there is something to send, with jittered pauses of at most a second.
+
+Backpressure: every caller waits for its reply, so there are never more commands than callers; when
+the transport holds back a megabyte, further ones stay here until it has room.
 """
 
 from __future__ import annotations
@@ -26,137 +30,166 @@ from typing import TYPE_CHECKING, Final, final
 from hiredis import pack_command
 
 from aiopatterns.backends.redis.connection import Connection, connect
-from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent
-from aiopatterns.core.clock import monotonic, rng
-from aiopatterns.core.waiters import Waiters
+from aiopatterns.backends.redis.errors import Failure, Refusal, Unsent
+from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aiopatterns.backends.redis.connection import Waiting
-    from aiopatterns.backends.redis.line import Command
+    from aiopatterns.backends.redis.connection import Command, Waiting
+    from aiopatterns.backends.redis.statistics import Tally
     from aiopatterns.backends.url import Address, Target
 
 __all__ = ["Pipeline"]
 
-_MAX_BACKOFF: Final = 1.0
-_MIN_BACKOFF: Final = 0.02
-_MAX_COMMANDS: Final = 20_000
+# Seconds between attempts to connect: the first doubles up to the last; each is cut by chance.
+_FIRST_PAUSE: Final = 0.02
+_LAST_PAUSE: Final = 1.0
+# A connection younger than this is not renewed: its many callers all ask for that.
+_YOUNG: Final = 0.1
 
 
 @final
 class Pipeline:
-    """The shared connection to one server, opened when it is needed; on one loop.
+    """The shared connection to one server, made when it is needed; belongs to one loop.
 
     Args:
         target: User, password, database and TLS.
-        locate: Tells where the server is now.
-        timeout: Seconds that the server may stay silent.
-        connect_timeout: Seconds that connecting may take.
+        locate: Tells where the server is now; raises :class:`Unsent` if nobody knows.
+        patience: Seconds that connecting may take, and that the server may be silent.
+        tally: Where to count.
     """
+
+    __slots__ = (
+        "_attempts",
+        "_connected_at",
+        "_connection",
+        "_dialling",
+        "_flushing",
+        "_future",
+        "_locate",
+        "_loop",
+        "_outgoing",
+        "_patience",
+        "_tally",
+        "_target",
+    )
 
     def __init__(
         self,
         target: Target,
         locate: Callable[[], Awaitable[Address]],
         *,
-        timeout: float,
-        connect_timeout: float,
+        patience: float,
+        tally: Tally,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._future = self._loop.create_future
         self._target = target
         self._locate = locate
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+        self._patience = patience
+        self._tally = tally
         self._connection: Connection | None = None
+        self._connected_at = 0.0
         self._dialling: asyncio.Task[None] | None = None
-        self._outgoing: list[bytes] = []
-        self._waiting: list[Waiting] = []
+        self._outgoing: list[tuple[bytes, Waiting]] = []
         self._flushing = False
-        self._failures = 0
-        self._not_before = 0.0
-        self._room = Waiters()
-        self.commands = 0
-        self.writes = 0
-        self.connects = 0
+        self._attempts = 0
 
     @property
     def in_flight(self) -> int:
-        """Commands that are not answered."""
-        sent = self._connection.waiting if self._connection is not None else ()
-        return len(sent) + len(self._waiting)
+        """How many commands wait for their replies."""
+        sent = () if self._connection is None else self._connection.waiting
+        return len(sent) + len(self._outgoing)
 
     def send(self, command: Command) -> Waiting:
-        """Issue ``command``; the future's result is the reply or a failure."""
-        self._outgoing.append(pack_command(command))
-        waiter = self._loop.create_future()
-        self._waiting.append(waiter)
+        """Issue ``command``; the future is given the reply or a failure, never an exception.
+
+        Raises:
+            TypeError: A word is not bytes, str, int or float.
+        """
+        packed = pack_command(command)
+        waiter = self._future()
+        self._outgoing.append((packed, waiter))
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return waiter
 
-    def drop(self, why: str) -> None:
-        """Hang up; the next command connects anew."""
-        if self._connection is not None:
+    def renew(self, why: str) -> None:
+        """Hang up, unless that was done just now: the next command looks where the server is."""
+        if self._connection is not None and monotonic() - self._connected_at > _YOUNG:
             self._connection.drop(why)
 
-    async def aclose(self) -> None:
-        """Hang up and end; what waits is answered with a failure."""
-        connection = self._connection
+    def drop(self, why: str) -> list[asyncio.Future[None]]:
+        """Hang up for good; what waits is given a failure. Returns whose end is to be awaited."""
+        ends: list[asyncio.Future[None]] = []
         if self._dialling is not None:
             self._dialling.cancel()
-            await asyncio.wait((self._dialling,))
-        self._fail(Unsent("the backend was closed"))
-        if connection is not None:
-            connection.drop("the backend was closed")
-            await connection.gone
+            ends.append(self._dialling)
+        self._fail(Unsent(why))
+        if (connection := self._connection) is not None:
+            connection.drop(why)
+            ends.append(connection.gone)
+        return ends
 
     def _flush(self) -> None:
+        """Send what is outgoing, if there is a connection with room; else see to one."""
         self._flushing = False
         connection = self._connection
         if connection is None:
-            if self._dialling is None:
+            if self._outgoing and self._dialling is None:
                 self._dialling = self._loop.create_task(self._dial())
             return
-        waiting, self._waiting = self._waiting, []
+        if not connection.writable:
+            return  # the connection says when it can
         outgoing, self._outgoing = self._outgoing, []
-        self.commands += len(waiting)
-        self.writes += 1
-        connection.send(b"".join(outgoing), waiting)
+        live = [each for each in outgoing if not each[1].done()]
+        if live:
+            self._tally.commands += len(live)
+            self._tally.round_trips += 1
+            connection.send(b"".join([packed for packed, _ in live]), [each for _, each in live])
 
     async def _dial(self) -> None:
-        """Connect, once, not before the backoff is over; then send or fail what waits."""
+        """Connect, once; then send what waits, or fail it."""
+        failure: Failure
         try:
-            if (pause := self._not_before - monotonic()) > 0:
-                await asyncio.sleep(pause)
-            self._connection = await connect(
-                self._target,
-                await self._locate(),
-                timeout=self._timeout,
-                connect_timeout=self._connect_timeout,
-                closed=self._gone,
+            if self._attempts:
+                longest = min(_LAST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._attempts, 10))
+                await sleep(longest * rng().random())
+            self._attempts += 1
+            address = await self._locate()
+            connection = await connect(
+                self._target, address, patience=self._patience, closed=self._gone
             )
-        except (Unsent, Refusal, Lost) as error:
-            self._failures += 1
-            pause = min(_MAX_BACKOFF, _MIN_BACKOFF * 2**self._failures)
-            self._not_before = monotonic() + pause * rng().random()
-            self._dialling = None
-            self._fail(error)
+        except (Unsent, Refusal) as error:
+            failure = error
+        except Exception as error:  # nobody may be left waiting, whatever it was
+            failure = Unsent(repr(error))
         else:
-            self._failures = 0
-            self.connects += 1
             self._dialling = None
-            self._flush()
-        finally:
-            self._dialling = None
+            self._connected(connection)
+            return
+        self._dialling = None
+        self._fail(failure)
+
+    def _connected(self, connection: Connection) -> None:
+        connection.resumed = self._flush
+        self._tally.reconnects += self._connected_at > 0
+        self._connection = connection
+        self._connected_at = monotonic()
+        self._attempts = 0
+        self._flush()
 
     def _gone(self) -> None:
+        """The connection is of no more use; what was not sent goes over the next one."""
         self._connection = None
+        if self._outgoing and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
-    def _fail(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._outgoing.clear()
-        for waiter in waiting:
+    def _fail(self, failure: Failure) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        for _, waiter in outgoing:
             if not waiter.done():
-                waiter.set_result(error)
+                waiter.set_result(failure)

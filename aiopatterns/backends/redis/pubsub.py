@@ -1,0 +1,201 @@
+"""Live messages over Redis.
+
+Channel ``c`` is ``<namespace>:ch:<c>`` on the server. A reader is an inbox: what arrives is put
+into it by the connection, and taken out by whoever iterates, so a slow reader holds up nobody.
+
+Redis sends a message once for every name of a connection that it fits, all of them in a row. A
+reader takes the first; another copy is one that comes in under a *further* name with the same
+channel and bytes, for a second message would come in under the first name again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+from aiopatterns.backends.names import check_data, check_name, check_names
+from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.redis.hub import Name
+from aiopatterns.core.clock import call_later
+from aiopatterns.core.validate import count, optional_function
+from aiopatterns.core.waiters import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import TracebackType
+    from typing import Self
+
+    from aiopatterns.backends.redis.client import RedisClient
+    from aiopatterns.backends.redis.hub import Hub
+
+__all__ = ["RedisPubSub", "RedisSubscribed", "glob"]
+
+
+@final
+class RedisPubSub:
+    """The protocol ``PubSub`` in Redis.
+
+    Args:
+        client: The connections.
+        kind: Second part of the names of its channels on the server.
+    """
+
+    __slots__ = ("_client", "_prefix")
+
+    def __init__(self, client: RedisClient, *, kind: str = "ch") -> None:
+        self._client = client
+        self._prefix = client.key(kind, "")
+
+    async def publish(self, channel: str, data: bytes) -> int:
+        """Give ``data`` to all who are subscribed now; return how many, as the server counts.
+
+        All subscriptions of one backend to a name are one to the server. 1 round trip.
+        """
+        check_name("channel", channel)
+        check_data("data", data)
+        return int(await self._client.once("PUBLISH", self._prefix + channel, data))
+
+    def subscribe(
+        self,
+        *channels: str,
+        patterns: Collection[str] = (),
+        capacity: int = 1_000,
+        on_gap: Callable[[], object] | None = None,
+    ) -> RedisSubscribed:
+        """Listen on ``channels``, and on all that fit ``patterns``, inside ``async with``."""
+        check_names("channels", channels)
+        check_names("patterns", patterns)
+        if not channels and not patterns:
+            raise ValueError("subscribe needs at least one of channels and patterns")
+        literal = [Name(False, (self._prefix + each).encode()) for each in channels]
+        globs = [Name(True, (glob(self._prefix) + glob(each)).encode()) for each in patterns]
+        return RedisSubscribed(
+            self._client.hub,
+            (*literal, *globs),
+            prefix=self._prefix,
+            capacity=count("capacity", capacity),
+            on_gap=optional_function("on_gap", on_gap),
+        )
+
+
+@final
+class RedisSubscribed:
+    """An open subscription; made by :meth:`RedisPubSub.subscribe`.
+
+    Args:
+        hub: The subscriptions of the backend.
+        names: What to read, as the server has it.
+        prefix: What to cut off the names of channels.
+        capacity: Messages that wait for the reader at most.
+        on_gap: Called when messages may have been missed.
+
+    Losses between two reads are one overflow: they count as one gap.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_hub",
+        "_inbox",
+        "_last",
+        "_on_gap",
+        "_open",
+        "_overflowing",
+        "_prefix",
+        "_seen",
+        "_waiters",
+        "gaps",
+        "names",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        names: Collection[Name],
+        *,
+        prefix: str = "",
+        capacity: int = 1_000,
+        on_gap: Callable[[], object] | None = None,
+    ) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self.gaps = 0
+        self._hub = hub
+        self._prefix = len(prefix.encode())
+        self._capacity = capacity
+        self._on_gap = on_gap
+        self._inbox: deque[Notice] = deque()
+        self._waiters = Waiters()
+        self._open = False
+        self._overflowing = False
+        self._last: tuple[bytes, bytes] | None = None
+        self._seen: set[Name] = set()
+
+    async def __aenter__(self) -> Self:
+        if self._open:
+            raise RuntimeError("this subscription is open already; enter it only once")
+        self._open = True
+        try:
+            await self._hub.add(self)
+        except BaseException:
+            self._open = False
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Notice:
+        while not self._inbox:
+            if not self._open:
+                raise StopAsyncIteration
+            await self._waiters.wait()
+        self._overflowing = False
+        return self._inbox.popleft()
+
+    def take(self, name: Name, channel: bytes, data: bytes) -> None:
+        """Take a message in; beyond the capacity the oldest is lost."""
+        if len(self.names) > 1 and self._is_copy(name, (channel, data)):
+            return
+        if len(self._inbox) >= self._capacity:
+            self._inbox.popleft()
+            if not self._overflowing:
+                self._overflowing = True
+                self.report_gap()
+        self._inbox.append(Notice(channel[self._prefix :].decode("utf-8", "replace"), data))
+        self._waiters.wake()
+
+    def report_gap(self) -> None:
+        """Count a gap; the callback runs in a turn of its own, so its errors are its own."""
+        self.gaps += 1
+        if self._on_gap is not None:
+            call_later(0, self._on_gap)
+
+    def close(self) -> None:
+        """Take no more; what was received can still be read, then the iteration ends."""
+        self._open = False
+        self._hub.remove(self)
+        self._waiters.wake_all()
+
+    def _is_copy(self, name: Name, message: tuple[bytes, bytes]) -> bool:
+        if message == self._last and name not in self._seen:
+            self._seen.add(name)
+            return True
+        self._last, self._seen = message, {name}
+        return False
+
+
+def glob(text: str) -> str:
+    r"""Return ``text``, a glob of ``*``, ``?`` and ``\``, as Redis has it: it also knows ``[``."""
+    literal, parts = False, list[str]()
+    for character in text:
+        escape = "\\" if character == "[" and not literal else ""
+        parts.append(escape + character)
+        literal = character == "\\" and not literal
+    return "".join(parts) + "\\" * literal
