@@ -25,11 +25,12 @@ import pytest
 
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
+from aiopatterns.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["redis_server", "redis_url"]
+__all__ = ["fault_proxy", "redis_server", "redis_url"]
 
 # Keys without a TTL that every test may leave: pattern -> who bounds them.
 OWNED: dict[str, str] = {}
@@ -67,9 +68,15 @@ def redis_url(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iter
         if left := texts(wire.call("KEYS", "*")) - others:
             wire.call("DEL", *left)
         unowned = without(lasting, [*OWNED, *(each for mark in marks for each in mark.args)])
-        assert not unowned, "keys without a TTL that nobody owns (see tests/servers_fixtures.py)"
+        assert not unowned, f"nobody owns these keys without a TTL (see {__file__}): {unowned}"
         if redis_server.private:
             assert_no_connections(wire)
+
+
+@pytest.fixture
+def fault_proxy(redis_url: str) -> FaultProxy:
+    """A proxy in front of the server; the test opens it: ``async with fault_proxy as proxy:``."""
+    return FaultProxy(redis_url)
 
 
 def own_database(url: str) -> str:
@@ -77,7 +84,7 @@ def own_database(url: str) -> str:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return parts._replace(query=f"db={worker}").geturl()
+        return f"unix://{parts.netloc}{parts.path}?db={worker}"
     return parts._replace(path=f"/{worker}").geturl()
 
 
@@ -95,6 +102,7 @@ def assert_no_connections(wire: Wire) -> None:
     """Fail if any connection but ``wire`` stays open; a server needs a moment to see them go."""
     me = wire.call("CLIENT", "ID")
     never = Event()
+    others: list[str] = []
     for _ in range(int(_CLOSE_WITHIN / _PAUSE)):
         clients = str(wire.call("CLIENT", "LIST")).splitlines()
         others = [each for each in clients if not each.startswith(f"id={me} ")]
