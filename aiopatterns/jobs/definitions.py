@@ -14,6 +14,7 @@ anybody. The name of a job is part of what is stored, so it must not change whil
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -98,9 +99,9 @@ class Definitions(Owner):
             TypeError: An option of another name, or ``fn`` is no function.
         """
         if fn is not None:
-            return self._define(fn, options)
+            return self._define(fn, options=options)
         self._check(options)
-        return lambda fn: self._define(fn, options)
+        return partial(self._define, options=options)
 
     def batch(self, *, size: int, within: float, **options: Unpack[Options]) -> BatchDecorator:
         """Make a job of a function that takes a list: each ``enqueue`` takes one item.
@@ -116,7 +117,8 @@ class Definitions(Owner):
         """
         batching = Batching(size, within)
         self._check(options)
-        return cast("BatchDecorator", lambda fn: self._define(fn, options, batching))
+        define = partial(self._define, options=options, batching=batching)
+        return cast("BatchDecorator", define)
 
     def cron(
         self, expression: str, *, timezone: str = "UTC", **options: Unpack[Options]
@@ -140,7 +142,7 @@ class Definitions(Owner):
         self._check(options)
 
         def decorate(fn: Callable[..., Any]) -> Job[[], Any]:
-            job: Job[[], Any] = self._define(fn, options, call=())
+            job: Job[[], Any] = self._define(fn, options=options, call=())
             self._crons = (*self._crons, Cron(schedule, job))
             return job
 
@@ -165,6 +167,7 @@ class Definitions(Owner):
     def _define(
         self,
         fn: Callable[..., Any],
+        *,
         options: Options,
         batching: Batching | None = None,
         call: tuple[Any, ...] | None = None,

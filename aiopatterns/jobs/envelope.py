@@ -43,7 +43,7 @@ from aiopatterns.core.errors import CodecError
 from aiopatterns.core.validate import count, text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiopatterns.core.codec import Codec, Header
 
@@ -168,33 +168,32 @@ class Envelopes:
         Raises:
             CodecError: An argument cannot be encoded, or the whole is too long.
         """
-        block = pack(envelope.header, b"")
-        return self.encode_call(
-            block, envelope.name, envelope.args, envelope.kwargs, envelope.enqueued_at
-        )
+        encode = self.encoder(pack(envelope.header, b""), envelope.enqueued_at)
+        return encode(envelope.name, envelope.args, envelope.kwargs)
 
-    def encode_call(
-        self,
-        block: bytes,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        enqueued_at: float,
-    ) -> bytes:
-        """Return an envelope as bytes, for many with one header.
+    def encoder(
+        self, block: bytes, enqueued_at: float
+    ) -> Callable[[str, Sequence[Any], Mapping[str, Any]], bytes]:
+        """Return what makes envelopes of calls that share a header; for many at once.
 
         Args:
             block: The header as ``pack(header, b"")`` gives it.
-            name: The job's name.
-            args: Positional arguments.
-            kwargs: Keyword arguments.
             enqueued_at: The server's time.
 
-        Raises:
-            CodecError: An argument cannot be encoded, or the whole is too long.
+        Returns:
+            A function of a job's name, positional and keyword arguments; it raises as
+            :meth:`encode`.
         """
-        data = self._codec.encode((name, enqueued_at, args, kwargs))
-        return self._seal(_CALL, self._sized("call", b"".join((block, self._mark, data))))
+        head, encode = block + self._mark, self._codec.encode
+        plain, room = _PLAIN + head, self._max_bytes - len(head)
+
+        def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+            data = encode((name, enqueued_at, args, kwargs))
+            if len(data) <= room and not self._signing:
+                return plain + data
+            return self._seal(_CALL, self._sized("call", head + data))
+
+        return encode_call
 
     def decode(self, body: bytes) -> Envelope:
         """Return the envelope that ``body`` holds.

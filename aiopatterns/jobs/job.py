@@ -79,7 +79,7 @@ class UnsentJob(Generic[R_co]):
         partition = stamp.place(terms, keys.route)
         new = NewJob(
             terms.id or stamp.new_id(partition),
-            stamp.envelopes.encode_call(stamp.block, job.name, self._args, self._kwargs, stamp.now),
+            stamp.encode(job.name, self._args, self._kwargs),
             options.priority if terms.priority is None else terms.priority,
             terms.delay,
             terms.at,
@@ -133,6 +133,7 @@ class Job(Generic[P, R]):
     __slots__ = (
         "__dict__",
         "_invocation",
+        "attempts",
         "batching",
         "fn",
         "keys",
@@ -156,6 +157,8 @@ class Job(Generic[P, R]):
         self.fn = function("fn", fn)
         self.name = name
         self.options = options
+        # How often it may be started before a crash makes it a dead letter.
+        self.attempts: int = options.attempts
         self.batching = batching
         self.kind: JobKind = "batch" if batching else "async" if is_async(fn) else "sync"
         self.signature = Signature(fn, batch=batching is not None)
@@ -168,11 +171,6 @@ class Job(Generic[P, R]):
             raise ValueError(msg)
         self._invocation = Invocation(self.signature, fn, batch=batching is not None)
         update_wrapper(self, fn)
-
-    @property
-    def attempts(self) -> int:
-        """How often it may be started before a crash makes it a dead letter."""
-        return self.options.attempts
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Enqueue a call; a worker will run it.

@@ -34,7 +34,8 @@ from aiopatterns.backends import resolve
 from aiopatterns.backends.names import check_name
 from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
 from aiopatterns.core.clock import yield_now
-from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.errors import BackendError, ClosedError
+from aiopatterns.core.notes import note
 from aiopatterns.core.validate import count, instance, optional_function, positive
 from aiopatterns.jobs.bulk import Bulk
 from aiopatterns.jobs.definitions import Definitions
@@ -205,20 +206,17 @@ class JobQueue(Definitions):
 
         Complexity: 1 round trip for 500 jobs of a partition.
         """
-        unsent = [self._checked(each) for each in jobs]
-        stamp = Stamp(self.desk(), self.envelopes)
-        parts: dict[int, list[tuple[int, NewJob]]] = {}
-        for number, each in enumerate(unsent):
-            partition, new = each.build(stamp)
-            parts.setdefault(partition, []).append((number, new))
-            if number % MAX_BATCH == MAX_BATCH - 1:
-                await yield_now()
+        unsent = list(jobs)
+        parts = await self._built(unsent)
         handles: dict[int, Handle[R]] = {}
-        for partition, numbered in parts.items():
-            for start in range(0, len(numbered), MAX_BATCH):
-                chunk = numbered[start : start + MAX_BATCH]
-                made = await self._enqueue(partition, [new for _, new in chunk])
-                for (number, _), answer in zip(chunk, made, strict=True):
+        for partition, (numbers, built) in parts.items():
+            for start in range(0, len(built), MAX_BATCH):
+                try:
+                    made = await self._enqueue(partition, built[start : start + MAX_BATCH])
+                except BackendError as error:
+                    note(error, f"{len(handles)} of {len(unsent)} jobs were enqueued before")
+                    raise
+                for number, answer in zip(numbers[start : start + MAX_BATCH], made, strict=True):
                     handles[number] = self._handle(unsent[number].job, answer, partition)
         return [handles[number] for number in range(len(unsent))]
 
@@ -364,12 +362,22 @@ class JobQueue(Definitions):
             return await self._inline.enqueue(partition, jobs)
         return await self._stores[partition].enqueue(jobs)
 
-    def _checked(self, unsent: UnsentJob[R]) -> UnsentJob[R]:
-        instance("jobs", unsent, UnsentJob, "calls made by job.job(...)")
-        if unsent.job.queue is not self:
-            msg = f"jobs must be of queue {self.name!r}, not of {unsent.job.queue.name!r}"
-            raise ValueError(msg)
-        return unsent
+    async def _built(
+        self, unsent: Sequence[UnsentJob[R]]
+    ) -> dict[int, tuple[list[int], list[NewJob]]]:
+        """Return checked and encoded jobs by partition, each with its place in ``unsent``."""
+        stamp = Stamp(self.desk(), self.envelopes)
+        parts: dict[int, tuple[list[int], list[NewJob]]] = {}
+        for number, each in enumerate(unsent):
+            if not isinstance(each, UnsentJob) or each.job.queue is not self:
+                raise _foreign(self.name, each)
+            partition, new = each.build(stamp)
+            numbers, built = parts.setdefault(partition, ([], []))
+            numbers.append(number)
+            built.append(new)
+            if len(built) % MAX_BATCH == 0:
+                await yield_now()
+        return parts
 
     def _handle(self, job: Job[..., R], answer: Enqueued, partition: int) -> Handle[R]:
         return Handle(
@@ -391,3 +399,11 @@ def _check_shared(limits: Limits, partitions: int) -> None:
             "limits of a queue must be None if it has partitions, each of which would have its own"
         )
         raise ValueError(msg)
+
+
+def _foreign(queue: str, unsent: UnsentJob[Any]) -> Exception:
+    """Return the error of what is no call of a job, or one of another queue."""
+    if not isinstance(unsent, UnsentJob):
+        return TypeError(f"jobs must be calls made by job.job(...), not {unsent!r}")
+    other = unsent.job.queue.name
+    return ValueError(f"jobs must be calls of this queue {queue!r}, not of {other!r}: {unsent!r}")

@@ -109,7 +109,7 @@ class Results:
         """Tell all that wait that the queue was closed; nobody waits here any more."""
         self._closed = True
         for wait in self._waits.values():
-            self._answer(wait, _raiser(partial(_closed, self._queue)))
+            self._answer(wait, partial(_raised, partial(_closed, self._queue)))
 
     async def look(self) -> None:
         """Look at what is due, for ever."""
@@ -206,7 +206,7 @@ class Results:
             self._look_at_all()
         except BackendError as error:
             for job_id in due:
-                self._settle(job_id, _raiser(partial(type(error), str(error))))
+                self._settle(job_id, partial(_raised, partial(type(error), str(error))))
 
     async def _ask(self, due: dict[str, str | None]) -> None:
         """Ask where the jobs are, then how those have ended that have."""
@@ -216,17 +216,21 @@ class Results:
         ended = {job_id: state for job_id, state in ended.items() if state in ENDED}
         outcomes = await self._store.outcomes(list(ended)) if ended else {}
         for job_id, state in ended.items():
-            if job_id in outcomes:
-                self._settle(job_id, lambda outcome=outcomes[job_id]: outcome)
+            outcome = outcomes.get(job_id)
+            if outcome is not None:
+                self._settle(job_id, partial(_given, outcome))
             elif state == "cancelled":
-                self._settle(job_id, _raiser(partial(cancelled, job_id)))
+                self._settle(job_id, partial(_raised, partial(cancelled, job_id)))
             elif job_id in states:
-                self._settle(job_id, _raiser(partial(not_found, self._queue, job_id)))
+                self._lose(job_id)
             elif job_id in self._waits:
                 self._due.setdefault(job_id, None)  # told, and gone already: where is it?
         for job_id, state in states.items():
             if state == "unknown":
-                self._settle(job_id, _raiser(partial(not_found, self._queue, job_id)))
+                self._lose(job_id)
+
+    def _lose(self, job_id: str) -> None:
+        self._settle(job_id, partial(_raised, partial(not_found, self._queue, job_id)))
 
     def _settle(self, job_id: str, answer: Callable[[], Outcome]) -> None:
         wait = self._waits.get(job_id)
@@ -252,8 +256,9 @@ def _closed(queue: str) -> ClosedError:
     return ClosedError(f"JobQueue {queue!r} was closed while waiting for a result")
 
 
-def _raiser(make: Callable[[], Exception]) -> Callable[[], Outcome]:
-    def answer() -> Outcome:
-        raise make()
+def _given(outcome: Outcome) -> Outcome:
+    return outcome
 
-    return answer
+
+def _raised(make: Callable[[], Exception]) -> Outcome:
+    raise make()

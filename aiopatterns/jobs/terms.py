@@ -66,17 +66,14 @@ class Stamp:
         envelopes: Encodes the calls.
     """
 
-    __slots__ = ("_desk", "block", "envelopes", "now")
+    __slots__ = ("_desk", "encode", "new_id")
 
     def __init__(self, desk: Desk, envelopes: Envelopes) -> None:
+        now = desk.now()
         self._desk = desk
-        self.envelopes = envelopes
-        self.now = desk.now()
-        self.block = _header(self.now)
-
-    def new_id(self, partition: int) -> str:
-        """Return a new id for a job of ``partition``."""
-        return self._desk.ids.make(self.now, partition)
+        # Makes a new id for a job of a partition, and an envelope of a call.
+        self.new_id = desk.ids.at(now)
+        self.encode = envelopes.encoder(_header(now), now)
 
     def place(self, terms: Terms, route: str | None) -> int:
         """Return the partition of a job.
