@@ -64,11 +64,11 @@ class MemoryDirectory:
         check_data("data", data)
         life = milliseconds("ttl", ttl) / 1_000
         check_fence(fence)
-        now = self._look()
+        self._look()
         stored = self._members.get(member)
         if stored is not None and stored.fence > fence:
             return False
-        expires = now + life
+        expires = self._home.after(life)
         self._members[member] = _Member(data, fence, expires)
         heappush(self._heap, (expires, member))
         if stored is None or (stored.data, stored.fence) != (data, fence):
@@ -115,8 +115,8 @@ class MemoryDirectory:
         """Make the watchers look."""
         self._watchers.wake_all()
 
-    def _look(self) -> float:
-        """Remove who has expired, as one change; return the time of now."""
+    def _look(self) -> None:
+        """Remove who has expired, as one change."""
         self._home.require_open()
         now, heap, members = self._home.now(), self._heap, self._members
         before = len(members)
@@ -130,7 +130,6 @@ class MemoryDirectory:
             heapify(self._heap)
         if len(members) < before:
             self._changed()
-        return now
 
     def _changed(self) -> None:
         self._revision += 1

@@ -62,14 +62,13 @@ class Expiring(Generic[K, V]):
 
     def put(self, key: K, value: V, ttl: float | None) -> None:
         """Write ``value`` under ``key`` for ``ttl`` seconds from now, or for ever."""
-        now = self._home.now()
-        expires = math.inf if ttl is None else now + ttl
+        expires = math.inf if ttl is None else self._home.after(ttl)
         self._entries[key] = value, expires
         if ttl is not None:
             self._written += 1
             heappush(self._heap, (expires, self._written, key))
         if self._heap:
-            self._sweep(now)
+            self._sweep(self._home.now())
 
     def change(self, key: K, value: V) -> None:
         """Write ``value`` under ``key``, which is there; its life goes on."""

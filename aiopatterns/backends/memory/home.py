@@ -15,7 +15,7 @@ Like everything here it belongs to one thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.clock import monotonic, wall
 from aiopatterns.core.errors import ClosedError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["MemoryHome"]
+
+# Lives are kept to the millisecond; sums of floats are off by far less than this, but they are.
+_GRAIN: Final = 1e-7
 
 
 @final
@@ -64,6 +67,10 @@ class MemoryHome:
     def now(self) -> float:
         """Return the seconds by which lives are measured; they only grow."""
         return monotonic() + self._shift
+
+    def after(self, seconds: float) -> float:
+        """Return when a life of ``seconds`` that begins now is over: when ``now`` is not below."""
+        return self.now() + seconds - _GRAIN
 
     def time(self) -> float:
         """Return the server's time in seconds since 1970.
