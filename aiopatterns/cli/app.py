@@ -10,6 +10,7 @@ worker processes, which import this module as the main one, stay light.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# More worker processes than any machine has processors; a slip of the keyboard must not start more.
+# More worker processes than any machine has processors, and more jobs than one loop should have; a
+# slip of the keyboard must not start more.
 _MOST_WORKERS: Final = 1024
 
 
@@ -66,6 +68,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from aiopatterns.cli.run import run
 
         return run(options)
+    if options.command == "worker":
+        from aiopatterns.cli.worker import worker
+
+        return worker(options)
     from aiopatterns.cli.doctor import doctor
 
     return doctor()
@@ -115,6 +121,7 @@ def _parser() -> _Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands, common)
+    _add_worker(commands, common)
     commands.add_parser(
         "doctor",
         parents=[common],
@@ -154,8 +161,45 @@ def _add_run(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> 
     )
 
 
+def _add_worker(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``worker``."""
+    parser = commands.add_parser(
+        "worker",
+        parents=[common],
+        help="run the jobs of a queue until Ctrl-C or SIGTERM",
+        description="Import a JobQueue and run its jobs. A first Ctrl-C or SIGTERM finishes what "
+        "runs, within the grace, and hands the rest back; a second one ends at once.",
+    )
+    add = parser.add_argument
+    add("target", metavar="MODULE:QUEUE", help="where the queue is, as in shop.jobs:jobs")
+    add("--concurrency", type=_count, default=100, metavar="N", help="jobs at once (100)")
+    add("--processes", type=_count, default=1, metavar="N", help="worker processes (1)")
+    add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish in (20)")
+    add("--max-jobs", type=_jobs, metavar="N", help="jobs after which a process is replaced")
+    add("--reload", action="store_true", help="restart when a Python file here changes")
+    add("--child", action="store_true", help=argparse.SUPPRESS)
+
+
+def _seconds(text: str) -> float:
+    """Read seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds >= 0, not {text!r}")
+    return value
+
+
+def _jobs(text: str) -> int:
+    """Read a number of jobs."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
 def _count(text: str) -> int:
-    """Read a number of workers."""
+    """Read a number of workers, or of jobs at once."""
     try:
         value = int(text)
     except ValueError:

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from anyio import Event, create_task_group, move_on_after, sleep_forever
 
+from aiopatterns.backends.publishing import Publisher
 from aiopatterns.core.clock import call_later, rng, sleep
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import BackendError
 from aiopatterns.core.lifecycle import OwnerState, raise_bare
 from aiopatterns.jobs.crew import Crew
 from aiopatterns.jobs.emptiness import is_empty
+from aiopatterns.jobs.ledger import add_up
 from aiopatterns.jobs.schedule import CronRunner
 from aiopatterns.jobs.shop import Shop
 from aiopatterns.jobs.slots import Slots
@@ -64,6 +66,7 @@ class Duty:
         concurrency: How many jobs run at once.
         patience: Seconds that a cancelled function has to come to its end.
         max_jobs: Jobs after which :attr:`over` is set; None: never.
+        publish: Whether to tell the figures by the backend.
 
     Attributes:
         over: Set when the worker has run as many jobs as it should.
@@ -75,6 +78,7 @@ class Duty:
         "_left",
         "_name",
         "_patience",
+        "_publish",
         "_queues",
         "_slots",
         "_tasks",
@@ -94,8 +98,10 @@ class Duty:
         concurrency: int,
         patience: float,
         max_jobs: int | None = None,
+        publish: bool = True,
     ) -> None:
         self._name = name
+        self._publish = publish
         self._queues = queues
         self._patience = patience
         self._left = max_jobs
@@ -177,6 +183,12 @@ class Duty:
             tasks.start_soon(each.listen)
         for queue in self._queues:
             tasks.start_soon(CronRunner(queue).run)
+        if self._publish:
+            for backend in {id(each.backend): each.backend for each in self._queues}.values():
+                publisher = Publisher(
+                    backend, kind="worker", name=self._name, figures=lambda: add_up(self.ledgers)
+                )
+                tasks.start_soon(publisher.run)
 
     def _watchdog(self) -> Watchdog | None:
         """Start the thread that keeps the leases; None if nobody could take the jobs."""

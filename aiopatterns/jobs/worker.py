@@ -62,6 +62,8 @@ class Worker(Owner):
         concurrency: How many jobs run at once, over all queues.
         grace: Seconds that jobs have to come to their end when the worker ends, 0 or more.
         max_jobs: Jobs after which :meth:`serve` ends by itself; None: never.
+        publish: Whether to tell the figures to all who look, by the backend
+            (:mod:`aiopatterns.backends.publishing`).
 
     Raises:
         ValueError: A value is out of its range, no queue is given, or one twice.
@@ -74,7 +76,7 @@ class Worker(Owner):
             await handle.result()
     """
 
-    __slots__ = ("_concurrency", "_duty", "_grace", "_max_jobs", "_queues")
+    __slots__ = ("_concurrency", "_duty", "_grace", "_max_jobs", "_publish", "_queues")
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Worker(Owner):
         concurrency: int = 100,
         grace: float = 20.0,
         max_jobs: int | None = None,
+        publish: bool = True,
     ) -> None:
         for each in queues:
             instance("queues", each, JobQueue, "JobQueues, as in Worker(jobs)")
@@ -94,6 +97,7 @@ class Worker(Owner):
         self._concurrency = count("concurrency", concurrency)
         self._grace = non_negative("grace", grace)
         self._max_jobs = optional_count("max_jobs", max_jobs)
+        self._publish = publish
         self._duty: Duty | None = None
 
     def statistics(self) -> WorkerStatistics:
@@ -144,6 +148,7 @@ class Worker(Owner):
             concurrency=self._concurrency,
             patience=self._last_share / 2,
             max_jobs=self._max_jobs,
+            publish=self._publish,
         )
         await tasks.start(duty.run)
 

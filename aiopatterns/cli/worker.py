@@ -1,0 +1,130 @@
+"""``aiopatterns worker``: runs the jobs of a queue, in this process or in several.
+
+A worker ends with code 0 after a signal, also after a second one that forces it. The processes of a
+supervisor are this same command with ``--child``: they print nothing and end when their standard
+input does, which is a pipe from the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from aiopatterns.cli.exits import DONE
+from aiopatterns.core.telemetry import install_listener, log_events
+from aiopatterns.jobs.supervisor import Supervisor
+from aiopatterns.jobs.target import load_queue
+from aiopatterns.jobs.worker import Worker
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from aiopatterns.jobs.ledger import WorkerStatistics
+    from aiopatterns.jobs.queue import JobQueue
+
+__all__ = ["worker"]
+
+# Threads that a synchronous function still keeps busy do not keep the process from ending.
+_ANYIO_THREAD: Final = "AnyIO worker thread"
+
+
+def worker(options: Namespace) -> int:
+    """Run workers until a signal; returns the exit code.
+
+    Args:
+        options: What the command line says.
+
+    Raises:
+        ValueError: The target names no queue, or the options do not fit it.
+        BackendUnavailableError: Nobody answers at the beginning.
+        Exception: What importing the target raises.
+    """
+    install_listener(log_events())
+    if options.processes > 1 or options.reload:
+        return _supervise(options)
+    return _work(options)
+
+
+def _supervise(options: Namespace) -> int:
+    supervisor = Supervisor(
+        options.target,
+        processes=options.processes,
+        concurrency=options.concurrency,
+        grace=options.grace,
+        max_jobs=options.max_jobs,
+        reload=options.reload,
+    )
+    _banner(load_queue(options.target), options)
+    _run(supervisor)
+    print(f"ended: {supervisor.statistics().restarts} restarts", flush=True)
+    return DONE
+
+
+def _work(options: Namespace) -> int:
+    queue = load_queue(options.target)
+    one = Worker(
+        queue,
+        concurrency=options.concurrency,
+        grace=options.grace,
+        max_jobs=options.max_jobs,
+    )
+    if options.child:
+        _end_with_parent()
+    else:
+        _banner(queue, options)
+    _run(one)
+    if not options.child:
+        print(f"ended: {_summary(one.statistics())}", flush=True)
+    _leave_threads()
+    return DONE
+
+
+def _run(owner: Worker | Supervisor) -> None:
+    uvloop = {"use_uvloop": find_spec("uvloop") is not None}
+    anyio.run(owner.serve, backend_options=uvloop)
+
+
+def _banner(queue: JobQueue, options: Namespace) -> None:
+    """Say what begins; the command is worthless if one cannot see that it does."""
+    names = ", ".join(sorted(queue.jobs)) or "none"
+    plural = "process" if options.processes == 1 else "processes"
+    print(
+        f"aiopatterns worker: queue {queue.name!r} at {queue.backend.url}\n"
+        f"{options.processes} {plural}, {options.concurrency} jobs at once in each,"
+        f" {options.grace:g} s grace\n"
+        f"jobs: {names}\n"
+        f"Ctrl-C ends it gracefully, twice at once",
+        flush=True,
+    )
+
+
+def _summary(figures: WorkerStatistics) -> str:
+    text = f"{figures.processed} done, {figures.failed} dead, {figures.retried} retried"
+    if figures.p50 is None or figures.p99 is None:
+        return text
+    return f"{text}; half within {figures.p50:.3g} s, 99 % within {figures.p99:.3g} s"
+
+
+def _end_with_parent() -> None:
+    """Stop, as after a signal, when the supervisor at the other end of the pipe is gone."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _leave_threads() -> None:
+    """End now if a function that was abandoned still has a thread, for which Python would wait."""
+    if any(each.name == _ANYIO_THREAD and each.is_alive() for each in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(DONE)

@@ -1,0 +1,52 @@
+"""Targets: ``module:name``, by which a command line or a supervisor names a queue."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from aiopatterns.core.validate import text
+from aiopatterns.jobs.queue import JobQueue
+
+__all__ = ["load_queue"]
+
+
+def load_queue(target: str) -> JobQueue:
+    """Import the queue that ``target`` names, also from the current folder.
+
+    Args:
+        target: Such as ``"shop.jobs:jobs"``; the name may have dots.
+
+    Raises:
+        ValueError: It has another form, there is no such module, it has no such name, or that is
+            no JobQueue.
+        Exception: What importing the module raises.
+    """
+    module, colon, name = text("target", target).partition(":")
+    if not (module and colon and name):
+        raise _refused(target, "it must have the form module:name, as in shop.jobs:jobs")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if not _exists(module):
+        raise _refused(target, f"there is no module {module!r} here or installed")
+    found: object = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, JobQueue):
+        seen = "has no such name" if found is None else f"holds a {type(found).__name__} there"
+        raise _refused(target, f"the module {seen}, not a JobQueue")
+    return found
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # its package is missing, or the name is none
+        return False
+
+
+def _refused(target: str, why: str) -> ValueError:
+    return ValueError(f"target must name a queue, not {target!r}: {why}")
