@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiopatterns.flow.autoscale import Autoscale, Load
 from aiopatterns.flow.channel import AnyChannel, Channel, ChannelStatistics, Producer
-from aiopatterns.flow.checkpoint import ResultStore
+from aiopatterns.flow.checkpoint import KvStore, ResultStore
 from aiopatterns.flow.crew import MapStatistics
 from aiopatterns.flow.dag import Dag
 from aiopatterns.flow.dagrun import DagRun
@@ -44,6 +44,7 @@ __all__ = [
     "HandleStatus",
     "Inline",
     "ItemFailed",
+    "KvStore",
     "Load",
     "MapStatistics",
     "OnError",

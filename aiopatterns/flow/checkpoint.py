@@ -9,22 +9,30 @@ enums, dataclasses and msgspec structs.
 Not part of the key: the code, and types that msgpack writes alike (a tuple and a list, an enum and
 its value, a date and its ISO text). Change a task's ``id``, or give the graph a version as an input,
 when a task shall give another result for the same arguments.
+
+:class:`KvStore` keeps results in a backend, so that a run in another process, or on another
+machine, goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
 from aiopatterns.core.errors import DagError
+from aiopatterns.core.validate import optional_positive, text
 from aiopatterns.flow.task import Given, Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiopatterns.backends.protocols import Kv
+    from aiopatterns.core.codec import Codec
     from aiopatterns.flow.task import Binding
 
-__all__ = ["ResultStore", "result_key"]
+__all__ = ["KvStore", "ResultStore", "result_key"]
+
+_WEEK: Final = 7 * 24 * 3600.0
 
 
 @runtime_checkable
@@ -36,6 +44,53 @@ class ResultStore(Protocol):
 
     async def set(self, key: str, value: Any, /) -> object:
         """Store ``value`` under ``key``."""
+
+
+@final
+class KvStore:
+    """Results in the keys and values of a backend.
+
+    Args:
+        kv: Where; ``backend.kv`` of an open backend.
+        codec: How results become bytes, such as ``JSON`` or ``MSGPACK``. They come back as plain
+            data: a dataclass as a mapping, with JSON a tuple as a list.
+        prefix: What all keys begin with.
+        ttl: Seconds for which a result is kept; None is for ever.
+
+    Raises:
+        TypeError: ``codec`` is no codec.
+        ValueError: ``prefix`` is empty, or ``ttl`` is not above 0.
+
+    A result that the codec cannot encode is a ``CodecError``, and its task has failed.
+
+    Example::
+
+        async with open_backend("redis://localhost") as backend:
+            run = await etl.run(inputs={"day": day}, store=KvStore(backend.kv, JSON))
+    """
+
+    __slots__ = ("_codec", "_decode", "_kv", "_prefix", "_ttl")
+
+    def __init__(
+        self, kv: Kv, codec: Codec, *, prefix: str = "dag:", ttl: float | None = _WEEK
+    ) -> None:
+        if not hasattr(codec, "decoder"):
+            msg = f"codec must be a codec such as JSON or MSGPACK, not {codec!r}"
+            raise TypeError(msg)
+        self._kv = kv
+        self._codec = codec
+        self._decode = codec.decoder(Any)
+        self._prefix = text("prefix", prefix)
+        self._ttl = optional_positive("ttl", ttl)
+
+    async def get(self, key: str, default: Any, /) -> Any:
+        """Return what is stored under ``key``, or ``default``. 1 round trip."""
+        data = await self._kv.get(self._prefix + key)
+        return default if data is None else self._decode(data)
+
+    async def set(self, key: str, value: Any, /) -> None:
+        """Store ``value`` under ``key``. 1 round trip."""
+        await self._kv.set(self._prefix + key, self._codec.encode(value), ttl=self._ttl)
 
 
 def result_key(
