@@ -73,6 +73,7 @@ async def test_all_passes_when_nothing_is_asked_for(target):
     assert figures.dropped_replies == figures.dropped_requests == figures.cut == 0
 
 
+@pytest.mark.promise("testing-proxy-exact")
 async def test_a_dropped_reply_belongs_to_a_request_that_was_carried_out(target):
     async with FaultProxy(target) as proxy, client(proxy.url) as r:
         fault = proxy.drop_replies(matching=b"INCR")
@@ -87,6 +88,7 @@ async def test_a_dropped_reply_belongs_to_a_request_that_was_carried_out(target)
         assert proxy.statistics().dropped_replies == 1
 
 
+@pytest.mark.promise("testing-proxy-exact")
 async def test_a_dropped_request_was_not_carried_out(target):
     async with FaultProxy(target) as proxy, client(proxy.url) as r:
         proxy.drop_requests(matching=lambda request: b"INCR" in request)
@@ -107,6 +109,7 @@ async def test_a_duplicated_request_is_carried_out_twice_and_answered_once(targe
         assert proxy.statistics().duplicated == 2
 
 
+@pytest.mark.promise("testing-proxy-exact")
 @pytest.mark.parametrize("at", range(4))
 async def test_each_step_of_an_exchange_can_lose_its_reply(target, at):
     async with FaultProxy(target) as proxy, client(proxy.url) as r:
