@@ -60,6 +60,7 @@ def interpreter(name: str) -> str | None:
     wanted = "\n".join(PEERS[name].requirements)
     if python.exists() and ready.exists() and ready.read_text("utf-8") == wanted:
         return str(python)
+    print(f"making the environment of {name} ...", file=sys.stderr)
     shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

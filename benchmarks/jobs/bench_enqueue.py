@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.jobs.contenders import Contender, all_contenders
+from benchmarks.jobs.contenders import LIMIT, Contender, ours_and_peers
 from benchmarks.jobs.field import Runs, bench_of_jobs
 
 BATCH, OURS_BATCH, SINGLE = 3_001, 20_001, 1_001  # the first one warms up
@@ -22,7 +22,7 @@ bench = bench_of_jobs("jobs/enqueue", rounds=ROUNDS)
 
 def batch(contender: Contender, url: str) -> Mapping[str, float]:
     """All at once."""
-    return contender.call(url, "enqueue", "noop", OURS_BATCH if contender.ours else BATCH)
+    return contender.call(url, "enqueue", "noop", BATCH if contender.role == "peer" else OURS_BATCH)
 
 
 def single(contender: Contender, url: str) -> Mapping[str, float]:
@@ -30,12 +30,13 @@ def single(contender: Contender, url: str) -> Mapping[str, float]:
     return contender.call(url, "enqueue", "noop", SINGLE, "--one-by-one")
 
 
-contenders = all_contenders()
+peers = [each for each in ours_and_peers() if each.role == "peer"]
+contenders = [*ours_and_peers(), LIMIT]
 
 many = bench.case("enqueue, batch", clock="wall", unit="us/job", warm=False)
 in_batches = Runs(contenders, batch)
 in_batches.add(many, "us")
-for peer in contenders[1:]:
+for peer in peers:
     many.at_most(0.25, of=peer.name)
 
 many_trips = bench.case("round trips, batch", clock="count", unit="trips/job", warm=False)

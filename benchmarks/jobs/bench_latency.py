@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 
-from benchmarks.jobs.contenders import Contender, all_contenders
+from benchmarks.jobs.contenders import Contender, ours_and_peers
 from benchmarks.jobs.field import Runs, bench_of_jobs
 
 PROBES = 200
@@ -81,7 +81,7 @@ def measure(contender: Contender, url: str) -> Mapping[str, float]:
         return figures
 
 
-contenders = all_contenders()
+contenders = ours_and_peers()
 runs = Runs(contenders, measure)
 
 middle = bench.case("enqueue to start, idle queue, p50", clock="wall", unit="ms/job", warm=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.jobs.contenders import Contender, all_contenders
+from benchmarks.jobs.contenders import LIMIT, Contender, ours_and_peers
 from benchmarks.jobs.field import Runs, bench_of_jobs
 
 OURS, THEIRS = 20_000, 3_000  # jobs a run: about a second each
@@ -27,13 +27,14 @@ bench = bench_of_jobs("jobs/worker", rounds=ROUNDS)
 
 def drain(contender: Contender, url: str) -> Mapping[str, float]:
     """Fill a queue and empty it."""
-    count = OURS if contender.ours else THEIRS
+    count = THEIRS if contender.role == "peer" else OURS
     figures = contender.call(url, "drain", count)
     assert figures["stored"] == count
     return figures
 
 
-contenders = all_contenders()
+peers = [each for each in ours_and_peers() if each.role == "peer"]
+contenders = [*ours_and_peers(), LIMIT]
 runs = Runs(contenders, drain)
 
 time = bench.case(
@@ -43,7 +44,7 @@ time = bench.case(
     warm=False,
 )
 runs.add(time, "us")
-for peer in contenders[1:]:
+for peer in peers:
     time.at_most(FASTER_THAN_STREAQ if peer.name == "streaq" else FASTER, of=peer.name)
 time.under(1e6 / LEAST_A_SECOND)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks import peers
+from benchmarks.harness import Role
 
 PROGRAMS = Path(__file__).resolve().parent / "peers"
 LONGEST = 120.0  # seconds for one command
@@ -34,6 +35,7 @@ class Contender:
         name: In tables.
         program: The adapter under ``peers/``.
         follows: The part of its documentation by which it is tuned; the adapter says more.
+        role: Ours, a peer, or the bare loop that does only the necessary work.
         home: Its environment; None: ours.
         flavour: Which broker, for a library with two.
         delays: Whether its worker alone runs delayed jobs.
@@ -42,14 +44,10 @@ class Contender:
     name: str
     program: str
     follows: str
+    role: Role = "peer"
     home: str | None = None
     flavour: str = ""
     delays: bool = True
-
-    @property
-    def ours(self) -> bool:
-        """Whether this is the library of this repository."""
-        return self.home is None
 
     @property
     def python(self) -> str | None:
@@ -122,7 +120,7 @@ class Worker:
         self.child.wait()
 
 
-def all_contenders() -> Sequence[Contender]:
+def ours_and_peers() -> Sequence[Contender]:
     """Ours first, then every peer whose environment stands."""
     return [each for each in _CONTENDERS if each.python is not None]
 
@@ -135,14 +133,14 @@ def free_port() -> int:
 
 
 _CONTENDERS = (
-    Contender("aiopatterns", "run_aiopatterns.py", "defaults"),
-    Contender("arq", "run_arq.py", "reference, Worker: max_jobs, poll_delay", "arq"),
-    Contender("saq", "run_saq.py", "Worker: concurrency; Queue: max_concurrent_ops", "saq"),
+    Contender("aiopatterns", "run_aiopatterns.py", "defaults", role="ours"),
+    Contender("arq", "run_arq.py", "reference, Worker: max_jobs, poll_delay", home="arq"),
+    Contender("saq", "run_saq.py", "Worker: concurrency; Queue: max_concurrent_ops", home="saq"),
     Contender(
         "taskiq, list",
         "run_taskiq.py",
         "CLI, Other parameters: --max-async-tasks",
-        "taskiq",
+        home="taskiq",
         flavour="list",
         delays=False,
     ),
@@ -150,10 +148,11 @@ _CONTENDERS = (
         "taskiq, stream",
         "run_taskiq.py",
         "CLI, Other parameters: --max-async-tasks, --max-prefetch",
-        "taskiq",
+        home="taskiq",
         flavour="stream",
         delays=False,
     ),
-    Contender("streaq", "run_streaq.py", "Worker, Other configuration options", "streaq"),
-    Contender("docket", "run_docket.py", "Docket in Production, Core Settings", "docket"),
+    Contender("streaq", "run_streaq.py", "Worker, Other configuration options", home="streaq"),
+    Contender("docket", "run_docket.py", "Docket in Production, Core Settings", home="docket"),
 )
+LIMIT = Contender("list and results, no safety", "run_bare.py", "redis-py", role="limit")

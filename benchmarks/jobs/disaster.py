@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aiopatterns.backends.redis.embedded import RedisServer
-from benchmarks.jobs.contenders import Contender, Worker, all_contenders, free_port
+from benchmarks.jobs.contenders import Contender, Worker, free_port, ours_and_peers
 
 JOBS = 1000
 CONCURRENCY = 10
@@ -191,7 +191,7 @@ def table(disaster: str, outcomes: Sequence[Outcome], versions: dict[str, dict])
 def main() -> None:
     arguments = _arguments()
     wanted = arguments.only or [""]
-    chosen = [each for each in all_contenders() if any(word in each.name for word in wanted)]
+    chosen = [each for each in ours_and_peers() if any(word in each.name for word in wanted)]
     versions = {each.name: each.versions() for each in chosen}
     outcomes: list[Outcome] = []
     for contender in chosen:  # its two disasters beside each other: both mostly wait

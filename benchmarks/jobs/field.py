@@ -9,7 +9,7 @@ from functools import cache
 
 from aiopatterns.backends.redis.embedded import RedisServer
 from benchmarks.harness import Bench, Case, Figure
-from benchmarks.jobs.contenders import Contender, all_contenders, free_port
+from benchmarks.jobs.contenders import Contender, free_port, ours_and_peers
 
 Measure = Callable[[Contender, str], Mapping[str, float]]
 """Runs a contender against the empty server at a URL; returns its figures by name."""
@@ -18,7 +18,7 @@ MeasuredTurn = Callable[[], Awaitable[Figure]]
 
 def bench_of_jobs(name: str, *, rounds: int) -> Bench:
     """A bench whose contenders are processes: they run on uvloop, whatever runs the bench."""
-    held = {each.home or each.name: each.versions() for each in all_contenders()}
+    held = {each.home or each.name: each.versions() for each in ours_and_peers()}
     told = {}
     for home, versions in held.items():
         (first, version), *others = versions.items()
@@ -59,10 +59,10 @@ class Runs:
         self.cases.append(case)
         for contender in self.contenders if only is None else only:
             run = self._turn(case, contender, figure)
-            if contender.ours:
-                case.ours(contender.name)(run)
-            else:
+            if contender.role == "peer":
                 case.peer(contender.name, follows=contender.follows)(run)
+            else:
+                (case.ours if contender.role == "ours" else case.limit)(contender.name)(run)
 
     def _turn(self, case: Case, contender: Contender, figure: str) -> MeasuredTurn:
         async def turn() -> Figure:
