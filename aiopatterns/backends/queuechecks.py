@@ -43,8 +43,12 @@ _MODES: Final[tuple[UniqueMode, ...]] = get_args(UniqueMode)
 _PAGED: Final[tuple[JobState, ...]] = ("queued", "scheduled", "waiting", "running", "dead")
 
 
-def check_jobs(jobs: Sequence[NewJob]) -> None:
-    """Refuse jobs that cannot be enqueued."""
+def check_jobs(jobs: Sequence[NewJob]) -> bool:
+    """Refuse jobs that cannot be enqueued; return whether all of them are plain.
+
+    A plain job runs at once and needs nothing but its lane, and no two of them have one id.
+    """
+    plain = True
     if len(jobs) > MAX_BATCH:
         msg = f"jobs must be at most {MAX_BATCH} in one call, not {len(jobs)}"
         raise ValueError(msg)
@@ -66,6 +70,8 @@ def check_jobs(jobs: Sequence[NewJob]) -> None:
             and not limits
         ):
             _check_job(job)
+            plain = plain and not (job.delay or job.at is not None or after or unique or limits)
+    return plain and len({job.id for job in jobs}) == len(jobs)
 
 
 # An id of fewer characters than this, if ASCII, has no more bytes than are allowed; a time of
@@ -142,10 +148,16 @@ def check_ids(ids: Collection[str]) -> None:
     check_names("ids", ids)
 
 
-def check_page(state: JobState, limit: int) -> None:
-    """Refuse a page that there is none of."""
+def check_page(state: JobState, cursor: str | None, limit: int) -> int:
+    """Refuse a page that there is none of; return how many jobs are before it."""
     choice("state", state, _PAGED)
     count("limit", limit)
+    if cursor is None:
+        return 0
+    if not (isinstance(cursor, str) and cursor.isascii() and cursor.isdecimal()):
+        msg = f"cursor must be that of an earlier page, not {cursor!r}"
+        raise ValueError(msg)
+    return int(cursor)
 
 
 def check_wait(worker: str, timeout: float) -> None:

@@ -1,32 +1,44 @@
 """What happens to jobs, told to those who watch: one message for each atomic step.
 
-A message is a msgpack list of ``kind, id, data`` after each other, so that a script can make it and
-a step with a hundred jobs is one message. It travels by the backend's own live messages, and what
-these may have missed is told as one ``gap``.
+A message is made by a script as well, so it is as plain as can be: for each event ``kind 1 | size of
+the id 2 | size of the data 4 | id | data``, numbers big-endian, all events of a step one after
+another. It travels by the backend's own live messages, and what these may have missed is told as
+one ``gap``.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, cast, final
+from struct import Struct
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from anyio import move_on_after
-from msgspec import msgpack
 
-from aiopatterns.backends.queue import QueueEvent
+from aiopatterns.backends.queue import EventKind, QueueEvent
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
     from aiopatterns.backends.protocols import PubSub
-    from aiopatterns.backends.queue import EventKind
 
-__all__ = ["Keep", "Watch", "pack_events"]
+__all__ = ["WATCH_LIFE", "Keep", "Watch", "pack_events"]
 
-# For how many seconds the queue believes that somebody watches, and how often that is renewed.
+_HEAD: Final = Struct(">BHI")
+# In the order of their numbers, from 1.
+_KINDS: Final[tuple[EventKind, ...]] = (
+    "queued",
+    "started",
+    "progress",
+    "retrying",
+    "done",
+    "dead",
+    "cancelled",
+)
+
+#: For how many seconds the queue believes that somebody watches, and how often that is renewed.
 WATCH_LIFE: Final = 15.0
 _RENEW: Final = 5.0
 
@@ -41,7 +53,11 @@ class Keep(Protocol):
 
 def pack_events(events: Sequence[QueueEvent]) -> bytes:
     """Write events as one message."""
-    return msgpack.encode([each for event in events for each in event])
+    parts: list[bytes] = []
+    for kind, job, data in events:
+        name = job.encode()
+        parts += (_HEAD.pack(1 + _KINDS.index(kind), len(name), len(data)), name, data)
+    return b"".join(parts)
 
 
 @final
@@ -108,18 +124,12 @@ class Watch:
         self._gap = True
 
 
-def _unpack(message: bytes) -> list[QueueEvent]:
+def _unpack(message: bytes) -> Iterator[QueueEvent]:
     """Read a message."""
-    flat = cast("list[bytes | str]", msgpack.decode(message))
-    return [
-        QueueEvent(
-            cast("EventKind", _text(kind)),
-            _text(id),
-            data if isinstance(data, bytes) else data.encode(),
-        )
-        for kind, id, data in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-    ]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    at = 0
+    while at < len(message):
+        kind, name, data = _HEAD.unpack_from(message, at)
+        first = at + _HEAD.size
+        middle = first + name
+        at = middle + data
+        yield QueueEvent(_KINDS[kind - 1], message[first:middle].decode(), message[middle:at])

@@ -158,8 +158,7 @@ class MemoryQueue:
 
     async def page(self, state: JobState, *, cursor: str | None = None, limit: int = 100) -> Page:
         """Return jobs that are queued, scheduled, waiting, running or dead, page by page."""
-        check_page(state, limit)
-        first = int(cursor or 0)
+        first = check_page(state, cursor, limit)
         now = self._now()
         if state == "dead":
             self._machine.kept.trim(now)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.url import Address, Target
 
-__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect"]
+__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect", "tls_context"]
 
 Word: TypeAlias = "bytes | str | int | float"
 Command: TypeAlias = "tuple[Word, ...]"
@@ -238,11 +238,11 @@ async def _dial(connection: Connection, target: Target, address: Address) -> Non
     if not address.port:
         await loop.create_unix_connection(lambda: connection, address.host)
         return
-    secure = _context(target) if target.tls else None
+    secure = tls_context(target) if target.tls else None
     await loop.create_connection(lambda: connection, address.host, address.port, ssl=secure)
 
 
-def _context(target: Target) -> ssl.SSLContext:
+def tls_context(target: Target) -> ssl.SSLContext:
     """Trust the system's authorities, or the ones of the URL alone."""
     context = ssl.create_default_context(cafile=target.option("ca") or None)
     if target.option("cert"):
