@@ -24,6 +24,7 @@ run: $(RUN)/.ready ## run the main job on Python's own standard library; ARGS="P
 	@$(RUN)/bin/aiopatterns run $(ARGS)
 
 test: $(TEST)/.ready ## run all tests on three event loops, with branch coverage; ARGS="-k word"
+	@.ci/servers
 	@PYTHON=$(TEST)/bin/python .ci/test $(ARGS)
 
 check: $(DEV)/.ready ## the quick look before a commit: format, lint, types, floors, tests on virtual time
@@ -61,6 +62,7 @@ disaster: $(DEV)/.ready ## kill the worker, kill Redis: ours beside five job que
 	@$(DEV)/bin/python -m benchmarks.jobs.disaster $(ARGS)
 
 stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
+	@.ci/servers
 	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
 	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
 
@@ -69,6 +71,7 @@ docs: $(DEV)/.ready ## build the documentation into site/
 		{ echo "$$told" | grep -v '^INFO' >&2; exit 1; } # --quiet would hide warnings from --strict
 
 wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
+	@.ci/servers
 	@PYTHON=$(DEV)/bin/python .ci/wheel $(ARGS)
 
 promises: $(TEST)/.ready ## write docs/promises.md from the tests
