@@ -1,50 +1,47 @@
 """Where a backend is: one URL, taken apart and checked before anything is opened.
 
-====================================  ==============================================================
-URL                                   what it names
-====================================  ==============================================================
-``memory://``                         this process
-``redis://[[user]:password@]host[:port][/db]``   one server; ``rediss://`` the same over TLS
-``unix://[[user]:password@]/path[?db=0]``        one server on this machine
-``redis+sentinel://[...@]host[:port],.../service[/db]``  the master that these Sentinels name
-``redis+cluster://[...@]host[:port],...``        a cluster, known from any of these nodes
-``embedded://[/path]``                a private server that lives as long as the backend is open
-====================================  ==============================================================
+====================================================  ==========================================
+URL                                                   what it names
+====================================================  ==========================================
+``memory://``                                         this process
+``redis://[[user]:password@]host[:port][/db]``        one server; ``rediss://``: over TLS
+``unix://[[user]:password@]/path[?db=0]``             one server on this machine
+``redis+sentinel://[...@]host[:port],.../service[/db]``  the master that the Sentinels name
+``redis+cluster://[...@]host[:port],...``             a cluster, known from any of these nodes
+``embedded://[/path]``                                a private server, as long as it is open
+====================================================  ==========================================
 
-User and password are percent-encoded where they hold ``@ : / ?``. Options follow as a query, and
-only those in :data:`OPTIONS` are known; a slip of the pen in one is an error here and not a
-default that is silently in force.
+Characters of user and password that mean something in a URL are percent-encoded (``@`` is ``%40``,
+``/`` is ``%2F``). Options follow as a query: only those of :data:`OPTIONS` are known, and only
+where they mean something, so a slip is an error and not a default that is silently in force.
+
+Passwords are never shown: not by an error, not by a repr, not by :attr:`Target.url`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from urllib.parse import SplitResult
 
 __all__ = ["OPTIONS", "SCHEMES", "Address", "Target", "masked", "parse"]
 
-SCHEMES: Final = (
-    "memory",
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "redis+cluster",
-    "embedded",
-)
+_REDIS: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+SCHEMES: Final = ("memory", *_REDIS, "embedded")
 
-#: Options of the query, and what they mean.
-OPTIONS: Final[Mapping[str, str]] = {
-    "db": "number of the database (redis, rediss, unix, redis+sentinel)",
-    "tls": "1: speak TLS (redis+sentinel, redis+cluster)",
-    "ca": "file with the certificates to trust (TLS)",
-    "cert": "file with the client's certificate (TLS)",
-    "key": "file with the key of that certificate (TLS)",
-    "sentinel_password": "password of the Sentinels (redis+sentinel)",
+_TLS: Final = ("rediss", "redis+sentinel", "redis+cluster")
+#: Options of the query, and the schemes that know them.
+OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "db": ("redis", "rediss", "unix", "redis+sentinel"),  # number of the database
+    "tls": ("redis+sentinel", "redis+cluster"),  # 1: speak TLS
+    "ca": _TLS,  # file with the authorities to trust
+    "cert": _TLS,  # file with the client's certificate
+    "key": _TLS,  # file with the key of that certificate
+    "sentinel_password": ("redis+sentinel",),  # password of the Sentinels themselves
 }
 
 _PORT: Final = 6379
@@ -52,7 +49,7 @@ _SENTINEL_PORT: Final = 26379
 
 
 class Address(NamedTuple):
-    """Where one server listens: a host and a port, or the path of a socket."""
+    """Where one server listens: a host and a port, or the path of a socket and 0."""
 
     host: str
     port: int = 0
@@ -70,12 +67,12 @@ class Target:
 
     Args:
         scheme: One of :data:`SCHEMES`.
-        url: The URL with its passwords masked.
-        addresses: Servers, Sentinels or nodes to begin with.
+        url: The URL, passwords masked.
+        addresses: Servers, Sentinels, or nodes to begin with.
         username: The user, or "" for the server's default one.
         password: The password, or "".
         database: Number of the database.
-        service: Name of the master among Sentinels.
+        service: Name of the master among the Sentinels.
         path: Where ``embedded://`` keeps its data; "" for nowhere.
         options: The options of the query.
     """
@@ -84,11 +81,11 @@ class Target:
     url: str
     addresses: tuple[Address, ...] = ()
     username: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     database: int = 0
     service: str = ""
     path: str = ""
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def tls(self) -> bool:
@@ -96,23 +93,20 @@ class Target:
         return self.scheme == "rediss" or self.option("tls") == "1"
 
     def option(self, name: str) -> str:
-        """Return the option ``name`` or ""."""
+        """Return the option ``name``, or ""."""
         return dict(self.options).get(name, "")
 
 
 def masked(url: str) -> str:
-    """Return ``url`` with every password in it replaced by ``***``."""
-    head, mark, rest = url.partition("://")
-    if not mark:
-        return url
+    """Return ``url`` with every password in it as ``***``; also a URL that is none."""
+    head, mark, rest = url.rpartition("://") if url.count("://") == 1 else ("", "", url)
     authority, at, tail = rest.rpartition("@")
     if at:
         user, colon, _ = authority.partition(":")
         rest = f"{user}{colon and ':***'}@{tail}"
     place, question, query = rest.partition("?")
-    if question:
-        query = "&".join(_masked_option(each) for each in query.split("&"))
-    return f"{head}{mark}{place}{question}{query}"
+    shown = "&".join(map(_masked_option, query.split("&")))
+    return f"{head}{mark}{place}{question}{shown}"
 
 
 def parse(url: str) -> Target:
@@ -120,24 +114,24 @@ def parse(url: str) -> Target:
 
     Raises:
         TypeError: It is no string.
-        ValueError: It is no URL of a backend; the message says what is allowed.
+        ValueError: It names no backend; the message says why, and what is allowed.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url must be a string such as 'redis://localhost:6379', not {url!r}")
-    scheme, mark, _ = url.partition("://")
-    if not mark or scheme not in SCHEMES:
-        raise _refused(url, "no scheme that is known")
+        raise TypeError(f"url must be a string such as 'redis://localhost:6379', not {type(url)}")
     try:
+        if url.partition("://")[0] not in SCHEMES or "://" not in url:
+            raise ValueError("no such scheme")
+        if not url.isprintable() or " " in url:
+            raise ValueError("it has blanks or characters that cannot be printed")
         parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        return _target(url, parts, options)
+        if "#" in url:
+            raise ValueError("a '#' must be written %23")
+        return _parsed(url, parts, _options(parts))
     except ValueError as error:
-        raise _refused(url, str(error)) from None
-
-
-def _refused(url: str, why: str) -> ValueError:
-    known = ", ".join(f"{each}://" for each in SCHEMES)
-    return ValueError(f"url must be one of {known}; {masked(url)!r} is not: {why}")
+        known = ", ".join(f"{each}://" for each in SCHEMES)
+        raise ValueError(
+            f"url must be one of {known} followed by where; not {masked(url)!r}: {error}"
+        ) from None
 
 
 def _masked_option(option: str) -> str:
@@ -145,41 +139,76 @@ def _masked_option(option: str) -> str:
     return f"{name}{equals}***" if "password" in name else option
 
 
-def _target(url: str, parts: SplitResult, options: Mapping[str, str]) -> Target:
-    for name in options:
-        if name not in OPTIONS:
-            raise ValueError(f"option {name!r} is not one of {', '.join(OPTIONS)}")
+def _options(parts: SplitResult) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name, value in options.items():
+        if parts.scheme not in OPTIONS.get(name, ()):
+            known = [each for each, schemes in OPTIONS.items() if parts.scheme in schemes]
+            raise ValueError(f"option {name!r} is none of {', '.join(known) or 'none at all'}")
+        if not value or (name == "tls" and value not in {"0", "1"}):
+            raise ValueError(f"option {name} must be {'0 or 1' if name == 'tls' else 'given'}")
+    return options
+
+
+def _parsed(url: str, parts: SplitResult, options: Mapping[str, str]) -> Target:
     if parts.scheme == "memory":
-        if url != "memory://":
-            raise ValueError("nothing may follow memory://")
+        if parts.netloc or parts.path:
+            raise ValueError("nothing may follow")
         return Target("memory", url)
     if parts.scheme == "embedded":
         return Target("embedded", url, path=unquote(parts.netloc + parts.path))
     userinfo, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = userinfo.partition(":")
-    path = [unquote(each) for each in parts.path.strip("/").split("/") if each]
-    service = ""
-    if parts.scheme == "unix":
-        addresses: tuple[Address, ...] = (Address(unquote(parts.path)),)
-        path = []
-    else:
-        port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _PORT
-        addresses = tuple(_address(each, port) for each in hosts.split(","))
-    if parts.scheme == "redis+sentinel":
-        service = path.pop(0) if path else ""
-    database = options.get("db") or (path.pop(0) if path else "0")
+    username, _, password = map(unquote, userinfo.partition(":"))
+    if username and not password:
+        raise ValueError("a user needs a password: user:password@")
+    addresses, words = _places(parts, hosts)
+    service = words.pop(0) if parts.scheme == "redis+sentinel" and words else ""
+    if parts.scheme == "redis+sentinel" and not service:
+        raise ValueError("the name of the master must follow: redis+sentinel://host:port/name")
     return Target(
         parts.scheme,
         masked(url),
-        addresses,
-        unquote(user),
-        unquote(password),
-        int(database),
-        service,
+        addresses=addresses,
+        username=username,
+        password=password,
+        database=_database(parts.scheme, words, options),
+        service=service,
         options=tuple(options.items()),
     )
 
 
+def _places(parts: SplitResult, hosts: str) -> tuple[tuple[Address, ...], list[str]]:
+    """Return the servers, and the words of the path that are left."""
+    if parts.scheme == "unix":
+        path = unquote(hosts + parts.path)
+        if not path.strip("/"):
+            raise ValueError("the path of a socket must follow")
+        return (Address(path),), []
+    several = parts.scheme in {"redis+sentinel", "redis+cluster"}
+    port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _PORT
+    addresses = tuple(_address(each, port) for each in hosts.split(","))
+    if len(addresses) > 1 and not several:
+        raise ValueError("it names one server; for several use redis+cluster or redis+sentinel")
+    return addresses, [unquote(each) for each in parts.path.split("/") if each]
+
+
 def _address(text: str, port: int) -> Address:
     one = urlsplit(f"//{text}")
-    return Address(one.hostname or "localhost", one.port or port)
+    if not one.hostname:
+        raise ValueError("a host must follow")
+    if one.port == 0:
+        raise ValueError("a port is 1 to 65535")
+    return Address(one.hostname, one.port or port)
+
+
+def _database(scheme: str, words: list[str], options: Mapping[str, str]) -> int:
+    named = [*words, *([options["db"]] if "db" in options else [])]
+    if not named:
+        return 0
+    if len(named) > 1:
+        raise ValueError("too much follows the host")
+    if scheme == "redis+cluster":
+        raise ValueError("a cluster has no numbered databases")
+    if not (named[0].isascii() and named[0].isdecimal()):
+        raise ValueError(f"the database must be a number >= 0, not {named[0]!r}")
+    return int(named[0])

@@ -26,7 +26,8 @@ from aiopatterns.backends.redis.lease import RedisLease
 from aiopatterns.backends.redis.limiter import RedisLimiter
 from aiopatterns.backends.redis.log import RedisLog
 from aiopatterns.backends.redis.pubsub import RedisPubSub
-from aiopatterns.backends.url import Address, parse
+from aiopatterns.backends.redis.queue import RedisQueue
+from aiopatterns.backends.url import parse
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.flight import Flights
 
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.backends.redis.embedded import RedisServer
-    from aiopatterns.backends.redis.queue import RedisQueue
     from aiopatterns.backends.redis.statistics import RedisStatistics
-    from aiopatterns.backends.url import Target
+    from aiopatterns.backends.url import Address, Target
 
 __all__ = ["RedisBackend"]
 
@@ -61,12 +61,13 @@ class RedisBackend:
             await backend.kv.set("greeting", b"hello", ttl=60)
     """
 
-    __slots__ = ("__weakref__", "_flights", "_server", "_users", "client", "kv", "pubsub")
+    __slots__ = ("__weakref__", "_flights", "_logs", "_server", "_users", "client", "kv", "pubsub")
 
     def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
         self._users = 0
         self._flights: Flights[str, None] = Flights()
         self._server: RedisServer | None = None
+        self._logs: dict[str, RedisLog] = {}  # each keeps the connections on which it waits
         self.client: Final = RedisClient(target, namespace=namespace, timeout=timeout)
         self.kv: Final = RedisKv(self.client)
         self.pubsub: Final = RedisPubSub(self.client)
@@ -86,13 +87,14 @@ class RedisBackend:
 
     def queue(self, name: str) -> RedisQueue:
         """Return the job queue ``name``."""
-        from aiopatterns.backends.redis.queue import RedisQueue
-
         return RedisQueue(self.client, name)
 
     def log(self, name: str) -> RedisLog:
         """Return the log ``name``."""
-        return RedisLog(self.client, name)
+        found = self._logs.get(name)
+        if found is None:
+            found = self._logs[name] = RedisLog(self.client, name)
+        return found
 
     def lease(self, name: str) -> RedisLease:
         """Return the lease ``name``."""

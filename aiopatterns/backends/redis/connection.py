@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.url import Address, Target
 
-__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect", "tls_context"]
+__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect", "pack", "tls_context"]
 
 Word: TypeAlias = "bytes | str | int | float"
 Command: TypeAlias = "tuple[Word, ...]"
 Reply: TypeAlias = Any  # bytes, int, None, a list of these, or a failure: the shapes of RESP2
 Waiting: TypeAlias = "asyncio.Future[Reply]"
+
+#: Turn a command into what is sent. hiredis' own annotation allows commands of one word only.
+pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 # What the parser returns when it has no whole reply; no reply is ever this object.
 _NOTHING: Final = object()
@@ -211,7 +214,7 @@ async def connect(
 
     Cancellation: the connection is dropped.
     """
-    connection = Connection(patience, push=push)
+    connection = Connection(patience, closed=closed, push=push)
     try:
         async with asyncio.timeout(patience):
             await _dial(connection, target, address)
@@ -229,7 +232,6 @@ async def connect(
         raise
     if not connection.open:
         raise Unsent(f"{address}: the connection broke")
-    connection._closed = closed
     return connection
 
 
@@ -261,7 +263,7 @@ async def _greet(connection: Connection, target: Target) -> None:
     commands.append(("CLIENT", "SETNAME", _NAME))
     loop = asyncio.get_running_loop()
     waiters: list[Waiting] = [loop.create_future() for _ in commands]
-    connection.send(b"".join(map(hiredis.pack_command, commands)), waiters)
+    connection.send(b"".join(map(pack, commands)), waiters)
     replies = [await waiter for waiter in waiters]
     # The name is a courtesy, which a user may lack the right to; a lost connection is no answer.
     needed = replies[:-1] if isinstance(replies[-1], Refusal) else replies

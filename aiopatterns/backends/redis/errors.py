@@ -26,9 +26,7 @@ from aiopatterns.core.errors import BackendError, BackendUnavailableError
 __all__ = ["FAILURES", "Failure", "Lost", "Refusal", "Unsent", "translated"]
 
 # Refusals that say: not now, and nothing has happened.
-_LATER: Final = frozenset(
-    {"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
-)
+_LATER: Final = frozenset({"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"})
 # What a reader can do about a refusal.
 _CURES: Final = {
     "OOM": "it is full: free memory or raise maxmemory",

@@ -21,10 +21,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
-from hiredis import pack_command
-
-from aiopatterns.backends.redis.connection import connect
-from aiopatterns.backends.redis.errors import Failure, Refusal, Unsent, translated
+from aiopatterns.backends.redis.connection import connect, pack
+from aiopatterns.backends.redis.errors import Refusal, Unsent, translated
 from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.connection import Connection, Reply
+    from aiopatterns.backends.redis.errors import Failure
 
 __all__ = ["Hub", "Name", "Reader"]
 
@@ -174,7 +173,7 @@ class Hub:
         if self._connection is None:
             return []
         sent = list(names)
-        packed = [pack_command((f"P{verb}" if name.pattern else verb, name.name)) for name in sent]
+        packed = [pack((f"P{verb}" if name.pattern else verb, name.name)) for name in sent]
         if packed:
             self._connection.send(b"".join(packed), ())
         return sent
@@ -220,7 +219,7 @@ class Hub:
             if connection.open and quiet and asked:
                 connection.drop("the server shows no sign of life")
             elif connection.open:
-                connection.send(pack_command(("PING",)), ())
+                connection.send(pack(("PING",)), ())
             asked = True
 
     def _broken(self) -> None:

@@ -24,7 +24,7 @@ _COUNTED: Final = {"EVAL": 2, "EVALSHA": 2, "ZUNION": 1, "ZINTER": 1, "LMPOP": 1
 _BEHIND: Final = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
 
 
-def key_of(command: Command) -> str | bytes | None:
+def key_of(command: Command) -> bytes | None:
     """Return the first key of ``command``, or None if it names none."""
     name = str(command[0]).upper()
     if name in _KEYLESS:
@@ -38,5 +38,5 @@ def key_of(command: Command) -> str | bytes | None:
     return _key(command[2 if name in _SECOND else 1])
 
 
-def _key(word: Word) -> str | bytes:
-    return word if isinstance(word, (str, bytes)) else str(word)
+def _key(word: Word) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()

@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, final
 
-from hiredis import pack_command
-
-from aiopatterns.backends.redis.connection import Command, Connection, Reply, Word, connect
+from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import FAILURES, Refusal, Unsent, translated
 from aiopatterns.core.validate import positive
 from aiopatterns.core.waiters import Waiters
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiopatterns.backends.redis.client import RedisClient
+    from aiopatterns.backends.redis.connection import Command, Connection, Reply, Word
     from aiopatterns.backends.redis.scripts import Script
     from aiopatterns.backends.url import Address
 
@@ -132,9 +131,9 @@ class Line:
         self, command: Command, home: Address | None, *, timeout: float, asking: bool = False
     ) -> Reply:
         """Send a command once over a connection to ``home``; the reply, or a failure."""
-        packed = pack_command(command)
+        packed = pack(command)
         if asking:
-            packed = pack_command(("ASKING",)) + packed
+            packed = pack(("ASKING",)) + packed
         connection = self._connection
         if connection is None or home != self._home:
             try:

@@ -27,16 +27,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, final
 
-from hiredis import pack_command
-
-from aiopatterns.backends.redis.connection import Connection, connect
-from aiopatterns.backends.redis.errors import Failure, Refusal, Unsent
+from aiopatterns.backends.redis.connection import connect, pack
+from aiopatterns.backends.redis.errors import Refusal, Unsent
 from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aiopatterns.backends.redis.connection import Command, Waiting
+    from aiopatterns.backends.redis.connection import Command, Connection, Waiting
+    from aiopatterns.backends.redis.errors import Failure
     from aiopatterns.backends.redis.statistics import Tally
     from aiopatterns.backends.url import Address, Target
 
@@ -108,7 +107,7 @@ class Pipeline:
         Raises:
             TypeError: A word is not bytes, str, int or float.
         """
-        packed = pack_command(command)
+        packed = pack(command)
         waiter = self._future()
         self._outgoing.append((packed, waiter))
         if not self._flushing:

@@ -125,9 +125,7 @@ class SingleRoute:
         return self._pipeline.drop(why)
 
 
-def make_route(
-    target: Target, address: Address | None, *, patience: float, tally: Tally
-) -> Route:
+def make_route(target: Target, address: Address | None, *, patience: float, tally: Tally) -> Route:
     """Return the route for ``target``; must be called on the loop that will use it.
 
     Args:

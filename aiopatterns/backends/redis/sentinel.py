@@ -41,13 +41,15 @@ def finder(target: Target, patience: float) -> Callable[[], Awaitable[Address]]:
         "ssl_ca_certs": target.option("ca") or None,
         "ssl_certfile": target.option("cert") or None,
         "ssl_keyfile": target.option("key") or None,
-        "retry": Retry(NoBackoff(), 0),  # type: ignore[no-untyped-call]
+        "retry": Retry(NoBackoff(), 0),
     }
     if not target.tls:
         options = {name: value for name, value in options.items() if not name.startswith("ssl")}
 
+    make: Callable[..., Sentinel] = Sentinel  # its own constructor has no annotations
+
     async def find() -> Address:
-        sentinels = Sentinel(list(map(tuple, target.addresses)), sentinel_kwargs=options)
+        sentinels = make(list(target.addresses), sentinel_kwargs=options)
         try:
             host, port = await sentinels.discover_master(target.service)
         except (RedisError, OSError) as error:
