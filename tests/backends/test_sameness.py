@@ -118,6 +118,7 @@ async def play_kv(backend, name, steps):
     return told
 
 
+@pytest.mark.promise("backends-same-answers")
 def test_keys_and_values(both):
     @EXAMPLES
     @given(KV_STEPS)
@@ -153,6 +154,7 @@ async def play_lease(backend, name, steps):
     return told
 
 
+@pytest.mark.promise("backends-same-answers")
 def test_leases(both):
     @EXAMPLES
     @given(LEASE_STEPS)
@@ -185,6 +187,7 @@ async def play_limiter(backend, name, steps):
     return told
 
 
+@pytest.mark.promise("backends-same-answers")
 def test_limiters(both):
     @EXAMPLES
     @given(LIMITER_STEPS)
@@ -227,6 +230,7 @@ async def first_look(backend, name):
     return seen.revision
 
 
+@pytest.mark.promise("backends-same-answers")
 def test_directories(both):
     @EXAMPLES
     @given(DIRECTORY_STEPS)
@@ -349,6 +353,7 @@ async def play_log(backend, name, steps):
     return told
 
 
+@pytest.mark.promise("backends-same-answers")
 def test_logs(both):
     @settings(EXAMPLES, max_examples=120)
     @given(LOG_STEPS)

@@ -101,7 +101,7 @@ class RedisLog:
         if token is not None:
             check_name("token", token)
         if not bodies:
-            await self._client.read_each([])
+            await self._client.once_each([])
             return []
         named = f"{rng().getrandbits(128):032x}" if token is None else token
         keys = [*self._keys("s", "meta"), f"{self._tag}:tok:{named}"]
@@ -168,6 +168,9 @@ class RedisLog:
 
     async def wait(self, group: str, *, timeout: float) -> bool:
         """Wait until there may be something to claim, at most ``timeout`` seconds.
+
+        An entry, or one given back, ends it at once. The end of the time, and a retry that is
+        due, are noticed up to 0.1 s late on an idle server: it looks at its clock so often.
 
         Cancellation: claims nothing, so nothing is lost; the connection is dropped.
         """

@@ -30,6 +30,7 @@ def test_a_burst_and_then_the_rate():
     simulate(scenario)
 
 
+@pytest.mark.promise("backends-limiter-exact")
 @pytest.mark.parametrize("amount", [3, 7, 11, 0.3, 999_999, 1e-3])
 def test_waiting_as_long_as_told_is_always_enough(amount):
     async def scenario() -> None:
