@@ -321,8 +321,8 @@ def _codecs(codec: Codec | Sequence[Codec]) -> tuple[Codec, ...]:
 
 
 def _keys(signing: Sequence[Key]) -> Sequence[Key]:
-    if isinstance(signing, (str, bytes)):
-        msg = "signing must be a sequence of keys, the first of which signs, not one key"
+    if isinstance(signing, (str, bytes)) or not isinstance(signing, Sequence):
+        msg = f"signing must be a sequence of keys, the first of which signs, not one {_kind(signing)}"
         raise TypeError(msg)
     return signing
 
@@ -331,12 +331,17 @@ def _key(key: Key) -> bytes:
     """Return a key as bytes; its value is shown in no message."""
     found = key.encode() if isinstance(key, str) else key
     if not isinstance(found, bytes):
-        msg = f"signing must hold keys of str or bytes, not {type(key).__name__}"
+        msg = f"signing must hold keys of str or bytes, not {_kind(key)}"
         raise TypeError(msg)
     if len(found) < _MIN_KEY:
         msg = f"signing must hold keys of at least {_MIN_KEY} bytes, not {len(found)}"
         raise ValueError(msg)
     return found
+
+
+def _kind(value: object) -> str:
+    """Return the type of what may be a secret."""
+    return type(value).__name__
 
 
 def _message(error: BaseException) -> str:

@@ -48,13 +48,11 @@ class Template:
 
     def __init__(self, parameter: str, template: str, signature: Signature) -> None:
         self.template = text(parameter, template)
-        self._fields: list[tuple[str, Find, Callable[[Any], Any] | None]] = []
-        texts: list[str] = []
-        for literal, field in _parsed(parameter, template):
-            texts.append(literal)
-            if field is not None:
-                self._fields.append((literal, *self._field(parameter, field, signature)))
-        self._text = texts[-1] if len(texts) > len(self._fields) else ""
+        fields, self._text = _parsed(parameter, template)
+        self._fields = tuple(
+            (before, *_field(parameter, field, signature)) for before, field in fields
+        )
+        texts = (self._text, *(before for before, _ in fields))
         self._escapes = {ord(each): f"%{ord(each):02x}" for each in {"%", *"".join(texts)}}
 
     def render(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
@@ -75,38 +73,43 @@ class Template:
         digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).hexdigest()
         return f"{key[: _LONGEST - 2 * _DIGEST]}{digest}"
 
-    def _field(
-        self, parameter: str, field: str, signature: Signature
-    ) -> tuple[Find, Callable[[Any], Any] | None]:
-        name, _, attributes = field.partition(".")
-        if name not in signature.names:
-            known = ", ".join(signature.names) or "none"
-            msg = f"{parameter} names {name!r}, which is no parameter of the job (it has: {known})"
-            raise ValueError(msg)
-        if not attributes:
-            return signature.finder(name), None
-        if not all(each.isidentifier() and each[0] != "_" for each in attributes.split(".")):
-            msg = f"{parameter} may name public attributes, not {field!r}"
-            raise ValueError(msg)
-        return signature.finder(name), attrgetter(attributes)
+
+def _field(
+    parameter: str, field: str, signature: Signature
+) -> tuple[Find, Callable[[Any], Any] | None]:
+    """Return what finds the argument that a field names, and what finds the attribute of that."""
+    name, dot, attributes = field.partition(".")
+    if name not in signature.names:
+        known = ", ".join(signature.names) or "none"
+        msg = f"{parameter} names {name!r}, which is no parameter of the job (it has: {known})"
+        raise ValueError(msg)
+    if not dot:
+        return signature.finder(name), None
+    if not all(each.isidentifier() and each[0] != "_" for each in attributes.split(".")):
+        msg = f"{parameter} may name public attributes, not {field!r}"
+        raise ValueError(msg)
+    return signature.finder(name), attrgetter(attributes)
 
 
-def _parsed(parameter: str, template: str) -> list[tuple[str, str | None]]:
-    """Return the template as pairs of text and the field after it."""
+def _parsed(parameter: str, template: str) -> tuple[list[tuple[str, str]], str]:
+    """Return the fields, each with the text before it, and the text after the last."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        msg = (
-            f"{parameter} must be a template such as 'user:{{user_id}}', not {template!r}: {error}"
-        )
+        msg = f"{parameter} must be a template such as 'user:{{user_id}}', not {template!r}: {error}"
         raise ValueError(msg) from None
-    found: list[tuple[str, str | None]] = []
-    for number, (literal, field, spec, conversion) in enumerate(parts):
+    fields: list[tuple[str, str]] = []
+    before = ""
+    for literal, field, spec, conversion in parts:
+        before += literal
+        if field is None:
+            continue  # an escaped brace; its text goes on
         if spec or conversion:
             msg = f"{parameter} may have plain fields only, no format: {template!r}"
             raise ValueError(msg)
-        if number and not literal and field is not None:
+        if fields and not before:
             msg = f"{parameter} needs text between two fields, not {template!r}"
             raise ValueError(msg)
-        found.append((literal, field))
-    return found
+        fields.append((before, field))
+        before = ""
+    return fields, before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -98,8 +99,9 @@ async def test_results_are_kept_for_their_time():
 
 async def test_bad_input_of_a_store():
     async with open_backend("memory://") as backend:
+        wrong: Any = "json"
         with pytest.raises(TypeError, match="codec must be a codec such as JSON"):
-            KvStore(backend.kv, "json")
+            KvStore(backend.kv, wrong)
         with pytest.raises(ValueError, match="ttl must be a finite number > 0, not 0"):
             KvStore(backend.kv, JSON, ttl=0)
         with pytest.raises(ValueError, match="prefix must be a non-empty string"):
@@ -137,7 +139,8 @@ def numbers(ran, *, fail):
 
 async def test_a_run_goes_on_where_another_has_failed():
     async with open_backend("memory://") as backend:
-        store, ran = KvStore(backend.kv, JSON), []
+        store = KvStore(backend.kv, JSON)
+        ran: list[str] = []
         with pytest.raises(OSError):
             await numbers(ran, fail=True)[0].run(inputs={"start": 1}, store=store)
         dag, third = numbers(ran, fail=False)
@@ -179,7 +182,7 @@ asyncio.run(main())
 async def test_a_run_goes_on_where_a_killed_process_has_stopped(redis_url):
     command = [sys.executable, "-c", KILLED, redis_url]
     assert subprocess.run(command, check=False).returncode == -9
-    ran = []
+    ran: list[str] = []
     dag, third = numbers(ran, fail=False)
     async with open_backend(redis_url) as backend:
         run = await dag.run(inputs={"start": 1}, store=KvStore(backend.kv, JSON))
