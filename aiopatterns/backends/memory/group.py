@@ -10,14 +10,15 @@
                            PARKED <------------------------------- requeue of a dead letter
 
 Everything is in whole microseconds. ``held`` is in the order of the last claim or renewal, so
-what is abandoned stands in front; ``parked`` has a heap by due time. All steps are synchronous.
+what is abandoned stands in front; ``parked`` has a heap by due time, and an entry leaves both
+together. All steps are synchronous.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from aiopatterns.backends.protocols import Claimed, GroupTurned, PendingEntry
 from aiopatterns.backends.turns import MAX_DEAD
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "id_of", "key_of"]
 
-# A heap of up to twice the parked entries is left alone, a small one always.
-_SMALL: Final = 64
-
 
 class _Held(NamedTuple):
     consumer: str
@@ -43,8 +41,6 @@ class _Held(NamedTuple):
 class _Parked(NamedTuple):
     deliveries: int
     since: int
-    due: int
-    number: int
 
 
 def id_of(key: Key) -> str:
@@ -140,8 +136,6 @@ class Group:
         """Return the seconds until there is something to claim, 0 if there is, None if unknown."""
         if next(self._entries.after(self._last), None) is not None:
             return 0.0
-        while self._heap and not self._is_parked(self._heap[0]):
-            heappop(self._heap)
         return max(0, self._heap[0][0] - now) / 1e6 if self._heap else None
 
     def _give_back(self, consumer: str, turn: Turn, now: int, lost: list[str]) -> None:
@@ -170,16 +164,8 @@ class Group:
     def _park(self, entry_id: str, deliveries: int, now: int, due: int) -> None:
         """Let an entry wait until it is due; equal ones come back in the order of parking."""
         self._number += 1
-        self._parked[entry_id] = _Parked(deliveries, now, due, self._number)
+        self._parked[entry_id] = _Parked(deliveries, now)
         heappush(self._heap, (due, self._number, entry_id))
-        if len(self._heap) > 2 * len(self._parked) + _SMALL:
-            self._heap = [(each.due, each.number, key) for key, each in self._parked.items()]
-            heapify(self._heap)
-
-    def _is_parked(self, entry: tuple[int, int, str]) -> bool:
-        """Whether an entry of the heap still says how things are."""
-        parked = self._parked.get(entry[2])
-        return parked is not None and parked.number == entry[1]
 
     def _bury(self, entry_id: str, deliveries: int, reason: bytes) -> None:
         body = self._body(entry_id)
@@ -215,10 +201,9 @@ class Group:
         """Take out up to ``limit`` entries that are due or abandoned, with their deliveries."""
         taken = 0
         while taken < turn.limit and self._heap and self._heap[0][0] <= now:
-            entry = heappop(self._heap)
-            if self._is_parked(entry):
-                taken += 1
-                yield entry[2], self._parked.pop(entry[2]).deliveries
+            taken += 1
+            entry_id = heappop(self._heap)[2]
+            yield entry_id, self._parked.pop(entry_id).deliveries
         abandoned = self._abandoned(turn.limit - taken, now - turn.idle)
         for entry_id in sorted(abandoned, key=key_of):
             yield entry_id, self._held.pop(entry_id).deliveries

@@ -57,6 +57,8 @@ class MemoryLog:
         if token is not None:
             check_name("token", token)
         self._home.require_open()
+        if not bodies:
+            return []
         before = None if token is None else self._tokens.get(token)
         if before is not None:
             return list(before)
@@ -64,7 +66,7 @@ class MemoryLog:
         ids = [id_of(self._entries.append(body, now)) for body in bodies]
         if max_length is not None:
             self._entries.trim(max_length)
-        if token is not None and ids:
+        if token is not None:
             self._tokens.put(token, list(ids), DEDUP)
         self._waiters.wake_all()
         return ids

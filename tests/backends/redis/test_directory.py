@@ -5,11 +5,11 @@ import pytest
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.protocols import Members
-from aiopatterns.backends.redis.directory import MARGIN
+from aiopatterns.backends.redis.directory import MARGIN, RedisDirectory
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.errors import BackendError, ClosedError
+from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
 pytestmark = pytest.mark.real
 
@@ -47,16 +47,18 @@ async def test_members_live_until_their_time_is_over(backend):
 async def test_whoever_comes_next_removes_who_has_expired(backend, wire):
     directory = backend.directory("d")
     for number in range(150):
-        await directory.put(f"{number}", b"", ttl=0.02)
+        await directory.put(f"{number}", b"", ttl=50)
     await directory.put("kept", b"", ttl=50, fence=7)
-    await sleep(0.03)
+    for number in range(150):  # as if their time were over
+        wire.call("ZADD", "{ap:dir:d}:exp", 1, f"{number}")
     # A refused put and one for an expired member: a hundred leave with the first, the rest after.
     assert not await directory.put("kept", b"", ttl=50, fence=1)
     assert wire.call("ZCARD", "{ap:dir:d}:exp") == 51
-    assert not await directory.remove("149")
-    assert await directory.put("149", b"new", ttl=50)
+    [expired, *_] = wire.call("ZRANGE", "{ap:dir:d}:exp", 0, 0)
+    assert not await directory.remove(expired)
+    assert await directory.put(expired, b"new", ttl=50)
     assert wire.call("HLEN", "{ap:dir:d}:data") == 2
-    assert (await directory.snapshot()).members == {"kept": b"", "149": b"new"}
+    assert (await directory.snapshot()).members == {"kept": b"", expired: b"new"}
 
 
 async def test_fences_keep_the_old_from_the_new(backend):
@@ -182,6 +184,24 @@ async def test_a_server_that_goes_away_delays_a_watcher_and_loses_nothing(tmp_pa
                     assert seen == []
                     await anyio.to_thread.run_sync(server.restart)
                 assert seen[0].members == {}
+
+
+async def test_a_watcher_goes_on_when_an_outage_was_longer_than_a_call(backend, monkeypatch):
+    look, failures = RedisDirectory.look, [BackendUnavailableError("away"), None]
+
+    async def flaky(directory, seen):
+        if (failure := failures.pop() if failures else None) is not None:
+            raise failure
+        return await look(directory, seen)
+
+    monkeypatch.setattr(RedisDirectory, "look", flaky)
+    async with backend.directory("d").watch(interval=0.01) as snapshots:
+        first = await anext(snapshots)
+        with anyio.move_on_after(0.05):
+            await anext(snapshots)
+        assert failures == []
+        await backend.directory("d").put("a", b"", ttl=50)
+        assert (await anext(snapshots)).revision > first.revision
 
 
 @pytest.mark.promise("backends-full-server")

@@ -332,8 +332,8 @@ async def test_every_call_is_one_round_trip(backend):
     log, ids = await filled(backend, 6)
     calls = (
         lambda: log.append_many([b"a"] * 100, max_length=1_000, token="t"),
-        lambda: log.read(),
-        lambda: log.length(),
+        log.read,
+        log.length,
         lambda: log.trim(max_length=500),
         lambda: log.create_group("h"),
         lambda: log.turn("g", "c", GroupTurn(acks=ids, limit=100)),

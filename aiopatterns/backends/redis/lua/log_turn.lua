@@ -122,9 +122,11 @@ end
 local function settle()
   forget((held(tonumber(ARGV[8]), 1)))
   local ids, counts = held(tonumber(ARGV[9]), 1)
-  for i, count in ipairs(counts) do counts[i] = count - 1 end
-  park(ids, counts)
-  local delays
+  local times, delays = {}, nil
+  for i, count in ipairs(counts) do
+    counts[i], times[i] = count - 1, now - ARGV[10] -- before the retries of this turn
+  end
+  park(ids, counts, times)
   ids, counts, delays = held(tonumber(ARGV[10]), 2)
   for i, delay in ipairs(delays) do delays[i] = now + delay end
   park(ids, counts, delays)
