@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, cast, overload
 
 from aiopatterns.core.lifecycle import Owner
-from aiopatterns.core.validate import async_function, text
+from aiopatterns.core.validate import async_function, function, text
 from aiopatterns.jobs.job import Job
 from aiopatterns.jobs.options import Batching, JobOptions
 from aiopatterns.jobs.schedule import Cron, Schedule
@@ -172,7 +172,7 @@ class Definitions(Owner):
         batching: Batching | None = None,
         call: tuple[Any, ...] | None = None,
     ) -> Job[..., Any]:
-        name, rest = _split(options, getattr(fn, "__name__", ""))
+        name, rest = _split(options, getattr(function("fn", fn), "__name__", ""))
         if name in self._jobs:
             msg = f"name must be new in queue {self.name!r}, where {name!r} is a job already"
             raise ValueError(msg)

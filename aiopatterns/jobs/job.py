@@ -20,7 +20,7 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final
 
 from aiopatterns.backends.queue import NewJob
-from aiopatterns.core.validate import function, is_async
+from aiopatterns.core.validate import is_async
 from aiopatterns.jobs.invocation import Invocation
 from aiopatterns.jobs.keys import Keys
 from aiopatterns.jobs.signature import Signature
@@ -126,7 +126,7 @@ class Job(Generic[P, R]):
         batching: How its jobs come together, for a batch.
 
     Raises:
-        TypeError: ``fn`` is no function, or a batch function of another form.
+        TypeError: ``fn`` is a batch function of another form.
         ValueError: A template does not fit the function, or its keys do not fit the partitions.
     """
 
@@ -154,7 +154,7 @@ class Job(Generic[P, R]):
         batching: Batching | None = None,
     ) -> None:
         self.queue = queue
-        self.fn = function("fn", fn)
+        self.fn = fn
         self.name = name
         self.options = options
         # How often it may be started before a crash makes it a dead letter.

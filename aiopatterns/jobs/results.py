@@ -116,6 +116,7 @@ class Results:
         pause = _FIRST_LOOK
         while True:
             if not self._waits:
+                self._due.clear()
                 await self._called.wait()
                 pause = _FIRST_LOOK
                 continue
@@ -190,9 +191,8 @@ class Results:
         self._called.wake_all()
 
     def _look_at_all(self) -> None:
-        for job_id, wait in self._waits.items():
-            if wait.answer is None:
-                self._due.setdefault(job_id, None)
+        for job_id in self._waits:
+            self._due.setdefault(job_id, None)
 
     async def _look_once(self) -> None:
         """Look at what is due, at most as many as one call may carry."""
@@ -223,8 +223,8 @@ class Results:
                 self._settle(job_id, partial(_raised, partial(cancelled, job_id)))
             elif job_id in states:
                 self._lose(job_id)
-            elif job_id in self._waits:
-                self._due.setdefault(job_id, None)  # told, and gone already: where is it?
+            else:  # told, and gone already: where is it?
+                self._due.setdefault(job_id, None)
         for job_id, state in states.items():
             if state == "unknown":
                 self._lose(job_id)

@@ -182,7 +182,7 @@ def _zone(timezone: str) -> Any:
         return UTC
     try:
         return ZoneInfo(timezone)
-    except (ValueError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         msg = f"timezone must be the name of a zone such as 'Europe/Berlin', not {timezone!r}"
         raise ValueError(msg) from error
 
