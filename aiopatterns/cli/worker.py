@@ -25,6 +25,7 @@ from aiopatterns.jobs.worker import Worker
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from aiopatterns.core.telemetry import Event, Listener
     from aiopatterns.jobs.ledger import WorkerStatistics
     from aiopatterns.jobs.queue import JobQueue
 
@@ -45,10 +46,18 @@ def worker(options: Namespace) -> int:
         BackendUnavailableError: Nobody answers at the beginning.
         Exception: What importing the target raises.
     """
-    install_listener(log_events())
+    log = log_events()
+    # A line for each job would cost more than most jobs; --debug has them.
+    install_listener(log if "debug" in options else lambda event: _log_rare(log, event))
     if options.processes > 1 or options.reload:
         return _supervise(options)
     return _work(options)
+
+
+def _log_rare(log: Listener, event: Event) -> None:
+    """Log what is worth a line."""
+    if event.level != "debug":
+        log(event)
 
 
 def _supervise(options: Namespace) -> int:
@@ -106,6 +115,9 @@ def _banner(queue: JobQueue, options: Namespace) -> None:
 
 def _summary(figures: WorkerStatistics) -> str:
     text = f"{figures.processed} done, {figures.failed} dead, {figures.retried} retried"
+    lost = sum(each.lost + each.stale for each in figures.queues.values())
+    if lost:
+        text += f", {lost} lost to other workers"
     if figures.p50 is None or figures.p99 is None:
         return text
     return f"{text}; half within {figures.p50:.3g} s, 99 % within {figures.p99:.3g} s"

@@ -6,11 +6,10 @@ run is the affair of the runner. Everything here is synchronous.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.core.clock import call_later, monotonic
-from aiopatterns.core.context import bind_correlation, push_deadline
+from aiopatterns.core.context import bind_correlation, forget_deadline, push_deadline
 from aiopatterns.core.errors import JobCancelledError, TimeoutExceededError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.jobs.context import Context
@@ -160,13 +159,7 @@ class Attempt:
             elapsed = seconds
             if hold.attempt > 1 and (now := hold.turns.server_now()) is not None:
                 elapsed = now - envelope.enqueued_at
-            verdict: Verdict = self.variables.run(
-                partial(after_error, attempt=hold.attempt, elapsed=elapsed),
-                self.shop.envelopes,
-                error,
-                self.job.options.retry,
-            )
-            self._settle(hold, verdict, seconds)
+            self._settle(hold, self.variables.run(self._judge, error, hold, elapsed), seconds)
 
     def split(self) -> list[tuple[Hold, Envelope]]:
         """Give the jobs of a batch up, to be run one by one; none if it is but one job."""
@@ -206,6 +199,19 @@ class Attempt:
             if envelope.header.remaining is not None
         ]
         return min((each for each in found if each is not None), default=None)
+
+    def _judge(self, error: Exception, hold: Hold, elapsed: float) -> Verdict:
+        """Decide, in the context of the call, but not within the time of this attempt."""
+        forget_deadline()
+        if (deadline := self._deadline()) is not None:
+            push_deadline(deadline)
+        return after_error(
+            self.shop.envelopes,
+            error,
+            self.job.options.retry,
+            attempt=hold.attempt,
+            elapsed=elapsed,
+        )
 
     def _time_over(self) -> None:
         self._cancel(Cut.TIMEOUT)

@@ -201,10 +201,12 @@ class Duty:
         return watchdog
 
     async def _loop(self, turns: Turns) -> None:
-        await turns.run()
-        self._working -= 1
-        if not self._working:
-            self._ended.set()
+        try:
+            await turns.run()
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._ended.set()
 
     async def _leave(self) -> None:
         """Take the last step with every store, within a bounded time, whatever happens."""

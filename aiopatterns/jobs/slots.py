@@ -52,6 +52,11 @@ class Slots:
         """Places that nobody has."""
         return self.limit - self.used - self.reserved
 
+    @property
+    def open(self) -> bool:
+        """Whether any job would be welcome."""
+        return self.free > 0 and not self.closed and not self.exclusive
+
     def grant(self, turns: Turns) -> int:
         """How many places ``turns`` may ask for now."""
         free = self.free
@@ -63,10 +68,10 @@ class Slots:
             return free
         now = monotonic()
         line = [each for each, since in self.hungry.items() if each.home or now >= since + PATIENCE]
-        if turns not in self.hungry:
+        if turns not in line:
+            if not turns.home:
+                return 0 if line else free
             line.append(turns)
-        elif turns not in line:
-            return 0 if line else free
         share, extra = divmod(free, len(line))
         return share + (line.index(turns) < extra)
 

@@ -275,9 +275,7 @@ class Turns:
 
     def _compose(self) -> Turn:
         """Make the next turn, and note that it is on its way."""
-        asked = 0
-        if self.home or self._wants:
-            asked = min(self._slots.grant(self), MAX_BATCH)
+        asked = min(self._slots.grant(self), MAX_BATCH)
         if asked:
             self._slots.reserve(asked)
             self._slots.served(self)
@@ -338,6 +336,10 @@ class Turns:
         if answer.quarantine or suspect is not None or self in self._slots.exclusive:
             isolated = answer.quarantine or self._suspect is not None
             self._slots.isolate(self, wanted=isolated)
+        if self._slots.open:
+            self._renew_at = min(self._renew_at, now + WATCH)
+            if len(answer.claimed) >= asked:  # it could have been more
+                self._want()
         fruitless = bool(asked) and answer.more and not answer.claimed and not turn.settled
         self._fruitless = self._fruitless + 1 if fruitless else 0
         if fruitless:
@@ -351,8 +353,6 @@ class Turns:
         self._renew_at = now + self.lease / 3
         if answer.more or answer.quarantine:
             self._want()
-        if not self._slots.closed and self._slots.free > 0:
-            self._renew_at = min(self._renew_at, now + WATCH)
 
     def _adopt(self, job: ClaimedJob) -> None:
         """Take a job that the store has given out."""
@@ -387,7 +387,7 @@ class Turns:
         if self._wants:
             at = min(at, self._slots.patient_until(self))
             at = min(at, self._not_before if self._not_before > now else inf)
-        if self._slots.free > 0 and not self._slots.closed:
+        if self._slots.open:
             self._resting = True
             self._gate.open()
         timer = call_later(max(at - now, 0.0), self.signal)

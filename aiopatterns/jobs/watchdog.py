@@ -4,9 +4,9 @@ A function that computes for seconds without a pause, or waits for something the
 the loop of its worker. The process is alive, but no step goes out, and without more its lease would
 end and its jobs run twice. So a thread looks whether the loop still moves::
 
-    loop     tick   tick   tick   (blocked ......................)   tick
-    thread    .      .      .      .   .   warns once   renews  .     .
-                                       |<--- 1 s --->|
+    loop     tick   tick   tick   (blocked ........................................)   tick
+    thread    .      .      .      .   renews   .   warns once   renews   .   renews     .
+                                   |<------- 1 s ------->|
 
 Guarantees: a warning event with the stack of the loop's thread after :data:`BLOCKED` seconds, once
 for each time; the leases are kept for :data:`KEEP` seconds of it.
@@ -63,6 +63,7 @@ class Watchdog:
         "_lease",
         "_loop_thread",
         "_name",
+        "_pause",
         "_renewed",
         "_stopped",
         "_thread",
@@ -74,6 +75,7 @@ class Watchdog:
         self._name = name
         self._keepers = keepers
         self._lease = lease
+        self._pause = min(_TICK, lease / 8)
         self._loop_thread = threading.get_ident()
         self._beat = self._renewed = monotonic()
         self._warned = False
@@ -95,29 +97,26 @@ class Watchdog:
     def _tick(self) -> None:
         """The loop moves."""
         self._beat = monotonic()
-        self._timer = call_later(_TICK, self._tick)
+        self._timer = call_later(self._pause, self._tick)
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_TICK):
+        while not self._stopped.wait(self._pause):
             self._look(monotonic())
 
     def _look(self, now: float) -> None:
-        """See whether the loop moves; if not, warn and renew."""
+        """See whether the loop moves; if not, renew, and warn."""
         blocked = now - self._beat
         if blocked < BLOCKED:
             self._warned = False
-            self._renewed = self._beat
-            return
-        if not self._warned:
+        elif not self._warned:
             self._warned = True
             self._warn(blocked)
-        due = min(self._lease / 3, BLOCKED)
-        if blocked < KEEP and now - self._renewed >= due:
+        # The loop renews every third of a lease, so at its last beat two thirds were left.
+        if self._lease / 4 <= blocked < KEEP and now - self._renewed >= self._lease / 4:
             self._renewed = now
             for keep in self._keepers:
-                if self._stopped.is_set():
-                    return
-                keep()
+                if not self._stopped.is_set():
+                    keep()
 
     def _warn(self, blocked: float) -> None:
         if listening():

@@ -133,8 +133,6 @@ async def partitioned() -> None:
                 assert await handle.result(timeout=200) in world.ends[number]
             again = sum(world.runs.values()) - sum(world.planned.values()) - 20
             assert again <= 3  # as many as it held
-        figures = [each.statistics().queues["sim"] for each in world.workers]
-        assert sum(each.lost + each.stale for each in figures) >= again
         await world.check_empty()
 
 

@@ -85,5 +85,5 @@ class UnreliableBackend:
         await self._backend.__aenter__()
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._backend.__aexit__(*error)
