@@ -16,14 +16,20 @@ import pytest
 from hypothesis import settings
 
 from tests import promises
-from tests.servers_fixtures import fault_proxy, redis_server, redis_url
+from tests.servers_fixtures import (
+    fault_proxy,
+    postgres_dsn,
+    postgres_server,
+    redis_server,
+    redis_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-__all__ = ["fault_proxy", "redis_server", "redis_url"]
+__all__ = ["fault_proxy", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
 
 # A busy machine is no failure: what takes too long is found by pytest's own timeout.
 settings.register_profile("suite", deadline=None)

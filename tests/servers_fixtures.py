@@ -20,17 +20,20 @@ from fnmatch import fnmatchcase
 from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
+from aiopatterns.testing.postgres import PostgresServer
 from aiopatterns.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["fault_proxy", "redis_server", "redis_url"]
+__all__ = ["fault_proxy", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
 
 # Keys without a TTL that every test may leave: pattern -> who bounds them.
 OWNED: dict[str, str] = {}
@@ -77,6 +80,22 @@ def redis_url(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iter
 def fault_proxy(redis_url: str) -> FaultProxy:
     """A proxy in front of the server; the test opens it: ``async with fault_proxy as proxy:``."""
     return FaultProxy(redis_url)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests of this process; it is shared, so it is not killed either."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: PostgresServer) -> str:
+    """How to connect to a database that nobody has used before."""
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        name = f"t{uuid4().hex}"
+        connection.execute(f'create database "{name}"')
+    return postgres_server.dsn_of(name)
 
 
 def own_database(url: str) -> str:

@@ -1,4 +1,4 @@
-"""The test kit: simulated time and schedules, cancellation at every await, faults, leaks, replays."""
+"""The test kit: simulated time, cancellation at every await, faults, leaks, replays, real servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from aiopatterns.testing.events import capture_events
 from aiopatterns.testing.explore import explore, simulate
 from aiopatterns.testing.faults import InjectedError, fail_everywhere
 from aiopatterns.testing.leaks import LeakGuard, leak_guard
+from aiopatterns.testing.proxy import Fault, FaultProxy, ProxyStatistics
 from aiopatterns.testing.replay import (
     Comparison,
     Recorded,
@@ -16,6 +17,12 @@ from aiopatterns.testing.replay import (
     replay,
 )
 from aiopatterns.testing.sealed import RealWorldError, SimulationError
+from aiopatterns.testing.servers import (
+    PostgresServer,
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+)
 from aiopatterns.testing.simloop import DeadlockError, LivelockError, SimLoop
 from aiopatterns.testing.trial import Trial, Visited
 
@@ -23,11 +30,18 @@ __all__ = [
     "CancelKind",
     "Comparison",
     "DeadlockError",
+    "Fault",
+    "FaultProxy",
     "InjectedError",
     "LeakGuard",
     "LivelockError",
+    "PostgresServer",
+    "ProxyStatistics",
     "RealWorldError",
     "Recorded",
+    "RedisCluster",
+    "RedisSentinel",
+    "RedisServer",
     "Replay",
     "ReplayedError",
     "SimLoop",

@@ -40,6 +40,7 @@ from urllib.parse import urlsplit
 
 from anyio import Event
 
+from aiopatterns.backends.url import masked
 from aiopatterns.core.clock import seeded, sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.lifecycle import Owner
@@ -201,10 +202,10 @@ class FaultProxy(Owner):
     def __init__(
         self, target: str, *, seed: int = 0, framing: Literal["resp", "chunk"] = "resp"
     ) -> None:
-        super().__init__(f"proxy of {_masked(target)}")
+        super().__init__(f"proxy of {masked(target)}")
         self._target = urlsplit(target)
         if not (self._target.path if self._is_unix else self._target.port):
-            msg = f"target must be unix://path or scheme://host:port, not {_masked(target)!r}"
+            msg = f"target must be unix://path or scheme://host:port, not {masked(target)!r}"
             raise ValueError(msg)
         self._framed = choice("framing", framing, ("resp", "chunk")) == "resp"
         self._random = seeded(seed)
@@ -408,12 +409,6 @@ class FaultProxy(Owner):
         if self._is_unix:
             return await asyncio.open_unix_connection(self._target.path)
         return await asyncio.open_connection(self._target.hostname, self._target.port)
-
-
-def _masked(target: str) -> str:
-    """Return the URL without its password."""
-    parts = urlsplit(target)
-    return _rebuilt(parts, netloc=parts.netloc.rpartition("@")[2])
 
 
 def _rebuilt(parts: SplitResult, **changed: str) -> str:

@@ -24,6 +24,7 @@ program that may end at any time; for work that matters, run Redis as a service.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import tempfile
 import warnings
@@ -31,22 +32,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.redis.binaries import find_binary
-from aiopatterns.backends.redis.process import (
-    POLL,
-    ServerProcess,
-    block,
-    delete,
-    lock,
-    wait,
-)
+from aiopatterns.backends.redis.process import Pauses, ServerProcess, Startable, block, delete, lock
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.core.validate import in_range, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from aiopatterns.backends.redis.process import (
         Pauses,
@@ -68,7 +60,7 @@ _GRACE: Final = 5.0
 
 
 @final
-class RedisServer:
+class RedisServer(Startable):
     """A private server, or the existing one that ``AIOPATTERNS_TEST_REDIS_URL`` names.
 
     It is used with ``with``, with ``async with``, or by :meth:`start` and :meth:`stop`, as a
@@ -80,8 +72,9 @@ class RedisServer:
         binary: The server program to run, instead of looking for one.
         version: Take the first installed server whose version begins so, such as ``"6.2"``.
         port: Also listen on this port of 127.0.0.1 (0: on none).
-        config: Directives of ``redis.conf`` by name, such as ``{"appendonly": "yes",
-            "appendfsync": "always", "maxmemory": "8mb"}``. Without any, nothing is persisted.
+        config: Directives of ``redis.conf`` by name, and what would follow there, such as
+            ``{"appendonly": "yes", "appendfsync": "always", "save": "3600 1"}``. Without any,
+            nothing is persisted.
         private: Start a server of one's own even if the environment names an existing one. Any
             other argument implies it; so does what would hurt an existing server.
         start_timeout: Seconds within which the server must answer after its start; loading a large
@@ -184,23 +177,6 @@ class RedisServer:
         """Id of the server's process."""
         return self._own().pid
 
-    def start(self) -> None:
-        """Start the server and return when it answers.
-
-        Raises:
-            BackendUnavailableError: No server is installed, its data is in use by another one, or
-                it did not start: the error has its last words.
-            RuntimeError: It runs already.
-        """
-        block(self._starting())
-
-    def stop(self) -> None:
-        """Stop the server and delete what is temporary; nothing to do if it is gone."""
-        try:
-            block(self._stopping())
-        finally:
-            self._forget()
-
     def kill(self) -> None:
         """Kill the server by SIGKILL; its data directory and socket path stay for a restart."""
         self._own().kill()
@@ -232,43 +208,6 @@ class RedisServer:
         """
         with Wire(self.url) as wire:
             return wire.call(*words)
-
-    def __enter__(self) -> Self:
-        """Start the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop the server."""
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        """Start the server; other tasks run meanwhile.
-
-        Cancellation: the server is killed.
-        """
-        await wait(self._starting())
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop the server; other tasks run meanwhile.
-
-        Cancellation: the server is killed instead.
-        """
-        try:
-            await wait(self._stopping())
-        finally:
-            self._forget()
 
     def __del__(self) -> None:
         """Warn about a server that was never stopped, and stop it."""
@@ -313,7 +252,7 @@ class RedisServer:
         fresh = self._home is None
         try:
             process = self._spawn()
-            yield from self._until_it_answers(process)
+            yield from process.starting("Redis server", self._answers, self._start_timeout)
         except BaseException:
             if self._process is not None:
                 self._process.kill()
@@ -342,21 +281,7 @@ class RedisServer:
         yield from ("--unixsocket", str(self._socket), "--unixsocketperm", "700")
         yield from ("--dir", str(self._path or self._socket.parent))
         for name, value in self._config.items():
-            yield from (f"--{name}", value)
-
-    def _until_it_answers(self, process: ServerProcess) -> Pauses:
-        for _ in range(int(self._start_timeout / POLL)):
-            if not process.running:
-                raise BackendUnavailableError(
-                    f"the Redis server did not start; its last words:\n{process.last_words()}"
-                )
-            if self._answers():
-                return
-            yield POLL
-        raise BackendUnavailableError(
-            f"the Redis server did not answer within {self._start_timeout} s;"
-            f" its last words:\n{process.last_words()}"
-        )
+            yield from (f"--{name}", *(shlex.split(value) or ("",)))
 
     def _answers(self) -> bool:
         try:

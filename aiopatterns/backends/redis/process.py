@@ -28,6 +28,7 @@ import os
 import shutil
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from contextlib import closing
 from threading import Event
 from typing import TYPE_CHECKING, Final, TypeAlias, final
@@ -36,10 +37,12 @@ from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
+    from types import TracebackType
+    from typing import Self
 
-__all__ = ["POLL", "Pauses", "ServerProcess", "block", "delete", "lock", "wait"]
+__all__ = ["POLL", "Pauses", "ServerProcess", "Startable", "block", "delete", "lock", "wait"]
 
 Pauses: TypeAlias = "Generator[float, None, None]"
 """Seconds to pause before each next step; done when it ends."""
@@ -66,6 +69,78 @@ async def wait(steps: Pauses) -> None:
     with closing(steps):
         for pause in steps:
             await sleep(pause)
+
+
+class Startable(ABC):
+    """What can be started and stopped, with and without an event loop.
+
+    Subclasses say in steps how: :meth:`_starting`, which cleans up when it is cut short or fails;
+    :meth:`_stopping`; and :meth:`_forget`, which deletes what is left.
+    """
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """Start, and return when it can be used.
+
+        Raises:
+            BackendUnavailableError: It is not installed, or did not start; the error says why.
+            RuntimeError: It runs already.
+        """
+        block(self._starting())
+
+    def stop(self) -> None:
+        """Stop, and delete what is temporary; nothing to do if it does not run."""
+        try:
+            block(self._stopping())
+        finally:
+            self._forget()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start; other tasks run meanwhile.
+
+        Cancellation: what was started is killed.
+        """
+        await wait(self._starting())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop; other tasks run meanwhile.
+
+        Cancellation: it is killed instead.
+        """
+        try:
+            await wait(self._stopping())
+        finally:
+            self._forget()
+
+    @abstractmethod
+    def _starting(self) -> Pauses: ...
+
+    @abstractmethod
+    def _stopping(self) -> Pauses: ...
+
+    @abstractmethod
+    def _forget(self) -> None: ...
 
 
 @final
@@ -151,6 +226,11 @@ class ServerProcess:
         return False
 
     @property
+    def exit_code(self) -> int | None:
+        """How it ended: 0 is well, a negative number is a signal's; None while it runs."""
+        return self._child.returncode
+
+    @property
     def ours(self) -> bool:
         """Whether this process started it; a forked child has copies that are not its own."""
         return self._parent == os.getpid()
@@ -177,6 +257,25 @@ class ServerProcess:
                 yield POLL
         finally:
             self.kill()
+
+    def starting(self, what: str, answers: Callable[[], bool], timeout: float) -> Pauses:
+        """Wait until ``answers`` says that the server can be used.
+
+        Raises:
+            BackendUnavailableError: The server has ended, or does not answer in time; the error
+                has its last words.
+        """
+        for _ in range(int(timeout / POLL)):
+            if not self.running:
+                raise BackendUnavailableError(
+                    f"the {what} did not start; its last words:\n{self.last_words()}"
+                )
+            if answers():
+                return
+            yield POLL
+        raise BackendUnavailableError(
+            f"the {what} did not answer within {timeout} s; its last words:\n{self.last_words()}"
+        )
 
     def last_words(self, lines: int = 5) -> str:
         """Return the last lines of the log."""
