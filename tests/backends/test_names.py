@@ -66,9 +66,10 @@ def test_data_is_bytes(value):
 
 def test_payloads_are_a_sequence_of_bytes():
     assert check_payloads((b"a", b"")) == [b"a", b""]
+    mixed: Any = [b"a", "b"]
+    text: Any = b"ab"
     with pytest.raises(TypeError, match="payloads must be a sequence of bytes, not bytes"):
-        check_payloads(b"ab")
-    mixed: list[Any] = [b"a", "b"]
+        check_payloads(text)
     with pytest.raises(TypeError, match="payloads must be bytes, not str"):
         check_payloads(mixed)
 

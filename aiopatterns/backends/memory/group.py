@@ -93,7 +93,7 @@ class Group:
 
     def held(self, consumer: str) -> list[Claimed]:
         """Return what ``consumer`` holds, oldest first."""
-        found = []
+        found: list[Claimed] = []
         for entry_id, held in self._held.items():
             body = self._body(entry_id) if held.consumer == consumer else None
             if body is not None:

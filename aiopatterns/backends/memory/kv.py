@@ -58,7 +58,7 @@ class MemoryKv:
         """Return those of ``keys`` that exist, in order."""
         check_names("keys", keys)
         self._home.require_open()
-        found = {}
+        found: dict[str, bytes] = {}
         for key in keys:
             value = self._values.get(key)
             if value is not None:

@@ -52,7 +52,7 @@ class MemoryPubSub:
 
     def publish_nowait(self, channel: str, data: bytes) -> int:
         """Do what :meth:`publish` does, as a part of another atomic step."""
-        readers = dict(self._channels.get(channel, ()))
+        readers = self._channels.get(channel, {}).copy()
         for reader, patterns in self._patterns.items():
             if reader not in readers and any(each.match(channel) for each in patterns):
                 readers[reader] = None

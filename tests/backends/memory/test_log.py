@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -195,7 +197,7 @@ async def test_an_unknown_group_is_refused():
 
 async def test_bad_input_is_refused():
     async with MemoryBackend() as backend:
-        log = backend.log("x")
+        log: Any = backend.log("x")
         await log.create_group("g")
         with pytest.raises(ValueError, match="name must be a non-empty string"):
             backend.log("")

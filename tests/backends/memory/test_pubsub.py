@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import anyio
 import pytest
@@ -186,7 +187,7 @@ def test_a_cancelled_wait_loses_nothing():
 
 
 async def test_bad_input_is_refused():
-    pubsub = MemoryBackend().pubsub
+    pubsub: Any = MemoryBackend().pubsub
     with pytest.raises(ValueError, match="at least one of channels and patterns"):
         pubsub.subscribe()
     for kwargs, message in (

@@ -227,6 +227,7 @@ async def test_a_full_server_takes_renewals_but_nothing_new():
 @pytest.mark.promise("backends-round-trips")
 async def test_every_call_is_one_round_trip(backend):
     directory = backend.directory("d")
+    before = 0
     for _ in range(2):  # the first time the scripts are not known
         before = backend.statistics().round_trips
         assert await directory.put("a", b"1", ttl=50)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopatterns.backends import open_backend
@@ -85,7 +87,8 @@ async def test_each_step_is_repeated_safely(backend):
             assert await backend.client.run(*call) == first
             return first
 
-    lease = RedisLease(Twice(), "a")
+    twice: Any = Twice()
+    lease = RedisLease(twice, "a")
     held = await lease.try_acquire(ttl=50)
     assert held is not None
     assert await lease.try_acquire(ttl=50) is None
@@ -98,6 +101,7 @@ async def test_each_step_is_repeated_safely(backend):
 @pytest.mark.promise("backends-round-trips")
 async def test_every_call_is_one_round_trip(backend):
     lease = backend.lease("a")
+    before = 0
     for _ in range(2):  # the first time the scripts are not known
         before = backend.statistics().round_trips
         held = await lease.try_acquire(ttl=50)

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import Claimed, Entry, GroupTurn, PendingEntry
+from aiopatterns.backends.protocols import Claimed, Entry, GroupTurn
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.backends.turns import MAX_DEAD
@@ -169,9 +169,7 @@ async def test_pending_tells_who_has_what_since_when(backend):
     one, other = await log.pending("g")
     assert (one.id, one.consumer, one.deliveries) == (ids[0], "c:1\n:é", 1)
     assert one.idle >= 0.02 > other.idle
-    assert await log.pending("g", limit=1) == [
-        PendingEntry(one.id, one.consumer, pytest.approx(one.idle, abs=1), 1)
-    ]
+    assert [each.id for each in await log.pending("g", limit=1)] == [one.id]
 
 
 async def test_dead_letters_keep_reason_and_payload_and_come_back(backend):
