@@ -316,7 +316,6 @@ class Turns:
         """Do what the answer says."""
         turn, self._flying = self._flying, None
         assert turn is not None
-        now = monotonic()
         for each in turn.settled:
             self.held.pop(each.id, None)
         self.shop.ledger.stale += len(answer.stale)
@@ -325,34 +324,39 @@ class Turns:
         for job in answer.cancels:
             if (hold := self.held.get(job)) is not None:
                 hold.interrupt(Cut.CANCEL)
-        self._schedule(answer, now)
         asked, self._asked = self._asked, 0
         self._slots.arrive(asked, len(answer.claimed))
         for claimed in answer.claimed:
             self._adopt(claimed)
+        self._isolate(wanted=answer.quarantine)
+        self._schedule(answer, asked, fruitful=bool(answer.claimed or turn.settled))
+
+    def _isolate(self, *, wanted: bool) -> None:
+        """Keep the other places empty while a suspect runs, or is to run."""
         suspect = self._suspect
         if suspect is not None and self.held.get(suspect.id) is not suspect:
-            self._suspect = None
-        if answer.quarantine or suspect is not None or self in self._slots.exclusive:
-            isolated = answer.quarantine or self._suspect is not None
-            self._slots.isolate(self, wanted=isolated)
-        if self._slots.open:
-            self._renew_at = min(self._renew_at, now + WATCH)
-            if len(answer.claimed) >= asked:  # it could have been more
-                self._want()
-        fruitless = bool(asked) and answer.more and not answer.claimed and not turn.settled
-        self._fruitless = self._fruitless + 1 if fruitless else 0
-        if fruitless:
-            self._not_before = now + _FRUITLESS.delay(self._fruitless, rng=rng())
+            suspect = self._suspect = None
+        if wanted or suspect is not None or self in self._slots.exclusive:
+            self._slots.isolate(self, wanted=wanted or suspect is not None)
 
-    def _schedule(self, answer: Turned, now: float) -> None:
+    def _schedule(self, answer: Turned, asked: int, *, fruitful: bool) -> None:
         """Note when to speak again."""
+        now = monotonic()
         self.shop.ledger.steps += 1
         self._ahead = answer.now - now
         self._due_at = inf if answer.next_due is None else now + answer.next_due
         self._renew_at = now + self.lease / 3
         if answer.more or answer.quarantine:
             self._want()
+        if self._slots.open:
+            self._renew_at = min(self._renew_at, now + WATCH)
+            if len(answer.claimed) >= asked:  # it could have been more
+                self._want()
+        if fruitful or not (asked and answer.more):
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
+            self._not_before = now + _FRUITLESS.delay(self._fruitless, rng=rng())
 
     def _adopt(self, job: ClaimedJob) -> None:
         """Take a job that the store has given out."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Self
 
 import anyio
 
@@ -35,7 +36,7 @@ class Fleet:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.kills = 0
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

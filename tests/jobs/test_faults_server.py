@@ -66,7 +66,6 @@ async def test_a_server_that_is_killed_and_restarted_loses_nothing(durable):
                     await anyio.sleep(0.005)
                 assert monotonic() - back < 2.0, "on the way again by itself"
         await worker.run_until_empty()
-        figures = worker.statistics()
     assert {*runs} == {*range(400)}
     assert len(runs) - 400 <= 3 * 20
 
@@ -116,7 +115,7 @@ async def test_a_full_server_refuses_producers_and_lets_consumers_drain():
 async def test_an_idle_worker_hears_again_after_an_outage(durable):
     runs: list[int] = []
     jobs = define(durable.url, runs)
-    async with jobs, Worker(jobs) as worker:
+    async with jobs, Worker(jobs):
         await anyio.sleep(0.1)
         durable.kill()
         await anyio.sleep(0.5)
