@@ -113,8 +113,7 @@ class RedisKv:
         """Write ``value`` if ``key`` holds ``expected`` now. 1 round trip."""
         name = self._key(key)
         was = ("absent", b"") if expected is None else ("equal", check_data("expected", expected))
-        deleted = isinstance(value, Delete)
-        to = ("delete", b"") if deleted else ("set", check_data("value", value))
+        to = ("delete", b"") if isinstance(value, Delete) else ("set", check_data("value", value))
         life = "" if ttl is None else milliseconds("ttl", ttl)
         channel = "" if notify is None else self._client.key("ch", check_name("notify", notify))
         args = (*was, *to, life, channel, key)

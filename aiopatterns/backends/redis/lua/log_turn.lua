@@ -4,94 +4,96 @@
 -- letters at most, 7 ms for which a bell is kept, 8-12 how many acks, releases, retries, buried,
 -- renews; then these: ids; ids; id, us; id, reason; ids.
 -- Returns {lost ids, {id, payload, deliveries, ...}}, or false if there is no such group.
-local last = redis.call('HGET', KEYS[3], ARGV[1])
+local call, insert = redis.call, table.insert
+local last = call('HGET', KEYS[3], ARGV[1])
 if not last then return false end
 -- Removes nothing, but after a write that grows nothing a full server takes the others as well:
 -- only by claiming and settling does it ever become less full.
-redis.call('HDEL', KEYS[4], '')
-local clock = redis.call('TIME')
+call('HDEL', KEYS[4], '')
+local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local consumer, limit = ARGV[2], tonumber(ARGV[3])
 local lost, at = {}, 13
+local requeued = call('EXISTS', KEYS[7]) == 1
 
 -- A command over many words, in pieces that Lua's stack can hold.
 local function many(command, key, words)
   for first = 1, #words, 1000 do
-    redis.call(command, key, unpack(words, first, math.min(first + 999, #words)))
+    call(command, key, unpack(words, first, math.min(first + 999, #words)))
   end
 end
 
 local function get_many(key, ids)
+  if #ids <= 1000 then return #ids > 0 and call('HMGET', key, unpack(ids)) or {} end
   local found = {}
   for first = 1, #ids, 1000 do
-    local part = redis.call('HMGET', key, unpack(ids, first, math.min(first + 999, #ids)))
-    for _, each in ipairs(part) do found[#found + 1] = each end
+    local part = call('HMGET', key, unpack(ids, first, math.min(first + 999, #ids)))
+    for i, each in ipairs(part) do found[first + i - 1] = each end
   end
   return found
 end
 
 -- The next ids that were named, each with what came with it, if this consumer holds them.
 local function held(count, width)
-  local ids, extras, mine, with, counts = {}, {}, {}, {}, {}
-  for i = 0, count - 1 do
-    ids[#ids + 1] = ARGV[at + i * width]
-    extras[#extras + 1] = ARGV[at + i * width + width - 1]
-  end
-  at = at + count * width
+  local ids, mine, counts, with, n = {}, {}, {}, {}, 0
+  for i = 1, count do ids[i] = ARGV[at + (i - 1) * width] end
   for i, owner in ipairs(get_many(KEYS[4], ids)) do
-    local deliveries, who = string.match(owner or '', '^h(%d+):(.*)$')
+    local deliveries, who
+    if owner then deliveries, who = string.match(owner, '^h(%d+):(.*)$') end
     if who == consumer then
-      mine[#mine + 1], with[#with + 1] = ids[i], extras[i]
-      counts[#counts + 1] = tonumber(deliveries)
+      n = n + 1
+      mine[n], counts[n], with[n] = ids[i], tonumber(deliveries), ARGV[at + i * width - 1]
     else
-      lost[#lost + 1] = ids[i]
+      insert(lost, ids[i])
     end
   end
+  at = at + count * width
   return mine, counts, with
 end
 
 -- Scores that keep the order of the list; they differ by microseconds, and are never late.
 local function scored(ids, times)
   local words = {}
-  for i, id in ipairs(ids) do
-    words[#words + 1] = string.format('%.0f', (times and times[i] or now) - (#ids - i))
-    words[#words + 1] = id
+  for i = 1, #ids do
+    words[2 * i - 1], words[2 * i] = (times and times[i] or now) - (#ids - i), ids[i]
   end
   return words
 end
 
 local function payload(id)
-  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  local entry = call('XRANGE', KEYS[1], id, id)[1]
   return entry and entry[2][2]
 end
 
-local function after(id, other)
+local function parse(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
-  if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
-  return tonumber(seq) > tonumber(other_seq)
+  return tonumber(ms), tonumber(seq)
 end
 
 local function forget(ids)
+  if #ids == 0 then return end
   many('HDEL', KEYS[4], ids)
   many('ZREM', KEYS[5], ids)
-  many('HDEL', KEYS[7], ids)
-  if ARGV[5] ~= '1' or #ids == 0 then return end
+  if requeued then many('HDEL', KEYS[7], ids) end
+  if ARGV[5] ~= '1' then return end
   many('XDEL', KEYS[1], ids)
-  local hole = redis.call('HGET', KEYS[2], 'hole') or '0-0'
+  local hole = call('HGET', KEYS[2], 'hole') or '0-0'
+  local most_ms, most_seq = parse(hole)
   for _, id in ipairs(ids) do
-    if after(id, hole) then hole = id end
+    local ms, seq = parse(id)
+    if ms > most_ms or (ms == most_ms and seq > most_seq) then
+      hole, most_ms, most_seq = id, ms, seq
+    end
   end
-  redis.call('HSET', KEYS[2], 'hole', hole)
+  call('HSET', KEYS[2], 'hole', hole)
 end
 
 local function park(ids, counts, times)
-  many('ZREM', KEYS[5], ids)
   local words = {}
   for i, id in ipairs(ids) do
-    words[#words + 1] = id
-    words[#words + 1] = string.format('p%.0f:%.0f', counts[i], now)
+    words[2 * i - 1], words[2 * i] = id, string.format('p%.0f:%.0f', counts[i], now)
   end
+  many('ZREM', KEYS[5], ids)
   many('HSET', KEYS[4], words)
   many('ZADD', KEYS[6], scored(ids, times))
 end
@@ -99,21 +101,20 @@ end
 local function bury(ids, counts, reasons)
   if #ids == 0 then return end
   local records, places = {}, {}
-  local place = redis.call('HINCRBY', KEYS[2], 'graves', #ids) - #ids
+  local place = call('HINCRBY', KEYS[2], 'graves', #ids) - #ids
   local bodies = get_many(KEYS[7], ids)
   for i, id in ipairs(ids) do
     local body = bodies[i] or payload(id) or ''
-    records[#records + 1] = id
-    records[#records + 1] = counts[i] .. ':' .. #reasons[i] .. ':' .. reasons[i] .. body
-    places[#places + 1] = string.format('%.0f', place + i)
-    places[#places + 1] = id
+    records[2 * i - 1] = id
+    records[2 * i] = counts[i] .. ':' .. #reasons[i] .. ':' .. reasons[i] .. body
+    places[2 * i - 1], places[2 * i] = place + i, id
   end
   many('HSET', KEYS[8], records)
   many('ZADD', KEYS[9], places)
   forget(ids)
-  local surplus = redis.call('ZCARD', KEYS[9]) - ARGV[6]
+  local surplus = call('ZCARD', KEYS[9]) - ARGV[6]
   if surplus > 0 then
-    local oldest = redis.call('ZRANGE', KEYS[9], 0, surplus - 1)
+    local oldest = call('ZRANGE', KEYS[9], 0, surplus - 1)
     many('HDEL', KEYS[8], oldest)
     many('ZREM', KEYS[9], oldest)
   end
@@ -134,62 +135,61 @@ local function settle()
   many('ZADD', KEYS[5], scored((held(tonumber(ARGV[12]), 1))))
 end
 
--- Entries that are due, then abandoned ones: ids and deliveries so far.
+-- Entries that are due, then abandoned ones in order of the log: ids and deliveries so far.
 local function come_back()
-  local ids = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, limit)
+  local ids = call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, limit)
   many('ZREM', KEYS[6], ids)
   if #ids < limit then
-    local till = string.format('%.0f', now - ARGV[4])
-    local left = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', till, 'LIMIT', 0, limit - #ids)
-    table.sort(left, function(one, other) return after(other, one) end)
-    for _, id in ipairs(left) do ids[#ids + 1] = id end
+    local left = call('ZRANGEBYSCORE', KEYS[5], '-inf', now - ARGV[4], 'LIMIT', 0, limit - #ids)
+    table.sort(left, function(one, other)
+      local ms, seq = parse(one)
+      local other_ms, other_seq = parse(other)
+      return ms < other_ms or (ms == other_ms and seq < other_seq)
+    end)
+    for _, id in ipairs(left) do insert(ids, id) end
   end
   return ids, get_many(KEYS[4], ids)
 end
 
 local function claim()
-  local ids, counts, claimed, gone = {}, {}, {}, {}
+  local n, ids, claimed, owners, gone = 0, {}, {}, {}, {}
   local function take(id, body, count)
-    ids[#ids + 1], counts[#counts + 1] = id, count
-    local n = #claimed
-    claimed[n + 1], claimed[n + 2], claimed[n + 3] = id, body, count
+    n = n + 1
+    ids[n], owners[2 * n - 1], owners[2 * n] = id, id, 'h' .. count .. ':' .. consumer
+    claimed[3 * n - 2], claimed[3 * n - 1], claimed[3 * n] = id, body, count
   end
-  local back, owners = come_back()
-  local bodies = get_many(KEYS[7], back)
+  local back, before = come_back()
+  local bodies = requeued and get_many(KEYS[7], back) or {}
   for i, id in ipairs(back) do
     local body = bodies[i] or payload(id)
     if body then
-      take(id, body, tonumber(string.match(owners[i], '^.(%d+):')) + 1)
+      take(id, body, tonumber(string.match(before[i], '^.(%d+):')) + 1)
     else
-      gone[#gone + 1] = id -- trimmed: nothing of it is left
+      insert(gone, id) -- trimmed: nothing of it is left
     end
   end
   many('HDEL', KEYS[4], gone)
   many('ZREM', KEYS[5], gone)
-  if #ids < limit then
-    local fresh = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', limit - #ids)
+  if n < limit then
+    local fresh = call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', limit - n)
     for _, entry in ipairs(fresh) do take(entry[1], entry[2][2], 1) end
-    if #fresh > 0 then redis.call('HSET', KEYS[3], group, fresh[#fresh][1]) end
+    if #fresh > 0 then call('HSET', KEYS[3], ARGV[1], fresh[#fresh][1]) end
   end
-  local words = {}
-  for i, id in ipairs(ids) do
-    words[#words + 1] = id
-    words[#words + 1] = 'h' .. counts[i] .. ':' .. consumer
-  end
-  many('HSET', KEYS[4], words)
+  many('HSET', KEYS[4], owners)
   many('ZADD', KEYS[5], scored(ids))
   return claimed
 end
 
 local function next_due()
-  return tonumber(redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')[2] or 'inf')
+  return tonumber(call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')[2] or 'inf')
 end
 
-local due = next_due()
+local parks = ARGV[9] ~= '0' or ARGV[10] ~= '0'
+local due = parks and next_due()
 settle()
 local claimed = limit > 0 and claim() or {}
-if next_due() < due then
-  redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'due', 1)
-  redis.call('PEXPIRE', KEYS[10], ARGV[7])
+if parks and next_due() < due then
+  call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'due', 1)
+  call('PEXPIRE', KEYS[10], ARGV[7])
 end
 return {lost, claimed}
