@@ -282,7 +282,8 @@ class Directory(Protocol):
     """Members that expire by the server's time, and a revision that grows with every change.
 
     A fence keeps an old process from touching its successor's record: a ``put`` or ``remove``
-    with a lower fence than the stored one is refused.
+    with a lower fence than the stored one is refused. Fences are whole numbers from 0 to 2**53, as
+    the tokens of a lease are.
     """
 
     async def put(self, member: str, data: bytes, *, ttl: float, fence: int = 0) -> bool:
@@ -344,7 +345,10 @@ class Claimed(NamedTuple):
 
 
 class PendingEntry(NamedTuple):
-    """An entry that was claimed and not settled: by whom, since how many seconds, how often."""
+    """An entry that was claimed and not settled: by whom, since how many seconds, how often.
+
+    For one that waits for a retry, ``consumer`` is empty and ``idle`` counts from its return.
+    """
 
     id: str
     consumer: str
@@ -393,7 +397,11 @@ class Log(Protocol):
     """An append-only log of bytes, read by anybody from anywhere, or shared out among a group.
 
     Within a group every entry goes to one consumer at a time, in order of the log for fresh
-    entries; an abandoned or failed entry comes back, also when nothing new is appended.
+    entries; an abandoned or failed entry comes back, also when nothing new is appended. One that
+    is trimmed away meanwhile can still be settled, but does not come back.
+
+    Every call that names a group raises ``ValueError`` if there is none of that name, except
+    :meth:`create_group` and :meth:`delete_group`.
     """
 
     async def append_many(
@@ -439,7 +447,8 @@ class Log(Protocol):
     async def turn(self, group: str, consumer: str, turn: GroupTurn) -> GroupTurned:
         """Settle, renew and claim in one atomic step.
 
-        Claims take failed entries whose time has come, then abandoned ones, then fresh ones. If
+        Claims take failed entries whose time has come in the order of these times, then abandoned
+        ones, the longest idle first but handed out in the order of the log, then fresh ones. If
         the answer is lost, the claimed entries are in :meth:`pending` under ``consumer`` and are
         fetched by :meth:`held`.
 
@@ -458,7 +467,9 @@ class Log(Protocol):
         """Wait until there may be something to claim, at most ``timeout`` seconds.
 
         True if a fresh entry arrived or one's time has come, False on timeout. Claims nothing,
-        so cancelling it loses nothing. Uses a connection of its own.
+        so cancelling it loses nothing. Uses a connection of its own. On Redis the end of the time
+        and a retry that is due may be noticed 0.1 s late. It knows nothing of abandoned entries:
+        who wants those takes a turn from time to time.
         """
         ...
 
