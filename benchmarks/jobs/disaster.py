@@ -18,6 +18,9 @@ worker
 all done
     seconds from the kill to the end of the last job.
 
+A server that waits for a slow fsync holds what it has acknowledged in memory, and loses it when it
+is killed; how many bytes that were is in the JSON, and under the table if there were any.
+
 ``python -m benchmarks.jobs.disaster [--only NAME] [--watch SECONDS] [--json FILE]``; a longer watch
 shows what comes back later than that.
 """
@@ -61,6 +64,7 @@ class Outcome:
     lost: int
     alive: bool
     all_done: float | None
+    unwritten: int
 
 
 class Scene:
@@ -73,6 +77,7 @@ class Scene:
         self.ledger.touch()
         self.log = (folder / "log").open("w", encoding="utf-8")
         self.workers: list[Worker] = []
+        self.unwritten = 0
 
     def start_worker(self) -> None:
         """Start one more, as a supervisor would."""
@@ -86,11 +91,13 @@ class Scene:
         return self.ledger.read_text("utf-8").split()
 
     def wait(self, count: int, seconds: float) -> float | None:
-        """Wait until so many jobs have ended; seconds that took, None if they did not."""
+        """Wait until so many jobs have ended; seconds that took, None if they do not."""
         start = time.monotonic()
         while (spent := time.monotonic() - start) < seconds:
             if len(set(self.ends())) >= count:
                 return spent
+            if not self.workers[-1].alive:
+                return None
             time.sleep(LOOK)
         return None
 
@@ -117,7 +124,10 @@ def kill_worker(scene: Scene) -> None:
 
 def kill_server(scene: Scene) -> None:
     """The server dies, and is back over its files a second later."""
+    info = str(scene.server.command("INFO", "persistence"))
     scene.server.kill()
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    scene.unwritten = int(fields["aof_buffer_length"])
     time.sleep(AWAY)
     scene.server.restart()
 
@@ -166,6 +176,7 @@ def strike(contender: Contender, disaster: str, watch: float) -> Outcome:
             lost=scene.lost(),
             alive=scene.workers[-1].alive,
             all_done=None if took is None else round(took + passed, 1),
+            unwritten=scene.unwritten,
         )
 
 
@@ -176,6 +187,7 @@ def table(disaster: str, outcomes: Sequence[Outcome], versions: dict[str, dict])
         "| | done | twice | lost for good | worker | all done |",
         "|---|---|---|---|---|---|",
     ]
+    notes: list[str] = []
     for each in outcomes:
         if each.disaster == disaster:
             version = next(iter(versions[each.contender].values()))
@@ -185,7 +197,11 @@ def table(disaster: str, outcomes: Sequence[Outcome], versions: dict[str, dict])
                 f"| {each.contender} {version} | {each.done} | {each.twice} | {each.lost} "
                 f"| {alive} | {last} |"
             )
-    return "\n".join(lines)
+            if each.unwritten:
+                notes.append(
+                    f"{each.contender}: the server lost {each.unwritten} bytes it had acknowledged"
+                )
+    return "\n".join([*lines, "", *notes])
 
 
 def main() -> None:

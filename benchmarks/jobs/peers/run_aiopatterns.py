@@ -54,7 +54,8 @@ class Ours:
         await Worker(jobs, concurrency=contract.CONCURRENCY).serve()
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", "import run_aiopatterns; run_aiopatterns.serve()"]
+        at_once = ["--concurrency", str(contract.CONCURRENCY)]
+        return [sys.executable, "-m", "aiopatterns", "worker", "run_aiopatterns:jobs", *at_once]
 
     async def stored(self, keys: Sequence[str]) -> int:
         right = 0
@@ -68,11 +69,6 @@ class Ours:
         """Those that wait, or run under a lease: when it ends, they go back."""
         states = {key: await work.handle(key).status() for key in keys}
         return [key for key, state in states.items() if state in LIVE]
-
-
-def serve() -> None:
-    """A worker process, as a service runs it: until SIGTERM."""
-    asyncio.run(Worker(jobs, concurrency=contract.CONCURRENCY).serve())
 
 
 if __name__ == "__main__":
