@@ -14,6 +14,7 @@ from aiopatterns.backends.memory.pubsub import MemoryPubSub
 from aiopatterns.backends.memory.queuebell import Bell
 from aiopatterns.backends.memory.queuejob import Place
 from aiopatterns.backends.memory.queuemachine import Machine
+from aiopatterns.backends.names import check_name
 from aiopatterns.backends.queue import ClaimedJob, Counts, Page, StoredJob, Turned
 from aiopatterns.backends.queuechecks import (
     check_ids,
@@ -23,6 +24,7 @@ from aiopatterns.backends.queuechecks import (
     check_wait,
 )
 from aiopatterns.backends.queueevents import Watch, pack_events
+from aiopatterns.core.validate import positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -84,6 +86,7 @@ class MemoryQueue:
 
     async def held(self, worker: str) -> list[ClaimedJob]:
         """Return what ``worker`` holds now."""
+        check_name("worker", worker)
         self._home.require_open()
         holder = self._machine.holders.get(worker)
         jobs = () if holder is None else holder.held.values()
@@ -102,7 +105,8 @@ class MemoryQueue:
 
     def keeper(self, worker: str, *, lease: float) -> Callable[[], bool] | None:
         """Return None: no other process could take the jobs."""
-        del worker, lease
+        check_name("worker", worker)
+        positive("lease", lease)
         return None
 
     async def cancel(self, ids: Collection[str]) -> dict[str, JobState]:
@@ -162,9 +166,7 @@ class MemoryQueue:
         now = self._now()
         if state == "dead":
             self._machine.kept.trim(now)
-            letters = list(
-                islice(reversed(self._machine.kept.letters.values()), first, first + limit + 1)
-            )
+            letters = islice(self._machine.kept.newest_first(), first, first + limit + 1)
             stored = [_stored(each.job, "dead", each.at, each.error) for each in letters]
         else:
             jobs = islice(self._in_state(state), first, first + limit + 1)

@@ -14,6 +14,8 @@ from aiopatterns.backends.queue import DEAD_LIMIT, DEAD_TTL, Outcome
 from aiopatterns.backends.queuetimes import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aiopatterns.backends.memory.home import MemoryHome
     from aiopatterns.backends.memory.queuejob import Job
     from aiopatterns.backends.queue import JobState
@@ -57,6 +59,10 @@ class Kept:
             if letter.at > oldest:
                 return
             del letters[id]
+
+    def newest_first(self) -> Iterator[Letter]:
+        """Iterate over the letters."""
+        return reversed(self.letters.values())
 
     def outcome(self, id: str, now: int) -> Outcome | None:
         """Return how job ``id`` ended, if that is kept."""

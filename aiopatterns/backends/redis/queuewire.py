@@ -6,7 +6,8 @@ A stored job is one value::
 
 Flags say what else there is: 1 after, 2 a unique key, 4 limits; if nothing, there are no extras,
 and no script looks beyond the first byte on the way from the enqueue to the result. Extras are a
-msgpack list ``[after, [key, mode, window] or false, [[key, concurrency, interval, slack], ...]]``.
+msgpack list ``[after, [key, mode, window] or false, [[key, concurrency, interval, slack], ...]]``;
+modes are d drop, t throttle, b debounce, k keep_last.
 All numbers are big-endian.
 """
 
@@ -24,7 +25,7 @@ from aiopatterns.backends.queuetimes import due_in, spacing, whole
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiopatterns.backends.queue import Bucket, How, JobState, NewJob, Turn
+    from aiopatterns.backends.queue import Bucket, How, JobState, NewJob, Turn, UniqueMode
 
 __all__ = [
     "HEADER",
@@ -50,6 +51,12 @@ _LETTERS: Final[dict[How, str]] = {
     "release": "l",
     "retry": "r",
 }
+_MODES: Final[dict[UniqueMode, str]] = {
+    "drop": "d",
+    "throttle": "t",
+    "debounce": "b",
+    "keep_last": "k",
+}
 _STATES: Final[dict[bytes, JobState]] = {b"d": "done", b"c": "cancelled", b"x": "dead"}
 
 
@@ -69,7 +76,7 @@ def pack(job: NewJob) -> bytes:
     if not flags:
         return head + job.body
     unique = job.unique
-    key = unique and [unique.key, unique.mode[0], whole(unique.window)]
+    key = unique and [unique.key, _MODES[unique.mode], whole(unique.window)]
     extras = msgpack.encode([job.after, key or False, [_bucket(each) for each in job.limits]])
     return b"".join((head, len(extras).to_bytes(4, "big"), extras, job.body))
 

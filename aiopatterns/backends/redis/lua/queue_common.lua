@@ -171,12 +171,15 @@ local function drop_letters(ids)
     call('HDEL', LETTERS, unpack(ids))
   end
 end
+-- Scores of letters are in microseconds, each above the last, so that they keep their order.
+local OLD_LETTER = (now - DEAD_TTL) * 1000
 local function bury(id, value, tries, err)
-  call('ZADD', DEAD, now, id)
+  local last = call('ZREVRANGE', DEAD, 0, 0, 'WITHSCORES')[2] or 0
+  call('ZADD', DEAD, math.max(now * 1000, last + 1), id)
   call('HSET', LETTERS, id, tries .. ' ' .. #err .. ':' .. err .. value)
   call('PEXPIRE', DEAD, DEAD_TTL)
   call('PEXPIRE', LETTERS, DEAD_TTL)
-  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', now - DEAD_TTL, 'LIMIT', 0, BATCH))
+  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', OLD_LETTER, 'LIMIT', 0, BATCH))
   local surplus = call('ZCARD', DEAD) - DEAD_LIMIT
   if surplus > 0 then drop_letters(call('ZRANGE', DEAD, 0, math.min(surplus, BATCH) - 1)) end
 end
@@ -278,7 +281,7 @@ end
 -- The state of one that has ended, and its outcome if it is kept as one.
 local function ended_state(id)
   local died = call('ZSCORE', DEAD, id)
-  if died and tonumber(died) > now - DEAD_TTL then return 'dead' end
+  if died and tonumber(died) > OLD_LETTER then return 'dead' end
   local kept = call('GET', RESULT .. id)
   if not kept then return 'unknown' end
   return string.sub(kept, 1, 1) == 'd' and 'done' or 'cancelled', kept

@@ -32,7 +32,7 @@ function verbs.purge()
 end
 -- Remove the oldest batch. Returns how many, and whether some are left.
 function verbs.purge_all()
-  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', now - DEAD_TTL, 'LIMIT', 0, BATCH))
+  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', OLD_LETTER, 'LIMIT', 0, BATCH))
   local ids = call('ZRANGE', DEAD, 0, BATCH - 1)
   drop_letters(ids)
   return { #ids, call('EXISTS', DEAD) }

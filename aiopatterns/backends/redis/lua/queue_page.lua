@@ -4,7 +4,7 @@
 -- include queue_common
 
 local skip, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local ids, whens = {}, {}
+local ids, whens, scale = {}, {}, 1
 -- How many of a section of this length are to be passed over, and how many to be taken.
 local function window(length)
   local first = math.min(skip, length)
@@ -12,19 +12,20 @@ local function window(length)
   skip = skip - first
   return first, count
 end
--- Take a part of a list in which some entries may have left, which are then skipped.
+-- Whether the entry at this place of a lane is one to be skipped: the first of an id are.
+local function is_stale(lane, id, place, stale)
+  for _, each in ipairs(call('LPOS', lane, id, 'COUNT', stale)) do
+    if each == place then return true end
+  end
+  return false
+end
 local function take_lane(priority)
   local lane = LANE .. priority
   local first, count = window(call('LLEN', lane))
   if count <= 0 then return end
-  local gone = {}
-  for _, id in ipairs(call('LRANGE', lane, first, first + count - 1)) do
-    if gone[id] == nil then gone[id] = tonumber(call('HGET', GONE, priority .. id) or 0) end
-    if gone[id] > 0 then
-      gone[id], ids[#ids + 1] = gone[id] - 1, false
-    else
-      ids[#ids + 1] = id
-    end
+  for i, id in ipairs(call('LRANGE', lane, first, first + count - 1)) do
+    local stale = has(GONE) and tonumber(call('HGET', GONE, priority .. id) or 0) or 0
+    ids[#ids + 1] = not (stale > 0 and is_stale(lane, id, first + i - 1, stale)) and id
   end
 end
 local function take_scored(key, command, strip)
@@ -68,8 +69,9 @@ function states.waiting()
   whens = {}
 end
 function states.dead()
-  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', now - DEAD_TTL, 'LIMIT', 0, BATCH))
+  drop_letters(call('ZRANGEBYSCORE', DEAD, '-inf', OLD_LETTER, 'LIMIT', 0, BATCH))
   take_scored(DEAD, 'ZREVRANGE')
+  scale = 1000
 end
 function states.running()
   local names = call('ZRANGE', WORKERS, 0, -1)
@@ -92,10 +94,10 @@ local more = #ids > limit
 for i = 1, math.min(#ids, limit) do
   local id = ids[i]
   local value = id and call('HGET', ARGV[1] == 'dead' and LETTERS or JOBS, id)
-  if value and (ARGV[1] ~= 'dead' or tonumber(whens[i]) > now - DEAD_TTL) then
+  if value and (ARGV[1] ~= 'dead' or tonumber(whens[i]) > OLD_LETTER) then
     local n = #found
     found[n + 1], found[n + 2], found[n + 3] = id, value, tries_of(id)
-    found[n + 4] = tonumber(whens[i] or 0)
+    found[n + 4] = math.floor(tonumber(whens[i] or 0) / scale)
   end
 end
 return { found, more and 1 or 0 }

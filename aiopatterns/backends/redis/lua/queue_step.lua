@@ -5,6 +5,92 @@
 -- Returns {claimed id, value, ...}, {tries of these} or {}, {stale}, {cancels}, bits (1 reaped,
 -- 2 quarantine, 4 more, 8 paused, 16 alone), ms until the next is due or -1, now.
 
+-- Most turns are of plain jobs while nothing else is the matter: they settle as done what runs, and
+-- claim from one lane. That goes without the machinery below, which does the same and all the rest;
+-- false means that nothing was done.
+local function plain_turn()
+  local call, q, worker, count = redis.call, KEYS[1], ARGV[2], tonumber(ARGV[7])
+  local mine, lane, jobs, result = q .. ':run:' .. worker, q .. ':lane:0', q .. ':jobs', q .. ':res:'
+  if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count
+      or call('EXISTS', q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
+        q .. ':marked', q .. ':prog', q .. ':gone', q .. ':lane:1', q .. ':lane:2', q .. ':lane:3',
+        q .. ':lane:4', q .. ':lane:5', q .. ':lane:6', q .. ':lane:7', q .. ':lane:8',
+        q .. ':lane:9') > 0 then
+    return false
+  end
+  local clock = call('TIME')
+  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  local last = call('HGET', q .. ':turns', worker)
+  if not last or tonumber(last) >= tonumber(ARGV[3])
+      or #call('ZRANGEBYSCORE', q .. ':workers', '-inf', now, 'LIMIT', 0, 1) > 0 then
+    return false
+  end
+  local next_due = -1
+  local due = call('ZRANGE', q .. ':due', 0, 0, 'WITHSCORES')
+  if due[1] then
+    next_due = due[2] - now
+    if next_due <= 0 then return false end
+  end
+  local tried = call('EXISTS', q .. ':tries') == 1
+
+  local settled, results = {}, {}
+  if count > 0 then
+    local keeps = {}
+    for i = 1, count do settled[i] = ARGV[5 + 3 * i] end
+    for _, held in ipairs(call('SMISMEMBER', mine, unpack(settled))) do
+      if held == 0 then return false end
+    end
+    for i, value in ipairs(call('HMGET', jobs, unpack(settled))) do
+      if ARGV[6 + 3 * i] ~= 'd' or not value or string.byte(value, 1) > 1 then return false end
+      local raw = string.sub(value, 7, 14)
+      local keep = keeps[raw]
+      if keep == nil then
+        keep = struct.unpack('>I8', raw)
+        keep = keep > 0 and string.format('%.0f', keep)
+        keeps[raw] = keep
+      end
+      results[i] = keep
+    end
+    if tried then
+      for _, tries in ipairs(call('HMGET', q .. ':tries', unpack(settled))) do
+        if tries then return false end
+      end
+    end
+  end
+  local ids, claimed, free = {}, {}, tonumber(ARGV[5])
+  if free > 0 then ids = call('LRANGE', lane, 0, free - 1) end
+  if #ids > 0 then
+    for i, value in ipairs(call('HMGET', jobs, unpack(ids))) do
+      if not value or string.byte(value, 1) > 1 then return false end
+      claimed[2 * i - 1], claimed[2 * i] = ids[i], value
+    end
+  end
+
+  call('DEL', q .. ':wake:' .. worker)
+  if count > 0 then
+    call('SREM', mine, unpack(settled))
+    call('HDEL', jobs, unpack(settled))
+    for i = 1, count do
+      if results[i] then
+        call('SET', result .. settled[i], 'd1:' .. ARGV[7 + 3 * i], 'PX', results[i])
+      end
+    end
+  end
+  call('HSET', q .. ':turns', worker, ARGV[3])
+  call('ZADD', q .. ':workers', now + ARGV[4], worker)
+  local tries = {}
+  if #ids > 0 then
+    call('LTRIM', lane, #ids, -1)
+    call('SADD', mine, unpack(ids))
+    if tried then tries = call('HMGET', q .. ':tries', unpack(ids)) end
+  end
+  local more = call('EXISTS', lane)
+  if more == 1 then call('ZADD', q .. ':wake', 0, 1) else call('DEL', q .. ':wake') end
+  return { claimed, tries, {}, {}, 4 * more, next_due, now }
+end
+local answer = plain_turn()
+if answer then return answer end
+
 -- include queue_common
 
 local PROMOTED, REAPED, EXAMINED, GHOST = 200, 2, 500, '\0gone'
@@ -14,33 +100,6 @@ local mine = RUN .. worker
 call('DEL', WAKE .. ':' .. worker)
 
 -- ---------------------------------------------------------------------------------- settle
-local keeps = {} -- the text of a life, by its bytes
-local function keep_of(value)
-  local raw = string.sub(value, 7, 14)
-  local text = keeps[raw]
-  if text == nil then
-    local keep = struct.unpack('>I8', raw)
-    text = keep > 0 and string.format('%.0f', keep)
-    keeps[raw] = text
-  end
-  return text
-end
--- What can be done at once for all: plain jobs that are done, while nothing else is the matter.
-local function settle_plain(ids, values, held)
-  local kept = {}
-  for i, value in ipairs(values) do
-    if held[i] == 0 or ARGV[6 + 3 * i] ~= 'd' or not value or string.byte(value, 1) > AFTER then
-      return false
-    end
-    kept[i] = keep_of(value)
-  end
-  call('SREM', mine, unpack(ids))
-  call('HDEL', JOBS, unpack(ids))
-  for i = 1, #ids do
-    if kept[i] then call('SET', RESULT .. ids[i], 'd1:' .. ARGV[7 + 3 * i], 'PX', kept[i]) end
-  end
-  return true
-end
 local function give_back(id, value, backs)
   if has(STOP) and call('SISMEMBER', STOP, id) == 1 then
     finish(id, value, 'cancelled', '', tries_of(id))
@@ -83,8 +142,6 @@ local function settle()
   for i = 8, first_progress - 1, 3 do ids[#ids + 1] = ARGV[i] end
   local held = call('SMISMEMBER', mine, unpack(ids))
   local values = call('HMGET', JOBS, unpack(ids))
-  local rare = call('EXISTS', TRIES, STOP, MARKED, PROGRESS, WAITS, WATCH)
-  if rare == 0 and settle_plain(ids, values, held) then return end
   call('SREM', mine, unpack(ids))
   local backs = {}
   for i, id in ipairs(ids) do
