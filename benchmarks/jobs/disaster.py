@@ -201,7 +201,7 @@ def table(disaster: str, outcomes: Sequence[Outcome], versions: dict[str, dict])
                 notes.append(
                     f"{each.contender}: the server lost {each.unwritten} bytes it had acknowledged"
                 )
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def main() -> None:
