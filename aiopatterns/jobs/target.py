@@ -42,9 +42,14 @@ def load_queue(target: str) -> JobQueue:
 
 
 def _exists(module: str) -> bool:
+    """Whether there is such a module; its packages are imported for that."""
+    if module.startswith("."):
+        return False
     try:
         return find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # its package is missing, or the name is none
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
         return False
 
 

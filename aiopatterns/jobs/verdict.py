@@ -72,7 +72,7 @@ def after_error(
         elapsed: Seconds since the first began.
     """
     if isinstance(error, RetryLater):
-        return Verdict("retry", _record(envelopes, error), max(error.delay, 0.0), False, error)
+        return _again(envelopes, error, max(error.delay, 0.0), counted=False)
     if retry is None or isinstance(error, Reject):
         return dead(envelopes, error)
     try:
@@ -81,18 +81,14 @@ def after_error(
         return dead(envelopes, broken)
     if isinstance(decision, Stop):
         return dead(envelopes, error)
-    return Verdict("retry", _record(envelopes, error), decision.delay, True, error)
+    return _again(envelopes, error, decision.delay, counted=True)
 
 
 def dead(envelopes: Envelopes, error: Exception) -> Verdict:
     """Decide that a job has failed for good."""
-    return Verdict("dead", _record(envelopes, error), error=error)
+    return Verdict("dead", envelopes.encode_error(ErrorRecord.of(error)), error=error)
 
 
-def _record(envelopes: Envelopes, error: Exception) -> bytes:
-    """Return ``error`` as bytes; where even that is too long, without what is long in it."""
-    record = ErrorRecord.of(error)
-    try:
-        return envelopes.encode_error(record)
-    except CodecError:
-        return envelopes.encode_error(ErrorRecord(record.type, ""))
+def _again(envelopes: Envelopes, error: Exception, delay: float, *, counted: bool) -> Verdict:
+    data = envelopes.encode_error(ErrorRecord.of(error))
+    return Verdict("retry", data, delay, counted, error)

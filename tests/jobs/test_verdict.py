@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from aiopatterns.core.errors import Reject, RetryLater
+from aiopatterns.jobs.envelope import Envelopes, ErrorRecord
+from aiopatterns.jobs.verdict import Verdict, after_error, after_value, dead
+from aiopatterns.resilience.backoff import Constant
+from aiopatterns.resilience.retry import Retry, Until
+
+ENVELOPES = Envelopes(max_bytes=1_000)
+RETRY = Retry(on=OSError, attempts=3, backoff=Constant(2.0), until=Until(elapsed=60))
+
+
+def error_of(verdict: Verdict) -> ErrorRecord:
+    return ENVELOPES.decode_error(verdict.data)
+
+
+def test_a_value_is_kept_if_anybody_may_ask():
+    kept = after_value(ENVELOPES, {"a": 1}, kept=True)
+    assert (kept.how, ENVELOPES.decode_result(kept.data)) == ("done", {"a": 1})
+    assert after_value(ENVELOPES, object(), kept=False) == Verdict("done", b"")
+
+
+@pytest.mark.parametrize(("value", "text"), [(object(), "cannot encode"), ("x" * 2_000, "max_bytes")])
+def test_a_value_that_cannot_be_kept_is_dead(value, text):
+    verdict = after_value(ENVELOPES, value, kept=True)
+    assert verdict.how == "dead"
+    assert error_of(verdict).type == "CodecError"
+    assert text in error_of(verdict).message
+
+
+@pytest.mark.parametrize(
+    ("error", "retry", "attempt", "elapsed", "expected"),
+    [
+        (OSError("x"), RETRY, 1, 0.0, ("retry", 2.0, True)),
+        (OSError("x"), RETRY, 2, -1.0, ("retry", 2.0, True)),
+        (OSError("x"), RETRY, 3, 1.0, ("dead", 0.0, True)),
+        (OSError("x"), RETRY, 2, 59.0, ("dead", 0.0, True)),
+        (KeyError("x"), RETRY, 1, 0.0, ("dead", 0.0, True)),
+        (OSError("x"), None, 1, 0.0, ("dead", 0.0, True)),
+        (Reject("no"), RETRY, 1, 0.0, ("dead", 0.0, True)),
+        (Reject("no"), Retry(on=Exception), 1, 0.0, ("dead", 0.0, True)),
+        (RetryLater(7.0), None, 1, 0.0, ("retry", 7.0, False)),
+        (RetryLater(-7.0), RETRY, 9, 1e9, ("retry", 0.0, False)),
+    ],
+)
+def test_errors(error, retry, attempt, elapsed, expected):
+    verdict = after_error(ENVELOPES, error, retry, attempt=attempt, elapsed=elapsed)
+    assert (verdict.how, verdict.delay, verdict.counted) == expected
+    assert verdict.error is error
+    assert error_of(verdict).type == type(error).__name__
+
+
+def test_a_predicate_that_fails_is_what_the_job_died_of():
+    def broken(error: Exception) -> bool:
+        raise ZeroDivisionError
+
+    verdict = after_error(ENVELOPES, OSError(), Retry(on=broken), attempt=1, elapsed=0.0)
+    assert verdict.how == "dead"
+    assert error_of(verdict).type == "ZeroDivisionError"
+
+
+def test_an_error_of_any_length_is_kept():
+    verdict = dead(ENVELOPES, ValueError("x" * 100_000))
+    assert error_of(verdict).type == "ValueError"
+    assert len(verdict.data) < 10_000
