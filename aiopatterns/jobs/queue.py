@@ -321,12 +321,17 @@ class JobQueue(Definitions):
         return JobEvents(self.name, self.desk().stores, self.envelopes)
 
     async def __aenter__(self) -> Self:
-        if self._desk is None:
-            await self.backend.__aenter__()
+        """Open the backend and the queue.
+
+        Raises:
+            BackendUnavailableError: Nobody answers.
+            RuntimeError: The queue is open already.
+        """
+        await self.backend.__aenter__()
         try:
             return await super().__aenter__()
         except BaseException:
-            await self.backend.__aexit__(None, None, None)
+            await self._close_backend()
             raise
 
     async def __aexit__(
@@ -335,11 +340,15 @@ class JobQueue(Definitions):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Close the queue: who waits for a result is told; jobs stay where they are."""
         try:
             await super().__aexit__(exc_type, exc, traceback)
         finally:
-            with CancelScope(shield=True):
-                await self.backend.__aexit__(None, None, None)
+            await self._close_backend()
+
+    async def _close_backend(self) -> None:
+        with CancelScope(shield=True):
+            await self.backend.__aexit__(None, None, None)
 
     async def _start(self, tasks: TaskGroup) -> None:
         now = await self.backend.time()

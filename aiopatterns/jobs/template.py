@@ -96,7 +96,9 @@ def _parsed(parameter: str, template: str) -> tuple[list[tuple[str, str]], str]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        msg = f"{parameter} must be a template such as 'user:{{user_id}}', not {template!r}: {error}"
+        msg = (
+            f"{parameter} must be a template such as 'user:{{user_id}}', not {template!r}: {error}"
+        )
         raise ValueError(msg) from None
     fields: list[tuple[str, str]] = []
     before = ""
