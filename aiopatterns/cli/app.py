@@ -74,7 +74,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         return worker(options)
     from aiopatterns.cli.doctor import doctor
 
-    return doctor()
+    return doctor(options)
 
 
 def _give_up_stdout() -> None:
@@ -122,12 +122,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands, common)
     _add_worker(commands, common)
-    commands.add_parser(
-        "doctor",
-        parents=[common],
-        help="look at this machine and give advice",
-        description="Print Python, event loop, packages and limits, and what could be better.",
-    )
+    _add_doctor(commands, common)
     return parser
 
 
@@ -178,6 +173,21 @@ def _add_worker(commands: argparse._SubParsersAction[_Parser], common: _Parser) 
     add("--max-jobs", type=_jobs, metavar="N", help="jobs after which a process is replaced")
     add("--reload", action="store_true", help="restart when a Python file here changes")
     add("--child", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        parents=[common],
+        help="look at this machine, and at a Redis, and give advice",
+        description="Print Python, event loop, packages and limits, and with --backend what a "
+        "Redis is like; each line is ok, warn or fail, with a cure.",
+    )
+    add = parser.add_argument
+    add("--backend", metavar="URL", help="also look at this server, such as redis://host:6379")
+    add("--namespace", default="ap", metavar="NAME", help="first part of all keys (ap)")
+    add("--acl", action="store_true", help="print the access rule the library needs, only that")
 
 
 def _seconds(text: str) -> float:

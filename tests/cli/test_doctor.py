@@ -4,17 +4,24 @@ import os
 import resource
 import shutil
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
 
+from aiopatterns.backends.diagnosis import Diagnosis, acl_rule
 from aiopatterns.cli import doctor as module
-from aiopatterns.cli.doctor import Finding, doctor, findings
+from aiopatterns.cli.doctor import Finding, doctor, findings, server_findings
+
+
+def asked(**given) -> Namespace:
+    return Namespace(**{"backend": None, "namespace": "ap", "acl": False, **given})
 
 
 def test_all_is_shown(capsys):
-    assert doctor() == 0
+    assert doctor(asked()) == 0
     out = capsys.readouterr().out
     for each in ("python", "event loop", "anyio", "msgspec", "processors", "open files", "GB free"):
         assert each in out
@@ -22,13 +29,101 @@ def test_all_is_shown(capsys):
 
 def test_advice_comes_last(capsys, monkeypatch):
     monkeypatch.setattr(module, "findings", lambda: iter([Finding("a", "b", "do c")]))
-    assert doctor() == 0
+    assert doctor(asked()) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{'a':<16}b", "", "1 pieces of advice", "* a: do c",
+        f"warn  {'a':<16}b", "", "1 pieces of advice", "* a: do c",
     ]  # fmt: skip
     monkeypatch.setattr(module, "findings", lambda: iter([Finding("a", "b")]))
-    doctor()
-    assert "all is well" in capsys.readouterr().out
+    doctor(asked())
+    out = capsys.readouterr().out
+    assert out.startswith("ok    a")
+    assert "all is well" in out
+
+
+def test_a_failure_is_the_exit_code(capsys, monkeypatch):
+    broken = Finding("a", "b", "do c", failed=True)
+    monkeypatch.setattr(module, "findings", lambda: iter([broken]))
+    assert doctor(asked()) == 1
+    assert capsys.readouterr().out.startswith("fail  a")
+
+
+def test_the_rule_alone(capsys):
+    assert doctor(asked(acl=True, namespace="shop")) == 0
+    assert capsys.readouterr().out == acl_rule(namespace="shop") + "\n"
+
+
+def test_a_server_is_looked_at(capsys, redis_url):
+    assert doctor(asked(backend=redis_url)) == 0
+    out = capsys.readouterr().out
+    for each in ("ok    backend", "ok    server", "warn  persistence", "ok    when full"):
+        assert each in out
+    for each in ("warn  memory", "ok    connections", "ok    round trip", "ok    clock"):
+        assert each in out
+    assert "ok    rights          all that are needed" in out
+    assert "appendonly yes" in out
+
+
+def test_a_server_that_is_away(capsys, tmp_path):
+    assert doctor(asked(backend=f"unix://:secret@{tmp_path}/none.sock")) == 1
+    out = capsys.readouterr().out
+    assert "fail  backend" in out
+    assert "embedded://" in out
+    assert "secret" not in out
+
+
+def test_memory_has_no_server(capsys):
+    assert doctor(asked(backend="memory://")) == 0
+    assert "warn  backend         memory://" in capsys.readouterr().out
+
+
+GOOD = Diagnosis(
+    url="redis://here",
+    version="7.0.15",
+    mode="standalone",
+    role="master",
+    appendonly=True,
+    fsync="everysec",
+    policy="noeviction",
+    memory=1_000_000,
+    max_memory=100_000_000,
+    clients=3,
+    max_clients=100,
+    latency_p50=0.0001,
+    latency_p99=0.0002,
+    skew=0.001,
+    missing=(),
+)
+
+
+def test_a_good_server_needs_no_advice():
+    assert {each.mark for each in server_findings(GOOD)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "mark", "what", "words"),
+    [
+        ({"role": "slave"}, "fail", "server", "name its primary"),
+        ({"appendonly": False}, "warn", "persistence", "appendonly yes"),
+        ({"fsync": "no"}, "warn", "persistence", "appendfsync everysec"),
+        ({"fsync": None}, "ok", "persistence", "appendfsync unknown"),
+        ({"policy": "allkeys-lru"}, "fail", "when full", "maxmemory-policy noeviction"),
+        ({"max_memory": 0}, "warn", "memory", "set maxmemory"),
+        ({"memory": 95_000_000}, "warn", "memory", "nearly full"),
+        ({"clients": 90}, "warn", "connections", "raise maxclients"),
+        ({"latency_p50": 0.02}, "warn", "round trip", "nearer"),
+        ({"skew": -7.0}, "warn", "clock", "7.000 s behind"),
+        ({"skew": 7.0}, "warn", "clock", "7.000 s ahead"),
+        ({"missing": None}, "warn", "rights", "doctor --acl"),
+        ({"missing": ("set", "xadd")}, "fail", "rights", "missing: set, xadd"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_server_is_told_with_its_cure(changed, mark, what, words):
+    by_name = {each.what: each for each in server_findings(replace(GOOD, **changed))}
+    finding = by_name.pop(what)
+    assert finding.mark == mark
+    assert words in f"{finding.seen} {finding.advice}"
+    assert {each.mark for each in by_name.values()} == {"ok"}
 
 
 def found() -> dict[str, Finding]:
