@@ -34,7 +34,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
 
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.validate import choice, instance, positive, text
+from aiopatterns.core.telemetry import Subscription
+from aiopatterns.core.validate import choice, instance, plain_function, positive, text
 from aiopatterns.resilience.breaktime import BREAK, BreakInfo, check_open_for
 from aiopatterns.resilience.circuit import Circuit, CircuitState, CircuitStatistics, Settings
 from aiopatterns.resilience.halfopen import HalfOpen
@@ -214,6 +215,28 @@ class CircuitBreaker(Policy):
         Each change closes and empties the circuit.
         """
         self._circuit.force(choice("mode", mode, _MODES))
+
+    def watch(self, watcher: Callable[[], object]) -> Subscription:
+        """Call ``watcher`` whenever the circuit has opened, closed, or was forced.
+
+        Args:
+            watcher: A plain function without arguments. It is called in the task in which that
+                happened, so it must be quick; an error of it is logged and dropped.
+
+        Returns:
+            The subscription; close it to stop. Unlike a listener of events, a watcher costs the
+            calls of this breaker, and of all others, nothing.
+        """
+        plain_function("watcher", watcher)
+        circuit = self._circuit
+        circuit.watchers = (*circuit.watchers, watcher)
+
+        def forget() -> None:
+            left = list(circuit.watchers)
+            left.remove(watcher)
+            circuit.watchers = tuple(left)
+
+        return Subscription(forget)
 
     def adopt(self, previous: Policy) -> bool:
         """Go on with the circuit of ``previous``, a breaker of the same name and window.

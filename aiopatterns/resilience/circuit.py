@@ -27,6 +27,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -51,6 +52,8 @@ from aiopatterns.resilience.halfopen import Probes
 from aiopatterns.resilience.trip import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiopatterns.resilience.breaktime import OpenFor
     from aiopatterns.resilience.circuitevents import ForcedMode
     from aiopatterns.resilience.halfopen import HalfOpen
@@ -174,6 +177,7 @@ class Circuit:
         "since",
         "spare",
         "until",
+        "watchers",
     )
 
     admits: int
@@ -194,6 +198,7 @@ class Circuit:
         self.spare: int = 0
         self.ended: int = 0
         self.good: int = 0
+        self.watchers: tuple[Callable[[], object], ...] = ()
         self._close()
 
     @property
@@ -336,8 +341,10 @@ class Circuit:
         """Close, and forget what was counted; a forced mode stays."""
         was = self._state
         self._close()
-        if was is not _CLOSED and listening():
-            emit(CircuitClosed(self._settings.name))
+        if was is not _CLOSED:
+            if listening():
+                emit(CircuitClosed(self._settings.name))
+            self._tell()
 
     def force(self, mode: ForcedMode | None) -> None:
         """Go over to ``mode``, or set the circuit free; nothing happens if it is so already."""
@@ -346,6 +353,7 @@ class Circuit:
             self._close()
             if listening():
                 emit(CircuitForced(self._settings.name, mode))
+            self._tell()
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -442,6 +450,7 @@ class Circuit:
             shares = seen.failure_ratio, seen.slow_ratio
             name, openings = self._settings.name, info.openings
             emit(CircuitOpened(name, length, openings, seen.failures, *shares))
+        self._tell()
 
     def _half_open(self, now: float) -> None:
         """Begin a round of probes; the caller claims the first, then tells."""
@@ -472,6 +481,16 @@ class Circuit:
             self._open(probes.ends, None, None)
         if listening():
             emit(CircuitStuck(self._settings.name, self.in_flight))
+
+    def _tell(self) -> None:
+        """Call those who watch; like listeners they come last, and break nothing."""
+        for watcher in self.watchers:
+            try:
+                watcher()
+            except Exception:
+                logging.getLogger("aiopatterns").exception(
+                    "a watcher of circuit %r failed", self._settings.name
+                )
 
     # -- private views -------------------------------------------------------------------------
 

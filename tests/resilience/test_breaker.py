@@ -746,3 +746,51 @@ def test_a_plain_function_is_refused_when_it_is_decorated():
 
 def plain():
     return 1
+
+
+def test_watchers_are_called_when_it_has_opened_closed_or_was_forced():
+    breaker, seen = CircuitBreaker("api", trip=Trip(Consecutive(1))), []
+    subscription = breaker.watch(lambda: seen.append((breaker.state, breaker.forced)))
+    breaker.try_acquire().record("success")
+    breaker.reset()
+    assert seen == []
+    breaker.try_acquire().record("failure")
+    breaker.open(5)
+    breaker.reset()
+    breaker.force("isolated")
+    breaker.force(None)
+    assert seen == [
+        (CircuitState.OPEN, None),
+        (CircuitState.OPEN, None),
+        (CircuitState.CLOSED, None),
+        (CircuitState.OPEN, "isolated"),
+        (CircuitState.CLOSED, None),
+    ]
+    subscription.close()
+    subscription.close()
+    breaker.open()
+    assert len(seen) == 5
+
+
+def test_a_watcher_that_fails_breaks_nothing(caplog):
+    breaker, seen = CircuitBreaker("api"), []
+
+    def broken() -> None:
+        raise ValueError
+
+    breaker.watch(broken)
+    first, second = (breaker.watch(lambda: seen.append(1)) for _ in range(2))
+    breaker.open()
+    assert seen == [1, 1]
+    assert "a watcher of circuit 'api' failed" in caplog.text
+    first.close()
+    breaker.reset()
+    assert seen == [1, 1, 1]
+    second.close()
+
+
+def test_a_watcher_is_a_plain_function():
+    async def watcher() -> None: ...
+
+    with pytest.raises(TypeError, match="watcher must be a plain function"):
+        CircuitBreaker("api").watch(watcher)

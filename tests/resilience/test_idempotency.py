@@ -129,7 +129,7 @@ async def test_results_come_back_as_the_type_that_the_function_names():
         for _ in range(2):
             assert await typed("a") == Receipt(7, b"x")
             assert await untyped("b") == {"number": 7}
-            assert await nothing("c") is None
+            assert await wrong(nothing)("c") is None
 
 
 T = TypeVar("T")
@@ -144,8 +144,10 @@ async def test_a_function_that_does_not_say_what_it_returns():
         async def anything(order: str) -> object:
             return 7
 
-        async def unknown(order: str) -> Nowhere:  # noqa: F821
+        async def unknown(order: str) -> int:
             return 8
+
+        unknown.__annotations__["return"] = "Nowhere"
 
         policy = Idempotent(backend, key=by_order)
         for _ in range(2):

@@ -69,6 +69,12 @@ def away() -> BackendUnavailableError:
     return BackendUnavailableError("nobody answers at redis://***@host")
 
 
+def seconds(error: pytest.ExceptionInfo[RateLimitedError]) -> float:
+    """After how long to try again, according to a refusal."""
+    assert error.value.retry_after is not None
+    return error.value.retry_after
+
+
 async def answer(value: int = 42) -> int:
     return value
 
@@ -82,7 +88,7 @@ async def test_all_limits_of_a_name_share_one_count():
         assert (await second.acquire(2)).remaining == 0
         with pytest.raises(RateLimitedError, match=r"SharedRateLimit\('api', 3 per 3600 s\)") as e:
             await first.acquire()
-        assert 1100 < e.value.retry_after <= 1200
+        assert 1100 < seconds(e) <= 1200
         assert e.value.name == "api"
         assert (await other.acquire()).allowed
         assert first.rate == SLOW
@@ -103,17 +109,17 @@ async def test_as_a_policy_it_takes_one_of_its_key():
             Rate(1, per=3600), backend, name="api", key=lambda user, **_: user, max_wait=0
         )
 
-        @limit
-        async def fetch(user: str, *, page: int = 1) -> str:
+        async def bare(user: str, *, page: int = 1) -> str:
             return f"{user} {page}"
 
+        fetch = limit(bare)
         assert await fetch("ann", page=2) == "ann 2"
         assert await fetch("bob") == "bob 1"
         with pytest.raises(RateLimitedError):
             await fetch("ann")
-        assert await Stack(Timeout(1), limit).call(fetch.__wrapped__, "cid") == "cid 1"
+        assert await Stack(Timeout(1), limit).call(bare, "cid") == "cid 1"
         with pytest.raises(RateLimitedError):
-            await limit.call(fetch.__wrapped__, "cid")
+            await limit.call(bare, "cid")
 
 
 async def test_without_a_key_function_all_calls_share():
@@ -189,7 +195,7 @@ async def test_what_would_wait_too_long_is_refused_at_once():
         await limit.acquire()
         with capture_events() as events, pytest.raises(RateLimitedError) as e:
             await limit.acquire()
-        assert 59 < e.value.retry_after <= 60
+        assert 59 < seconds(e) <= 60
         (rejected,) = [each for each in events if isinstance(each, RateLimitRejected)]
         assert rejected.limiter == "SharedRateLimit('api', 1 per 60 s)"
         with bind_deadline(monotonic() + 1), pytest.raises(RateLimitedError):
@@ -207,7 +213,7 @@ def test_the_line_of_a_process_counts_towards_the_wait():
                 await sleep(0.5)
                 with pytest.raises(RateLimitedError) as e:
                     await limit.acquire(max_wait=3)
-                assert e.value.retry_after == pytest.approx(3.5, abs=0.01)
+                assert seconds(e) == pytest.approx(3.5, abs=0.01)
                 await limit.acquire(max_wait=3.6)
                 return monotonic()
 
@@ -292,7 +298,7 @@ async def test_outages_deny():
         for _ in range(3):
             with pytest.raises(RateLimitedError, match="its backend is out of reach") as e:
                 await limit.acquire()
-            assert 0 < e.value.retry_after <= 0.11
+            assert 0 < seconds(e) <= 0.11
         assert weather.asked == 1
 
 
