@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
     from aiopatterns.resilience.hedge import Hedge
+    from aiopatterns.resilience.idempotency import Idempotent
     from aiopatterns.resilience.ratelimit import Rate, TokenBucket
     from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.stack import Stack
@@ -95,6 +96,7 @@ __all__ = [
     "Fallback",
     "Hedge",
     "HeuristicOutcomeError",
+    "Idempotent",
     "JobCancelledError",
     "JobError",
     "JobFailedError",
@@ -152,6 +154,7 @@ _HOMES: Final = MappingProxyType(
         "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),
         "resilience.hedge": ("Hedge",),
+        "resilience.idempotency": ("Idempotent",),
         "resilience.ratelimit": ("Rate", "TokenBucket"),
         "resilience.retry": ("Retry",),
         "resilience.stack": ("Stack",),

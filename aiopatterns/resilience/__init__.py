@@ -43,6 +43,11 @@ from aiopatterns.resilience.circuitevents import (
 from aiopatterns.resilience.fallback import Degraded, Fallback, FallbackUsed
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.hedge import Hedge, HedgeDiscardFailed, HedgeStarted, HedgeWon
+from aiopatterns.resilience.idempotency import (
+    IdempotencyReplayed,
+    IdempotencyUnrecorded,
+    Idempotent,
+)
 from aiopatterns.resilience.permit import Guard, Permit
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import (
@@ -63,6 +68,19 @@ from aiopatterns.resilience.retry import (
     RetryScheduled,
     Stop,
     Until,
+)
+from aiopatterns.resilience.sharedlimit import (
+    RateLimitOutage,
+    RateLimitRecovered,
+    SharedRateLimit,
+)
+from aiopatterns.resilience.sharing import (
+    CircuitOpenedByFleet,
+    CircuitSharingInterrupted,
+    CircuitSharingResumed,
+    SharedCircuits,
+    SharedCircuitsStatistics,
+    share_circuits,
 )
 from aiopatterns.resilience.singleflight import SingleFlight, SingleFlightStatistics
 from aiopatterns.resilience.stack import Stack, StackWarning
@@ -97,7 +115,10 @@ __all__ = [
     "CircuitHalfOpened",
     "CircuitLateResult",
     "CircuitOpened",
+    "CircuitOpenedByFleet",
     "CircuitRejected",
+    "CircuitSharingInterrupted",
+    "CircuitSharingResumed",
     "CircuitState",
     "CircuitStatistics",
     "CircuitStuck",
@@ -118,6 +139,9 @@ __all__ = [
     "HedgeStarted",
     "HedgeWon",
     "Hint",
+    "IdempotencyReplayed",
+    "IdempotencyUnrecorded",
+    "Idempotent",
     "Limiter",
     "Linear",
     "Permit",
@@ -127,11 +151,16 @@ __all__ = [
     "PolicyReloaded",
     "Proportional",
     "Rate",
+    "RateLimitOutage",
+    "RateLimitRecovered",
     "RateLimitRejected",
     "Retry",
     "RetryBudgetExhausted",
     "RetryScheduled",
     "Seconds",
+    "SharedCircuits",
+    "SharedCircuitsStatistics",
+    "SharedRateLimit",
     "SingleFlight",
     "SingleFlightStatistics",
     "SlidingWindow",
@@ -147,4 +176,5 @@ __all__ = [
     "TokenBucket",
     "Trip",
     "Until",
+    "share_circuits",
 ]
