@@ -18,8 +18,8 @@ from anyio import move_on_after
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.queue import Settled, Turn
-from aiopatterns.core.clock import sleep, wall
-from aiopatterns.core.context import correlation_id, deadline, new_id
+from aiopatterns.core.clock import monotonic, sleep, wall
+from aiopatterns.core.context import bind_deadline, correlation_id, deadline, new_id
 from aiopatterns.core.errors import TimeoutExceededError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.jobs.context import Context, hops_onward
@@ -103,14 +103,16 @@ class Inline:
         envelope = envelopes.decode(claimed.body)
         job = self._queue.jobs[envelope.name]
         args = [envelope.args] if job.kind == "batch" else envelope.args
+        timeout = job.options.timeout
+        until = None if timeout is None else monotonic() + timeout
         try:
-            async with _context(self._queue, job, claimed.id, claimed.attempt) as ctx:
-                with move_on_after(job.options.timeout):
+            with bind_deadline(until), move_on_after(timeout):
+                async with _context(self._queue, job, claimed.id, claimed.attempt) as ctx:
                     value = await job.attempt(ctx, args, envelope.kwargs)
                     value = value[0] if job.kind == "batch" else value
                     return after_value(envelopes, value, kept=job.options.result_ttl > 0)
-            msg = f"job {job.name!r} took longer than its {job.options.timeout} s"
-            raise TimeoutExceededError(msg, timeout=job.options.timeout)
+            msg = f"job {job.name!r} took longer than its {timeout} s"
+            raise TimeoutExceededError(msg, timeout=timeout)
         except Exception as error:
             elapsed = now - envelope.enqueued_at
             retry = job.options.retry

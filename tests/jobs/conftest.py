@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_simulated(item: pytest.Item) -> bool:
     # The loops of a test are chosen before the marks of its parameters are known.
-    return "sim-redis]" in item.name
+    return "[sim-redis" in item.name
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])

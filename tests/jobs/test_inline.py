@@ -111,7 +111,9 @@ async def test_failed_jobs_are_dead_letters():
         raise Reject("never")
 
     @jobs.job(timeout=0.01)
-    async def slow() -> None:
+    async def slow(ctx: Context) -> None:
+        assert ctx.remaining is not None
+        assert ctx.remaining <= 0.01
         await sleep(60)
 
     with jobs.inline():
