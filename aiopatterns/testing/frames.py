@@ -8,13 +8,16 @@ else. Each byte is looked at once, however many chunks a frame arrives in.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final, final
 
 __all__ = ["Frames", "is_push"]
 
 _BLOBS: Final = b"$=!"
 # How many further values one element of an aggregate stands for.
-_AGGREGATES: Final = {ord("*"): 1, ord("~"): 1, ord(">"): 1, ord("%"): 2, ord("|"): 2}
+_AGGREGATES: Final = MappingProxyType(
+    {ord("*"): 1, ord("~"): 1, ord(">"): 1, ord("%"): 2, ord("|"): 2}
+)
 _ATTRIBUTE: Final = ord("|")
 _END: Final = b"\r\n"
 

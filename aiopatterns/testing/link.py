@@ -66,9 +66,11 @@ class Network(Protocol):
 
     def fate(self, request: bytes) -> Fate:
         """Decide what becomes of a request; each is asked for once."""
+        ...
 
     async def hold(self, direction: Direction) -> None:
         """Wait as long as bytes in this direction are held up."""
+        ...
 
 
 @final
