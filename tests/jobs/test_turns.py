@@ -297,6 +297,7 @@ def test_a_suspect_keeps_the_other_places_empty():
         async with Desk(store).running() as desk:
             assert desk.turns in desk.slots.exclusive
             assert store.waits == 0
+            store.answers.append(answer(quarantine=True))
             await sleep(LEASE / 3 + 0.1)
             assert store.turns[-1].free == 0
             store.answers.append(answer(quarantine=True))

@@ -1,0 +1,129 @@
+"""Runners, seen through a worker: turns of the loop, own cancellation, and being abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.jobs import JobQueue, JobStatus, Worker
+from aiopatterns.testing import simulate
+
+
+async def test_functions_that_never_wait_do_not_keep_the_loop():
+    jobs = JobQueue("q")
+    turns = 0
+
+    @jobs.job
+    async def quick() -> None: ...
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await sleep(0)
+
+    async with jobs:
+        handles = await jobs.enqueue_many([quick.job() for _ in range(500)])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            async with Worker(jobs, concurrency=500):
+                for each in handles:
+                    await each.result(timeout=10)
+            tasks.cancel_scope.cancel()
+    assert turns > 500 / 64
+
+
+async def test_each_attempt_has_context_variables_of_its_own():
+    from contextvars import ContextVar
+
+    jobs = JobQueue("q")
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+    seen = []
+
+    @jobs.job
+    async def look(number: int) -> None:
+        seen.append(variable.get())
+        variable.set(number)
+        await sleep(0)
+        assert variable.get() == number
+
+    async with jobs, Worker(jobs, concurrency=2):
+        for each in [await look.enqueue(number) for number in range(1, 6)]:
+            await each.result(timeout=5)
+    assert seen == [0] * 5
+
+
+@pytest.mark.parametrize("catch", [asyncio.CancelledError, BaseException], ids=["cancel", "all"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_abandoned_functions_do_not_keep_the_worker(catch):
+    async def main() -> None:
+        jobs = JobQueue("q")
+
+        @jobs.job
+        async def swallows() -> None:
+            while True:
+                try:
+                    await sleep(1_000)
+                except catch:
+                    continue
+
+        async with jobs:
+            for error in (None, KeyError):
+                began = monotonic()
+                try:
+                    async with Worker(jobs, grace=2):
+                        handle = await swallows.enqueue()
+                        await sleep(1)
+                        if error is not None:
+                            raise error
+                except KeyError:
+                    pass
+                assert monotonic() - began <= 3
+                assert await handle.status() is JobStatus.QUEUED
+
+    simulate(main)
+
+
+def test_a_function_that_makes_an_error_of_the_end_is_handed_back():
+    async def main() -> None:
+        jobs = JobQueue("q")
+
+        @jobs.job
+        async def wraps() -> None:
+            try:
+                await sleep(1_000)
+            except BaseException:
+                raise ValueError("made of the end of the worker") from None
+
+        async with jobs:
+            async with Worker(jobs, grace=1):
+                handle = await wraps.enqueue()
+                await sleep(1)
+            assert await handle.status() is JobStatus.QUEUED
+
+    simulate(main)
+
+
+def test_a_function_that_returns_in_spite_of_its_end_is_done():
+    async def main() -> None:
+        jobs = JobQueue("q")
+
+        @jobs.job
+        async def stubborn() -> int:
+            try:
+                await sleep(1_000)
+            except BaseException:
+                return 5
+            return 0
+
+        async with jobs:
+            async with Worker(jobs, grace=1):
+                handle = await stubborn.enqueue()
+                await sleep(1)
+            assert await handle.result(timeout=1) == 5
+
+    simulate(main)
