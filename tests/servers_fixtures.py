@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from aiopatterns.backends.redis.embedded import RedisServer
@@ -66,11 +65,9 @@ def redis_url(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iter
         others = texts(wire.call("KEYS", "*"))
     yield url
     marks = request.node.iter_markers("leaves")
+    allowed = [*OWNED, *(each for mark in marks for each in mark.args)]
     with Wire(url) as wire:
-        lasting = texts(wire.call("EVAL", _LASTING_KEYS, 0)) - others
-        if left := texts(wire.call("KEYS", "*")) - others:
-            wire.call("DEL", *left)
-        unowned = without(lasting, [*OWNED, *(each for mark in marks for each in mark.args)])
+        unowned = without(take_lasting(wire, others), allowed)
         assert not unowned, f"nobody owns these keys without a TTL (see {__file__}): {unowned}"
         if redis_server.private:
             assert_no_connections(wire)
@@ -92,6 +89,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_dsn(postgres_server: PostgresServer) -> str:
     """How to connect to a database that nobody has used before."""
+    import psycopg
+
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         name = f"t{uuid4().hex}"
         connection.execute(f'create database "{name}"')
@@ -105,6 +104,14 @@ def own_database(url: str) -> str:
     if parts.scheme == "unix":
         return f"unix://{parts.netloc}{parts.path}?db={worker}"
     return parts._replace(path=f"/{worker}").geturl()
+
+
+def take_lasting(wire: Wire, others: Collection[str]) -> set[str]:
+    """Delete all keys but ``others`` and return those that had no TTL."""
+    lasting = texts(wire.call("EVAL", _LASTING_KEYS, 0)).difference(others)
+    if left := texts(wire.call("KEYS", "*")).difference(others):
+        wire.call("DEL", *left)
+    return lasting
 
 
 def without(keys: Collection[str], patterns: Collection[str]) -> list[str]:

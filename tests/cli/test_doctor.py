@@ -52,6 +52,7 @@ def test_the_rule_alone(capsys):
     assert capsys.readouterr().out == acl_rule(namespace="shop") + "\n"
 
 
+@pytest.mark.real
 def test_a_server_is_looked_at(capsys, redis_url):
     assert doctor(asked(backend=redis_url)) == 0
     out = capsys.readouterr().out

@@ -14,6 +14,8 @@ from aiopatterns.core.errors import BackendError, BackendUnavailableError, Close
 from aiopatterns.testing import clusters
 from aiopatterns.testing.clusters import RedisCluster, RedisSentinel
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -32,7 +34,6 @@ def test_a_cluster_serves_all_slots(cluster):
         cluster.start()
 
 
-@pytest.mark.real
 async def test_a_slot_moves_under_load_and_nobody_notices(cluster):
     async with ClusterClient.from_url(cluster.nodes[0].tcp_url) as client:
         sent = 0
@@ -60,7 +61,6 @@ async def test_a_slot_moves_under_load_and_nobody_notices(cluster):
         assert await client.xlen("{slot}:log") == sent > 20
 
 
-@pytest.mark.real
 async def test_there_is_no_such_node(cluster):
     with pytest.raises(ValueError, match="to must be between 0 and 2"):
         await cluster.move_slot("k", to=3)
@@ -86,7 +86,6 @@ def pair():
         yield started
 
 
-@pytest.mark.real
 async def test_the_replica_takes_over_from_a_dead_primary(pair):
     first = pair.primary
     assert pair.replica is not first
@@ -122,6 +121,7 @@ async def test_the_replica_takes_over_from_a_dead_primary(pair):
 def test_what_cannot_come_up_leaves_nothing(kind, monkeypatch):
     monkeypatch.setattr(RedisCluster, "_agree", lambda self: False)
     monkeypatch.setattr(RedisSentinel, "_know_each_other", lambda self: False)
+    monkeypatch.setenv(EXISTING, "unix:///nowhere")  # is not drawn in
     group = kind(start_timeout=0.5)
     pids = []
     stop = RedisServer.stop
@@ -147,12 +147,6 @@ def test_a_sentinel_pair_that_fails_early_leaves_nothing(monkeypatch):
         pair.start()
     with pytest.raises(ClosedError, match="with RedisSentinel"):
         _ = pair.servers
-
-
-def test_an_existing_server_is_not_drawn_in(monkeypatch):
-    monkeypatch.setenv(EXISTING, "unix:///nowhere")
-    with RedisCluster() as cluster:
-        assert all(each.private for each in cluster.nodes)
 
 
 def test_what_is_not_started_says_how():

@@ -16,6 +16,8 @@ from aiopatterns.testing import postgres
 from aiopatterns.testing.postgres import PostgresServer
 from aiopatterns.testing.proxy import FaultProxy
 
+pytestmark = pytest.mark.real
+
 PAUSE = Event().wait
 
 
@@ -77,7 +79,6 @@ def test_a_paused_server_takes_no_connections(server):
     assert ask(server, "select 1") == [(1,)]
 
 
-@pytest.mark.real
 async def test_the_proxy_loses_the_reply_to_a_commit(server):
     async with FaultProxy(server.socket_url, framing="chunk") as proxy:
         folder = Path(proxy.url.removeprefix("unix://")).parent
@@ -91,20 +92,6 @@ async def test_the_proxy_loses_the_reply_to_a_commit(server):
         await connection.close()
     assert fault.hits == 1
     assert ask(server, f"select count(*) from {table}") == [(0,)]
-
-
-def test_a_server_comes_and_goes():
-    server = PostgresServer()
-    assert not server.running
-    server.start()
-    home = Path(server.socket_url.removeprefix("unix://")).parent
-    assert home.stat().st_mode & 0o777 == 0o700
-    pid = server.pid
-    server.stop()
-    assert not home.exists()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-    server.stop()
 
 
 def test_processes_that_are_still_there_are_waited_for(monkeypatch):
@@ -121,6 +108,8 @@ def test_processes_that_are_still_there_are_waited_for(monkeypatch):
     fail = 1
     with PostgresServer() as server:
         assert len(tries) == 2
+        home = Path(server.socket_url.removeprefix("unix://")).parent
+        assert home.stat().st_mode & 0o777 == 0o700
         monkeypatch.setattr(postgres, "_TRIES", 3)
         tries.clear()
         fail = 99
@@ -130,6 +119,11 @@ def test_processes_that_are_still_there_are_waited_for(monkeypatch):
         fail = 0
         server.restart()
         assert ask(server, "select 1") == [(1,)]
+        pid = server.pid
+    assert not server.running
+    assert not home.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_wrong_setting_is_told_in_its_last_words():
@@ -180,6 +174,8 @@ def test_it_never_runs_as_root(monkeypatch):
 
 def test_what_is_not_started_says_how():
     server = PostgresServer()
+    assert not server.running
+    server.stop()
     for use in (lambda: server.dsn, lambda: server.pid, server.kill, server.restart):
         with pytest.raises(ClosedError, match="with PostgresServer"):
             use()

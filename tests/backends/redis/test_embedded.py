@@ -19,6 +19,8 @@ from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
+pytestmark = pytest.mark.real
+
 PAUSE = Event().wait
 
 
@@ -63,7 +65,6 @@ def test_every_installed_version_serves(version):
         assert server.command("GET", "k") == "v"
 
 
-@pytest.mark.real
 async def test_asynchronous_life_lets_others_run(monkeypatch):
     turns = 0
     answers, looks = RedisServer._answers, iter(range(5))
@@ -86,7 +87,6 @@ async def test_asynchronous_life_lets_others_run(monkeypatch):
     assert not server.running
 
 
-@pytest.mark.real
 async def test_a_cancelled_start_leaves_no_server(monkeypatch):
     pids = []
     spawn = RedisServer._spawn
@@ -110,7 +110,6 @@ async def test_a_cancelled_start_leaves_no_server(monkeypatch):
         _ = server.url
 
 
-@pytest.mark.real
 async def test_a_cancelled_stop_kills_the_server(tmp_path):
     server = RedisServer(tmp_path)
     with move_on_after(10) as scope:

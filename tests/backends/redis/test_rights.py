@@ -16,6 +16,8 @@ from aiopatterns.testing.clusters import RedisCluster
 from aiopatterns.testing.conformance import cases
 
 WORD = re.compile(r"['\"]([A-Z]+)['\"]")
+pytestmark = pytest.mark.real
+
 # The preferred server always, the other versions of the matrix in the long form.
 FIRST, *OTHERS = dict.fromkeys(each.version for each in installed_binaries())
 VERSIONS = [FIRST, *(pytest.param(each, marks=pytest.mark.stress) for each in OTHERS)]

@@ -10,6 +10,8 @@ from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
+pytestmark = pytest.mark.real
+
 
 def test_every_kind_of_reply(redis_server):
     with Wire(redis_server.url) as wire:
