@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args, get_type_hints
 
 import msgspec
+import msgspec.inspect
 
 from aiopatterns.core.context import Context as BaseContext
 from aiopatterns.core.errors import CodecError
@@ -202,10 +203,24 @@ def _known(kind: Any) -> Any:
     if isinstance(kind, str) or kind is Parameter.empty:
         return Any
     try:
-        msgspec.json.Decoder(kind)
+        found = msgspec.inspect.type_info(kind)
     except Exception:
         return Any
-    return kind
+    return Any if _is_foreign(found, set()) else kind
+
+
+def _is_foreign(found: Any, seen: set[int]) -> bool:
+    """Whether there is a class in a type, however deep, that msgspec does not know."""
+    if isinstance(found, msgspec.inspect.CustomType):
+        return True
+    if isinstance(found, tuple):
+        parts: tuple[Any, ...] = found
+    elif isinstance(found, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(found) not in seen:
+        seen.add(id(found))  # a type may contain itself
+        parts = tuple(getattr(found, name) for name in found.__struct_fields__)
+    else:
+        return False
+    return any(_is_foreign(each, seen) for each in parts)
 
 
 def _item_of(kind: Any) -> Any:

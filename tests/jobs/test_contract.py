@@ -560,8 +560,8 @@ async def test_limits(backend):
         assert most["all"] == 3
         assert {most[f"{n}"] for n in range(5)} == {1}
         began = monotonic()
-        handles = await jobs.enqueue_many([rated.job() for _ in range(6)])
-        times = [await each.result(timeout=5) for each in handles]
+        spaced = await jobs.enqueue_many([rated.job() for _ in range(6)])
+        times = [await each.result(timeout=5) for each in spaced]
         assert max(times) - began >= 0.35  # 6 with a burst of 2, one each 0.1 s
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from aiopatterns.core.rate import Rate
 from aiopatterns.jobs.context import Context
 from aiopatterns.jobs.limits import Limits
-from aiopatterns.jobs.options import JobOptions
+from aiopatterns.jobs.options import Batching, JobOptions, Options
 from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.unique import Unique
 from aiopatterns.resilience.retry import Retry
@@ -33,7 +34,7 @@ async def tick() -> None: ...
 def test_a_job_has_the_name_and_the_text_of_its_function():
     jobs = JobQueue("q")
     job = jobs.job(plain)
-    assert (job.name, job.kind, job.__doc__, job.__name__) == (
+    assert (job.name, job.kind, job.__doc__, job.fn.__name__) == (
         "plain",
         "async",
         "Say what it does.",
@@ -57,7 +58,7 @@ def test_options():
 
 def test_a_batch():
     job = JobQueue("q").batch(size=3, within=0.5, timeout=9)(load)
-    assert (job.kind, job.batching.size, job.batching.within) == ("batch", 3, 0.5)
+    assert (job.kind, job.batching) == ("batch", Batching(3, 0.5))
     assert job.options.timeout == 9
 
 
@@ -86,9 +87,9 @@ def test_middleware_is_kept_in_order_and_stays_a_function():
 
 
 def test_what_is_defined_is_read_only():
-    jobs = JobQueue("q")
+    found: Any = JobQueue("q").jobs
     with pytest.raises(TypeError):
-        jobs.jobs["x"] = None
+        found["x"] = None
 
 
 def define(**options):
@@ -134,13 +135,14 @@ def test_bad_input_defines_nothing(make, error, message):
     with pytest.raises(error, match=message):
         make(jobs)
     assert set(jobs.jobs) <= {"plain"}
-    assert jobs.crons == jobs.middlewares == ()
+    assert not jobs.crons
+    assert not jobs.middlewares
 
 
 @pytest.mark.promise("jobs-bad-input")
 def test_keys_that_partitions_would_part_are_refused():
     limits = Limits(rate=Rate(3), key="b{x}")
-    options = {"unique": Unique("a{x}"), "limits": limits}
+    options: Options = {"unique": Unique("a{x}"), "limits": limits}
     JobQueue("q").job(**options)(plain)
     jobs = JobQueue("q", partitions=2)
     with pytest.raises(ValueError, match=r"unique\.key and limits\.key must be the same"):

@@ -154,9 +154,8 @@ def test_a_result_does_not_pass_for_a_call():
 
 
 def test_a_key_is_changed_in_two_steps():
-    before, both, flipped, after = (
-        Envelopes(signing=keys) for keys in ([OLD], [OLD, NEW], [NEW, OLD], [NEW])
-    )
+    rotation: list[list[str | bytes]] = [[OLD], [OLD, NEW], [NEW, OLD], [NEW]]
+    before, both, flipped, after = (Envelopes(signing=keys) for keys in rotation)
     for writer, reader in [(before, both), (both, before), (both, flipped), (flipped, both)]:
         assert reader.decode(writer.encode(SIMPLE)) == SIMPLE
     assert after.decode(flipped.encode(SIMPLE)) == SIMPLE
@@ -207,10 +206,9 @@ def test_what_cannot_be_encoded_is_a_codec_error(value):
 
 
 def test_the_record_of_an_error():
-    try:
+    with pytest.raises(Reject) as info:
         raise Reject("never") from OSError("why")
-    except Reject as error:
-        record = ErrorRecord.of(error)
+    record = ErrorRecord.of(info.value)
     assert (record.type, record.message) == ("Reject", "never")
     assert "OSError: why" in record.traceback
     assert "in test_the_record_of_an_error" in record.traceback
@@ -232,10 +230,9 @@ def test_the_record_of_a_strange_error():
             deep(n - 1)
         raise ValueError("x" * 50_000)
 
-    try:
+    with pytest.raises(ValueError) as info:
         deep(3)
-    except ValueError as error:
-        record = ErrorRecord.of(error)
+    record = ErrorRecord.of(info.value)
     assert len(record.traceback) == 16_000
     assert Envelopes().decode_error(Envelopes().encode_error(record)) == record
 

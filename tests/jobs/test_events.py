@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from anyio import create_task_group, fail_after
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.queue import NewJob, Settled, Turn
+from aiopatterns.backends.queue import NewJob, QueueEvent, Settled, Turn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.jobs.envelope import Envelopes, ErrorRecord
@@ -102,8 +104,6 @@ class Told:
         return None
 
     async def iterate(self):
-        from aiopatterns.backends.queue import QueueEvent
-
         for kind in self.told:
             await sleep(0)
             yield QueueEvent(kind, "" if kind == "gap" else "a")
@@ -112,15 +112,17 @@ class Told:
 
 
 async def test_gaps_are_told_and_counted():
-    async with JobEvents("q", [Told("queued", "gap", "done")], ENVELOPES) as events:
+    told: Any = Told("queued", "gap", "done")
+    async with JobEvents("q", [told], ENVELOPES) as events:
         found = [each async for each in events]
         assert found == [JobEvent("queued", "a"), JobEvent("gap", ""), JobEvent("done", "a")]
         assert events.statistics().gaps == 1
 
 
 async def test_a_backend_that_refuses_ends_the_block_with_its_error():
+    told: Any = Told(error=BackendError("no"))
     with pytest.raises(BackendError, match="no"):
-        async with JobEvents("q", [Told(error=BackendError("no"))], ENVELOPES) as events:
+        async with JobEvents("q", [told], ENVELOPES) as events:
             async for _ in events:
                 pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from anyio import sleep_forever
@@ -49,7 +50,7 @@ class Desk:
 
 
 def handle(outcome=None, **given):
-    desk = Desk(outcome)
+    desk: Any = Desk(outcome)
     return Handle(Origin("q", ENVELOPES, lambda: desk), "id", partition=3, **given), desk
 
 

@@ -119,22 +119,22 @@ async def test_every_use_of_a_closed_queue_names_the_line_to_add():
 
 async def test_opened_used_closed_and_opened_again(backend_url):
     jobs, double, _ = make(backend_url)
-    ids = []
+    handles = []
     for _ in range(2):
         async with jobs as opened:
             assert opened is jobs
             handle = await double.enqueue(1)
-            ids.append(handle.job_id)
+            handles.append(handle)
             assert await handle.status() is JobStatus.QUEUED
             assert abs(jobs.now() - await jobs.backend.time()) < 1
         with pytest.raises(ClosedError):
             await handle.status()
         with pytest.raises(ClosedError):
             await jobs.backend.time()
-    assert ids[0] != ids[1]
+    assert handles[0].job_id != handles[1].job_id
     async with jobs:
         assert (await jobs.statistics()).queued == 2
-        assert await handle.status() is JobStatus.QUEUED
+        assert await handles[0].status() is JobStatus.QUEUED
 
 
 def test_opened_again_on_another_loop():

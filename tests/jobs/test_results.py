@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from math import inf
+from typing import Any
 
 import anyio
 import pytest
@@ -37,7 +38,7 @@ class Store:
         self.watch_errors: list[Exception] = []
         self.telling = telling
         self.watching = self.watches = 0
-        self._tell = None
+        self._tell: Any = None
 
     async def states(self, ids):
         self.asked.append(list(ids))
@@ -340,7 +341,7 @@ async def test_closing_ends_all_waits():
 @pytest.mark.promise("jobs-cancel-everywhere")
 def test_a_wait_that_is_cancelled_anywhere_leaves_nothing_behind():
     def scenario():
-        store = Store()
+        store: Any = Store()
         store.where["a"] = "running"
         results = Results("q", store)
 

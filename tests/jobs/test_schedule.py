@@ -19,8 +19,8 @@ from aiopatterns.jobs.schedule import CronRunner, Schedule, instant
 from aiopatterns.testing import simulate
 
 
-def at(*parts):
-    return datetime(*parts, tzinfo=UTC).timestamp()
+def at(year, month, day, hour=0, minute=0, second=0):
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,8 @@ async def typed(
     colours: dict[int, Colour] | None = None,
     free: Any = None,
     **numbers: float,
-) -> list[Order]: ...
+) -> list[Order]:
+    raise NotImplementedError
 
 
 def test_arguments_are_made_as_the_annotations_say():
@@ -183,6 +184,39 @@ def test_what_nobody_can_resolve_or_make_stays_as_it_is():
     assert signature.result_type is Any
 
 
+class Foreign:
+    pass
+
+
+@dataclass
+class Holder:
+    inner: list[Foreign]
+
+
+@dataclass
+class Tree:
+    children: list[Tree]
+
+
+async def foreign(a: Foreign, b: dict[str, Foreign], c: Holder, d: Order | Point) -> Foreign:
+    return a
+
+
+async def tree(a: Tree, b: object) -> Tree | None:
+    return None
+
+
+def test_classes_that_msgspec_does_not_know_are_left_to_the_codec():
+    signature = Signature(foreign)
+    args = [1, {"x": 2}, {"inner": [3]}, {"id": 1}]
+    assert signature.convert(args, {}) == (args, {})
+    assert signature.result_type is Any
+    signature = Signature(tree)
+    made = signature.convert([{"children": [{"children": []}]}, {"as": "is"}], {})
+    assert made == ([Tree([Tree([])]), {"as": "is"}], {})
+    assert signature.result_type == Tree | None
+
+
 def test_annotations_may_name_what_comes_later():
     assert Signature(early).convert([{"y": 1}], {}) == ([Late(1)], {})
 
@@ -203,7 +237,8 @@ def test_a_wrapped_function_keeps_its_own_types():
 
 
 class Callable:
-    async def __call__(self, order: Order) -> Order: ...
+    async def __call__(self, order: Order) -> Order:
+        return order
 
 
 def test_an_object_that_can_be_called():
@@ -213,7 +248,10 @@ def test_an_object_that_can_be_called():
         signature.check((), {})
 
 
-def batch(ctx: Context, rows: list[Order]) -> list[Point]: ...
+def batch(ctx: Context, rows: list[Order]) -> list[Point]:
+    return []
+
+
 def batch_of_nothing(rows: list[Order]) -> None: ...
 def untyped_batch(rows): ...
 def batch_with_more(rows, more=1): ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,16 +23,18 @@ DEFAULTS = {"delay": 0.0, "at": None, "priority": None, "after": (), "id": None}
 
 
 def handle(job_id="p", *, queue="mail", partition=0):
-    return Handle(Origin(queue, Envelopes(), lambda: None), job_id, partition=partition)
+    desk: Any = None
+    return Handle(Origin(queue, Envelopes(), lambda: desk), job_id, partition=partition)
 
 
 def made(partitions=1, **given):
-    queue = SimpleNamespace(name="mail", partitions=partitions)
+    queue: Any = SimpleNamespace(name="mail", partitions=partitions)
     return terms_of(queue, **{**DEFAULTS, **given})
 
 
 def stamp(partitions=1):
-    return Stamp(Desk((None,) * partitions, (), 1_700_000_000.0), Envelopes())
+    stores: Any = (None,) * partitions
+    return Stamp(Desk(stores, (), 1_700_000_000.0), Envelopes())
 
 
 def test_defaults_are_plain():
