@@ -7,9 +7,9 @@ import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
 from aiopatterns.backends.protocols import Entry, GroupTurn
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import ClosedError
-from aiopatterns.testing import Trial, cancel_everywhere, simulate
+from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 
 
 async def test_entries_are_read_in_order_behind_an_id():
@@ -156,6 +156,50 @@ def test_closing_the_backend_ends_the_wait():
         assert monotonic() == 1
 
     simulate(scenario)
+
+
+@pytest.mark.promise("backends-log-conserved")
+def test_no_entry_is_lost_under_any_schedule_and_crash():
+    async def scenario() -> None:
+        async with MemoryBackend() as backend:
+            log = backend.log("x")
+            await log.create_group("g")
+            acked: list[str] = []
+            held: dict[str, str] = {}
+
+            async def consume(consumer: str) -> None:
+                """Acknowledge, fail, give back and, now and then, forget what was claimed."""
+                turn = GroupTurn(limit=3, idle=5)
+                while len(acked) < 30:
+                    turned = await log.turn("g", consumer, turn)
+                    acked.extend(each for each in turn.acks if each not in turned.lost)
+                    for each in turned.claimed:
+                        held[each.id] = consumer
+                    dice = {each.id: rng().random() for each in turned.claimed}
+                    turn = GroupTurn(
+                        acks=[each for each, roll in dice.items() if roll < 0.6],
+                        retries={each: roll for each, roll in dice.items() if 0.6 <= roll < 0.7},
+                        releases=[each for each, roll in dice.items() if 0.7 <= roll < 0.9],
+                        limit=rng().randrange(4),
+                        idle=5,
+                    )
+                    await sleep(rng().random())
+                    if not dice:
+                        await log.wait("g", timeout=5)
+                    mine = {each.id for each in await log.held("g", consumer)}
+                    assert {each for each in mine if held[each] != consumer} == set()
+
+            ids: list[str] = []
+            async with anyio.create_task_group() as tasks:
+                for consumer in "abc":
+                    tasks.start_soon(consume, consumer)
+                for number in range(10):
+                    ids += await log.append_many([b"%d" % number] * 3)
+                    await sleep(rng().random())
+            assert sorted(acked) == sorted(ids)
+            assert await log.pending("g") == []
+
+    explore(scenario, range(200))
 
 
 def test_cancelling_a_wait_claims_nothing():

@@ -224,6 +224,21 @@ async def test_a_full_server_takes_renewals_but_nothing_new():
         assert await held.release()
 
 
+async def test_a_lost_answer_makes_one_revision(fault_proxy):
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        directory = backend.directory("d")
+        proxy.drop_replies(matching=b"ap:")
+        assert await directory.put("a", b"1", ttl=50)
+        proxy.drop_replies(matching=b"ap:")
+        one = await directory.snapshot()
+        proxy.drop_replies(matching=b"ap:")
+        assert await directory.put("a", b"1", ttl=60)
+        assert await directory.snapshot() == one
+        proxy.drop_replies(matching=b"ap:")
+        await directory.remove("a")  # whoever asks again is told that it was absent
+        assert (await directory.snapshot()).members == {}
+
+
 @pytest.mark.promise("backends-round-trips")
 async def test_every_call_is_one_round_trip(backend):
     directory = backend.directory("d")

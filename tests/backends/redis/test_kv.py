@@ -5,7 +5,7 @@ import pytest
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.protocols import DELETE
 from aiopatterns.backends.redis.wire import Wire
-from aiopatterns.core.errors import BackendError, ClosedError
+from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("ap:kv:*")]
 
@@ -113,6 +113,27 @@ async def test_every_call_is_one_round_trip(backend):
     assert await kv.delete() == 0
     await kv.set_many({})
     assert backend.statistics().round_trips == before
+
+
+async def test_a_lost_answer_repeats_reads_alone(fault_proxy):
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        kv = backend.kv
+        await kv.incr("a")
+        await kv.compare_and_set("a", b"1", b"0")  # the server knows the scripts now
+        for call in (
+            lambda: kv.set("a", b"2"),
+            lambda: kv.set_many({"a": b"3"}),
+            lambda: kv.incr("n"),
+            lambda: kv.compare_and_set("b", None, b"1"),
+            lambda: kv.delete("b"),
+        ):
+            proxy.drop_replies(matching=b"ap:")
+            with pytest.raises(BackendUnavailableError):
+                await call()
+        proxy.drop_replies(matching=b"ap:")
+        assert await kv.get("a") == b"3"
+        proxy.drop_replies(matching=b"ap:")
+        assert await kv.get_many(["n", "b"]) == {"n": b"1"}  # each has happened, and once
 
 
 async def test_a_cluster_is_asked_key_by_key(backend, monkeypatch):

@@ -98,6 +98,19 @@ async def test_each_step_is_repeated_safely(backend):
     assert await lease.try_acquire(ttl=50) is not None
 
 
+async def test_a_lost_answer_changes_nothing(fault_proxy):
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        lease = backend.lease("a")
+        proxy.drop_replies(matching=b"ap:")
+        held = await lease.try_acquire(ttl=50)
+        assert held is not None
+        proxy.drop_replies(matching=b"ap:")
+        assert await held.renew()
+        proxy.drop_replies(matching=b"ap:")
+        assert await held.release()
+        assert not await held.release()
+
+
 @pytest.mark.promise("backends-round-trips")
 async def test_every_call_is_one_round_trip(backend):
     lease = backend.lease("a")

@@ -8,7 +8,7 @@ import pytest
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.errors import BackendUnavailableError, ClosedError
 from aiopatterns.core.rate import Grant, Rate
 
 pytestmark = pytest.mark.real
@@ -97,6 +97,16 @@ async def test_keys_and_names_are_strangers(backend):
     for name, key in (("a", "k"), ("a", "l"), ("a:k", "l"), ("a", "k:l"), ("a%3Ak", "l")):
         assert (await backend.limiter(name).acquire(key, rate)).allowed
         assert not (await backend.limiter(name).acquire(key, rate)).allowed
+
+
+async def test_a_lost_answer_is_told_and_takes_once(fault_proxy):
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        limiter, rate = backend.limiter("a"), Rate(5, per=5_000)
+        await limiter.acquire("k", rate)
+        proxy.drop_replies(matching=b"ap:")
+        with pytest.raises(BackendUnavailableError):
+            await limiter.acquire("k", rate)
+        assert (await limiter.acquire("k", rate, cost=0)).remaining == 3
 
 
 @pytest.mark.promise("backends-round-trips")

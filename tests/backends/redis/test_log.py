@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 import pytest
 
@@ -298,6 +300,62 @@ async def test_a_lost_server_is_told_and_the_next_wait_works():
         await anyio.to_thread.run_sync(server.restart)
         await log.create_group("g")
         assert not await log.wait("g", timeout=0.001)
+
+
+async def test_a_lost_answer_appends_once_and_claims_nothing_unknown(fault_proxy):
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        log, ids = await filled(backend, 2)
+        proxy.drop_replies(matching=b"ap:")
+        ids += await log.append_many([b"2"])
+        assert [each.id for each in await log.read()] == ids
+        await log.turn("g", "c", GroupTurn())  # the server knows the script now
+        proxy.drop_replies(matching=b"ap:")
+        with pytest.raises(BackendUnavailableError):
+            await log.turn("g", "c", GroupTurn(limit=2))
+        assert [each.id for each in await log.held("g", "c")] == ids[:2]
+        assert await claimed_ids(log) == ids[2:]
+
+
+@pytest.mark.promise("backends-log-conserved")
+async def test_nothing_is_lost_in_a_storm(fault_proxy):
+    """Replies and requests get lost all the time; every entry is acknowledged, by its holder."""
+    number, done, lost_answers = 300, set[str](), 0
+
+    async def consume(log, consumer: str) -> None:
+        nonlocal lost_answers
+        acks: list[str] = []
+        while len(done) < number:
+            try:
+                turned = await log.turn("g", consumer, GroupTurn(acks=acks, limit=3, idle=0.2))
+            except BackendUnavailableError:
+                lost_answers += 1
+                with suppress(BackendUnavailableError):  # what is held now is all there is to do
+                    held = {each.id for each in await log.held("g", consumer)}
+                    done.update(set(acks) - held)
+                    acks = list(held)
+                continue
+            done.update(set(acks) - set(turned.lost))
+            acks = [each.id for each in turned.claimed]
+            if not acks:
+                await sleep(0.01)
+
+    async with fault_proxy as proxy, open_backend(proxy.url) as backend:
+        log = backend.log("x")
+        await log.create_group("g")
+        proxy.storm(drop_reply_ratio=0.04, drop_request_ratio=0.03, duplicate_ratio=0.02)
+        async with anyio.create_task_group() as tasks:
+            for consumer in "abc":
+                tasks.start_soon(consume, log, consumer)
+            ids = []
+            for first in range(0, number, 10):
+                ids += await log.append_many([b"%d" % each for each in range(first, first + 10)])
+        proxy.calm()
+        assert done == set(ids)
+        assert [each.payload for each in await log.read(limit=1_000)] == [
+            b"%d" % each for each in range(number)
+        ]
+        assert await log.pending("g") == []
+        assert lost_answers > 0
 
 
 @pytest.mark.promise("backends-full-server")
