@@ -120,7 +120,7 @@ def _each(value: Any, count: int) -> list[Any]:
     if not isinstance(value, list):
         msg = f"a batch returns None or a list with a result for each item, not {value!r:.80}"
         raise TypeError(msg)
-    results: list[Any] = value
+    results = list(cast("Sequence[Any]", value))
     if len(results) != count:
         msg = f"a batch of {count} items returned {len(results)} results"
         raise ValueError(msg)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from inspect import Parameter, isclass, signature
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final, get_args, get_type_hints
 
 import msgspec
 import msgspec.inspect
@@ -23,7 +23,7 @@ from aiopatterns.core.context import Context as BaseContext
 from aiopatterns.core.errors import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Find", "Signature"]
 
@@ -214,7 +214,7 @@ def _is_foreign(found: Any, seen: set[int]) -> bool:
     if isinstance(found, msgspec.inspect.CustomType):
         return True
     if isinstance(found, tuple):
-        parts: tuple[Any, ...] = found
+        parts: Iterable[Any] = cast("Iterable[Any]", found)
     elif isinstance(found, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(found) not in seen:
         seen.add(id(found))  # a type may contain itself
         parts = tuple(getattr(found, name) for name in found.__struct_fields__)
