@@ -123,15 +123,26 @@ def parse(url: str) -> Target:
             raise ValueError("no such scheme")
         if not url.isprintable() or " " in url:
             raise ValueError("it has blanks or characters that cannot be printed")
-        parts = urlsplit(url)
-        if "#" in url:
-            raise ValueError("a '#' must be written %23")
+        parts = _split(url)
         return _parsed(url, parts, _options(parts))
     except ValueError as error:
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise ValueError(
             f"url must be one of {known} followed by where; not {masked(url)!r}: {error}"
         ) from None
+
+
+def _split(url: str) -> SplitResult:
+    """Split ``url``; what might be a part of a password is not repeated in the error."""
+    if "#" in url:
+        raise ValueError("a '#' must be written %23")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it would show the password
+        raise ValueError("what stands before the path cannot be read") from None
+    if "@" in parts.path + parts.query:
+        raise ValueError("a '/' or '?' in a password must be written %2F or %3F, an '@' %40")
+    return parts
 
 
 def _masked_option(option: str) -> str:
@@ -156,6 +167,8 @@ def _parsed(url: str, parts: SplitResult, options: Mapping[str, str]) -> Target:
             raise ValueError("nothing may follow")
         return Target("memory", url)
     if parts.scheme == "embedded":
+        if "@" in parts.netloc:
+            raise ValueError("it has no user and no password")
         return Target("embedded", url, path=unquote(parts.netloc + parts.path))
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, _, password = map(unquote, userinfo.partition(":"))

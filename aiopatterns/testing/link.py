@@ -125,7 +125,8 @@ class Link:
         self, reader: asyncio.StreamReader, handle: Callable[[list[bytes]], Awaitable[None]]
     ) -> None:
         frames = Frames() if self._framed else None
-        with suppress(OSError):  # a side is gone: so is the connection
+        # A side is gone, and with it the connection; uvloop's transports say RuntimeError then.
+        with suppress(OSError, RuntimeError):
             while data := await reader.read(_CHUNK):
                 await handle([data] if frames is None else frames.feed(data))
         self._end()

@@ -9,15 +9,17 @@
               look at the version
 
 Users may enter and leave at the same time, from any task. All who enter while it is being opened
-share that one attempt, and its error; who enters while it is being closed waits for that. After
-the last exit it can be opened again, also on another loop.
+share that one attempt, and its error. Closing hangs up in one step that nothing can interrupt; only
+then it waits, for the transports and for the private server to end, so that a cancelled exit
+leaves nothing open either. After the last exit it can be opened again, also on another loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Literal, final
 
-from anyio import CancelScope
+from anyio import CancelScope, Event
 
 from aiopatterns.backends.redis.client import RedisClient
 from aiopatterns.backends.redis.directory import RedisDirectory
@@ -61,12 +63,23 @@ class RedisBackend:
             await backend.kv.set("greeting", b"hello", ttl=60)
     """
 
-    __slots__ = ("__weakref__", "_flights", "_logs", "_server", "_users", "client", "kv", "pubsub")
+    __slots__ = (
+        "__weakref__",
+        "_logs",
+        "_opening",
+        "_server",
+        "_stopped",
+        "_users",
+        "client",
+        "kv",
+        "pubsub",
+    )
 
     def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
         self._users = 0
-        self._flights: Flights[str, None] = Flights()
+        self._opening: Flights[str, None] = Flights()
         self._server: RedisServer | None = None
+        self._stopped: Event | None = None
         self._logs: dict[str, RedisLog] = {}  # each keeps the connections on which it waits
         self.client: Final = RedisClient(target, namespace=namespace, timeout=timeout)
         self.kv: Final = RedisKv(self.client)
@@ -128,8 +141,8 @@ class RedisBackend:
         """
         self._users += 1
         try:
-            if not self.client.is_open or "close" in self._flights:
-                await self._flights.run("open", self._open)
+            if not self.client.is_open:
+                await self._opening.run("", self._open)
         except BaseException:
             await self._leave()
             raise
@@ -151,39 +164,37 @@ class RedisBackend:
         await self._leave()
 
     async def _leave(self) -> None:
+        """Count one user less. The last one hangs up, at once, and then waits for the ends."""
         self._users -= 1
-        if not self._users:
+        if self._users:
+            return
+        ends = self.client.drop()
+        server, self._server = self._server, None
+        stopped = self._stopped = Event()
+        try:
             with CancelScope(shield=True):
-                await self._flights.run("close", self._close)
+                if ends:
+                    await asyncio.wait(ends)
+        finally:
+            if server is not None:
+                with CancelScope(shield=True):
+                    await server.__aexit__(None, None, None)
+            stopped.set()
 
     async def _open(self) -> None:
         """Open, for all who wait for that."""
-        closing = self._flights.get("close")
-        if closing is not None:
-            await closing.join()
-        if not self.client.is_open:
-            await self.client.open(await self._private_server())
-
-    async def _close(self) -> None:
-        """Close, unless somebody has come back meanwhile."""
-        if self._users:
-            return
-        server, self._server = self._server, None
-        try:
-            await self.client.aclose()
-        finally:
-            if server is not None:
-                await server.__aexit__(None, None, None)
+        if self._stopped is not None:
+            await self._stopped.wait()  # a private server lets go of its data
+        await self.client.open(await self._private_server())
 
     async def _private_server(self) -> Address | None:
         """Start the server of ``embedded://`` and return where it listens."""
         target = self.client.target
         if target.scheme != "embedded":
             return None
-        if self._server is None:
-            from aiopatterns.backends.redis.embedded import RedisServer
+        from aiopatterns.backends.redis.embedded import RedisServer
 
-            config = _PERSISTENT if target.path else None
-            server = RedisServer(target.path or None, config=config, private=True)
-            self._server = await server.__aenter__()
+        config = _PERSISTENT if target.path else None
+        server = RedisServer(target.path or None, config=config, private=True)
+        self._server = await server.__aenter__()
         return parse(self._server.url).addresses[0]

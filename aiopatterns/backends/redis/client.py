@@ -71,10 +71,10 @@ class RedisClient:
 
     __slots__ = (
         "_lines",
-        "_opened",
         "_route",
         "cluster",
         "hub",
+        "is_open",
         "namespace",
         "send",
         "tally",
@@ -95,15 +95,10 @@ class RedisClient:
         self.hub: Final = Hub(self)
         self._lines: set[Line] = set()
         self._route: Route | None = None
-        self._opened = False
+        self.is_open = False
         #: Issue a command; what its future is given may be a failure, for :meth:`again`. This is
         #: what the verbs do, for callers so hot that one coroutine less counts.
         self.send: Callable[[Command], Waiting] = self._refuse
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is open, and nothing is on the way."""
-        return self._opened
 
     def key(self, kind: str, *parts: str) -> str:
         """Return the key ``namespace:kind:part:...``."""
@@ -253,7 +248,7 @@ class RedisClient:
         self._route, self.send = route, route.send
         try:
             failure = await route.open()
-            reply: Reply = failure or await self.send(("INFO", "server"))
+            reply: Reply = failure or await route.send(("INFO", "server"))
             if isinstance(reply, Refusal) and reply.later:
                 reply = await self.again(("INFO", "server"), reply, repeatable=True)
             if type(reply) in FAILURES:
@@ -262,23 +257,27 @@ class RedisClient:
             if self.version < _FLOOR:
                 found = ".".join(map(str, self.version))
                 raise BackendError(f"Redis at {self.url} is {found}; 6.2 or newer is needed")
-            self._opened = True
+            self.is_open = True
         except BaseException:
-            await self.aclose()
+            if ends := self.drop():
+                await asyncio.wait(ends)
             raise
 
-    async def aclose(self) -> None:
-        """Hang up everywhere; what is under way fails, subscriptions end."""
+    def drop(self) -> list[asyncio.Future[None]]:
+        """Close and hang up everywhere, at once; what is under way fails, subscriptions end.
+
+        Returns:
+            Whose end is to be awaited; not awaiting it loses nothing but the last turn of the
+            loop that the transports need.
+        """
         route, self._route = self._route, None
-        self._opened, self.send = False, self._refuse
-        # All at once, before anything is awaited: a cancellation only cuts the waiting short.
+        self.is_open, self.send = False, self._refuse
         ends = self.hub.drop(_CLOSED)
         for line in tuple(self._lines):
             ends += line.drop(_CLOSED)
         if route is not None:
             ends += route.drop(_CLOSED)
-        if ends:
-            await asyncio.wait(ends)
+        return ends
 
     def connected(self, line: Line) -> None:
         """Note a line that has a connection."""
@@ -305,6 +304,7 @@ class RedisClient:
         return error
 
     async def _each(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
+        self.route()  # closed is closed, also with nothing to send
         send = self.send
         waiters = [send(command) for command in commands]
         replies: list[Any] = []

@@ -105,8 +105,13 @@ class Connection(asyncio.Protocol):
         self.waiting: deque[Waiting] = deque()
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is worth sending; the transport may have ended without having said so."""
+        return self.open and self._transport is not None and not self._transport.is_closing()
+
     def send(self, data: bytes, waiters: Iterable[Waiting]) -> None:
-        """Write commands, and queue who waits for their replies. Only while open."""
+        """Write commands, and queue who waits for their replies. Only while :attr:`usable`."""
         assert self._transport is not None, "connect has made one"
         if not self.waiting:
             self.heard = monotonic()
@@ -230,7 +235,7 @@ async def connect(
     except BaseException:
         connection.drop("nobody waits for it any more")
         raise
-    if not connection.open:
+    if not connection.usable:
         raise Unsent(f"{address}: the connection broke")
     return connection
 

@@ -170,7 +170,7 @@ class Hub:
 
     def _send(self, verb: str, names: Iterable[Name]) -> list[Name]:
         """Send a command for each of ``names`` in one write; return those for which it was sent."""
-        if self._connection is None:
+        if self._connection is None or not self._connection.usable:
             return []
         sent = list(names)
         packed = [pack((f"P{verb}" if name.pattern else verb, name.name)) for name in sent]
@@ -218,7 +218,7 @@ class Hub:
             quiet = monotonic() - connection.heard >= _HEARTBEAT / 2
             if connection.open and quiet and asked:
                 connection.drop("the server shows no sign of life")
-            elif connection.open:
+            elif connection.usable:
                 connection.send(pack(("PING",)), ())
             asked = True
 

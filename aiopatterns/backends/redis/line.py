@@ -135,7 +135,7 @@ class Line:
         if asking:
             packed = pack(("ASKING",)) + packed
         connection = self._connection
-        if connection is None or home != self._home:
+        if connection is None or not connection.usable or home != self._home:
             try:
                 connection = await self._connect(home, timeout)
             except (Unsent, Refusal) as failure:

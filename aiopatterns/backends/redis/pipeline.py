@@ -140,6 +140,9 @@ class Pipeline:
             if self._outgoing and self._dialling is None:
                 self._dialling = self._loop.create_task(self._dial())
             return
+        if not connection.usable:
+            connection.drop("the connection broke")  # which has this called again
+            return
         if not connection.writable:
             return  # the connection says when it can
         outgoing, self._outgoing = self._outgoing, []
