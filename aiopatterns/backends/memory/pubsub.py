@@ -1,22 +1,19 @@
 """Live messages between the tasks of one process.
 
-A subscription is an inbox. Publishing puts the message into every inbox that asked for its
-channel, in one synchronous step, so all subscribers see one order, and wakes a reader; a reader
-takes a message only once it runs, so a cancelled wait loses none.
+A subscription is an inbox (see ``inbox.py``). Publishing puts the message into every inbox that
+asked for its channel, in one synchronous step, so all subscribers see one order.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections import deque
 from fnmatch import translate
 from typing import TYPE_CHECKING, final
 
+from aiopatterns.backends.inbox import Inbox
 from aiopatterns.backends.names import check_data, check_name, check_names
 from aiopatterns.backends.protocols import Notice
 from aiopatterns.core.validate import count, optional_function
-from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -99,24 +96,10 @@ class MemoryPubSub:
 
 
 @final
-class MemorySubscribed:
-    """An open subscription; made by :meth:`MemoryPubSub.subscribe`.
+class MemorySubscribed(Inbox):
+    """An open subscription; made by :meth:`MemoryPubSub.subscribe`."""
 
-    Losses between two reads are one overflow: they count as one gap.
-    """
-
-    __slots__ = (
-        "_capacity",
-        "_inbox",
-        "_on_gap",
-        "_open",
-        "_overflowing",
-        "_pubsub",
-        "_waiters",
-        "channels",
-        "gaps",
-        "patterns",
-    )
+    __slots__ = ("_pubsub", "channels", "patterns")
 
     def __init__(
         self,
@@ -127,23 +110,18 @@ class MemorySubscribed:
         capacity: int,
         on_gap: Callable[[], object] | None,
     ) -> None:
+        super().__init__(capacity=capacity, on_gap=on_gap)
         self.channels = frozenset(channels)
         self.patterns = tuple(_compile(each) for each in patterns)
-        self.gaps = 0
         self._pubsub = pubsub
-        self._capacity = capacity
-        self._on_gap = on_gap
-        self._inbox: deque[Notice] = deque()
-        self._waiters = Waiters()
-        self._open = False
-        self._overflowing = False
 
     async def __aenter__(self) -> Self:
-        if self._open:
-            msg = "this subscription is open already; enter it only once"
-            raise RuntimeError(msg)
-        self._pubsub.add(self)
-        self._open = True
+        self._begin()
+        try:
+            self._pubsub.add(self)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     async def __aexit__(
@@ -154,42 +132,10 @@ class MemorySubscribed:
     ) -> None:
         self.close()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Notice:
-        while not self._inbox:
-            if not self._open:
-                raise StopAsyncIteration
-            await self._waiters.wait()
-        self._overflowing = False
-        return self._inbox.popleft()
-
-    def deliver(self, notice: Notice) -> None:
-        """Take a message in; beyond the capacity the oldest is lost."""
-        if len(self._inbox) >= self._capacity:
-            self._inbox.popleft()
-            if not self._overflowing:
-                self._overflowing = True
-                self._report_gap()
-        self._inbox.append(notice)
-        self._waiters.wake()
-
     def close(self) -> None:
         """Take no more; what was received can still be read, then the iteration ends."""
-        self._open = False
         self._pubsub.remove(self)
-        self._waiters.wake_all()
-
-    def _report_gap(self) -> None:
-        """Count a gap; what the callback raises is logged, for it is not the publisher's affair."""
-        self.gaps += 1
-        if self._on_gap is None:
-            return
-        try:
-            self._on_gap()
-        except Exception:
-            logging.getLogger("aiopatterns").exception("on_gap of a subscription failed")
+        self._end()
 
 
 def _compile(glob: str) -> re.Pattern[str]:

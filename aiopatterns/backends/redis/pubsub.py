@@ -10,15 +10,13 @@ channel and bytes, for a second message would come in under the first name again
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, final
 
+from aiopatterns.backends.inbox import Inbox
 from aiopatterns.backends.names import check_data, check_name, check_names
 from aiopatterns.backends.protocols import Notice
 from aiopatterns.backends.redis.hub import Name
-from aiopatterns.core.clock import call_later
 from aiopatterns.core.validate import count, optional_function
-from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -79,7 +77,7 @@ class RedisPubSub:
 
 
 @final
-class RedisSubscribed:
+class RedisSubscribed(Inbox):
     """An open subscription; made by :meth:`RedisPubSub.subscribe`.
 
     Args:
@@ -88,24 +86,9 @@ class RedisSubscribed:
         prefix: What to cut off the names of channels.
         capacity: Messages that wait for the reader at most.
         on_gap: Called when messages may have been missed.
-
-    Losses between two reads are one overflow: they count as one gap.
     """
 
-    __slots__ = (
-        "_capacity",
-        "_hub",
-        "_inbox",
-        "_last",
-        "_on_gap",
-        "_open",
-        "_overflowing",
-        "_prefix",
-        "_seen",
-        "_waiters",
-        "gaps",
-        "names",
-    )
+    __slots__ = ("_hub", "_last", "_prefix", "_seen", "names")
 
     def __init__(
         self,
@@ -116,27 +99,19 @@ class RedisSubscribed:
         capacity: int = 1_000,
         on_gap: Callable[[], object] | None = None,
     ) -> None:
+        super().__init__(capacity=capacity, on_gap=on_gap)
         self.names = tuple(dict.fromkeys(names))
-        self.gaps = 0
         self._hub = hub
         self._prefix = len(prefix.encode())
-        self._capacity = capacity
-        self._on_gap = on_gap
-        self._inbox: deque[Notice] = deque()
-        self._waiters = Waiters()
-        self._open = False
-        self._overflowing = False
         self._last: tuple[bytes, bytes] | None = None
         self._seen: set[Name] = set()
 
     async def __aenter__(self) -> Self:
-        if self._open:
-            raise RuntimeError("this subscription is open already; enter it only once")
-        self._open = True
+        self._begin()
         try:
             await self._hub.add(self)
         except BaseException:
-            self._open = False
+            self._end()
             raise
         return self
 
@@ -148,40 +123,16 @@ class RedisSubscribed:
     ) -> None:
         self.close()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Notice:
-        while not self._inbox:
-            if not self._open:
-                raise StopAsyncIteration
-            await self._waiters.wait()
-        self._overflowing = False
-        return self._inbox.popleft()
-
     def take(self, name: Name, channel: bytes, data: bytes) -> None:
-        """Take a message in; beyond the capacity the oldest is lost."""
+        """Take a message that came in under ``name``, unless it is another copy of the last."""
         if len(self.names) > 1 and self._is_copy(name, (channel, data)):
             return
-        if len(self._inbox) >= self._capacity:
-            self._inbox.popleft()
-            if not self._overflowing:
-                self._overflowing = True
-                self.report_gap()
-        self._inbox.append(Notice(channel[self._prefix :].decode("utf-8", "replace"), data))
-        self._waiters.wake()
-
-    def report_gap(self) -> None:
-        """Count a gap; the callback runs in a turn of its own, so its errors are its own."""
-        self.gaps += 1
-        if self._on_gap is not None:
-            call_later(0, self._on_gap)
+        self.deliver(Notice(channel[self._prefix :].decode("utf-8", "replace"), data))
 
     def close(self) -> None:
         """Take no more; what was received can still be read, then the iteration ends."""
-        self._open = False
         self._hub.remove(self)
-        self._waiters.wake_all()
+        self._end()
 
     def _is_copy(self, name: Name, message: tuple[bytes, bytes]) -> bool:
         if message == self._last and name not in self._seen:
