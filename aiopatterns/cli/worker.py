@@ -127,7 +127,8 @@ def _end_with_parent() -> None:
     """Stop, as after a signal, when the supervisor at the other end of the pipe is gone."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not by sys.stdin: its lock, held by a daemon thread, is fatal when the interpreter ends.
+        while os.read(0, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 

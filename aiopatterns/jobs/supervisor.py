@@ -29,7 +29,7 @@ from anyio import Event, create_task_group, move_on_after, open_signal_receiver,
 from aiopatterns.backends.publishing import published
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError
-from aiopatterns.core.lifecycle import Owner
+from aiopatterns.core.lifecycle import Owner, raise_bare
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.jobs.child import MARGIN, Child
@@ -159,12 +159,10 @@ class Supervisor(Owner):
             BackendUnavailableError: Nobody answers at the beginning; later that ends nothing.
         """
         with open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with create_task_group() as tasks:
-                stopping = Event()
-                tasks.start_soon(self._obey, signals, stopping)
-                async with self:
-                    await stopping.wait()
-                tasks.cancel_scope.cancel()
+            try:
+                await self._serve(signals)
+            except BaseExceptionGroup as errors:
+                raise_bare(errors)
 
     # ---------------------------------------------------------------------------- private core
 
@@ -177,6 +175,14 @@ class Supervisor(Owner):
             tasks.start_soon(self._follow_load, self._autoscale)
         if self._reload:
             tasks.start_soon(self._follow_sources, str(Path.cwd()))
+
+    async def _serve(self, signals: AsyncIterator[Any]) -> None:
+        async with create_task_group() as tasks:
+            stopping = Event()
+            tasks.start_soon(self._obey, signals, stopping)
+            async with self:
+                await stopping.wait()
+            tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
         """Pass the signal on and wait; kill what does not obey."""

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from anyio import Event, create_task_group, open_signal_receiver
 
-from aiopatterns.core.lifecycle import Owner, OwnerState
+from aiopatterns.core.lifecycle import Owner, OwnerState, raise_bare
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 from aiopatterns.jobs.duty import Duty
 from aiopatterns.jobs.ledger import add_up
@@ -116,14 +116,10 @@ class Worker(Owner):
         Cancellation: abandons what runs, as leaving a block by an error does.
         """
         with open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with create_task_group() as tasks:
-                stopping = Event()
-                tasks.start_soon(self._obey, signals, stopping)
-                async with self:
-                    assert self._duty is not None
-                    tasks.start_soon(_pass_on, self._duty.over, stopping)
-                    await stopping.wait()
-                tasks.cancel_scope.cancel()
+            try:
+                await self._serve(signals)
+            except BaseExceptionGroup as errors:
+                raise_bare(errors)
 
     async def run_until_empty(self) -> None:
         """Work until nothing is left to do.
@@ -151,6 +147,16 @@ class Worker(Owner):
             publish=self._publish,
         )
         await tasks.start(duty.run)
+
+    async def _serve(self, signals: AsyncIterator[Any]) -> None:
+        async with create_task_group() as tasks:
+            stopping = Event()
+            tasks.start_soon(self._obey, signals, stopping)
+            async with self:
+                assert self._duty is not None
+                tasks.start_soon(_pass_on, self._duty.over, stopping)
+                await stopping.wait()
+            tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
         assert self._duty is not None
