@@ -185,7 +185,7 @@ async def test_the_error_of_the_body_leaves_bare():
             raise KeyError
 
 
-@pytest.mark.promise("jobs-bad-input")
+@pytest.mark.promise("jobs-worker-input")
 def test_bad_input():
     jobs = JobQueue("q")
     for wrong, kind, text in [
@@ -645,7 +645,7 @@ def scenario() -> Trial:
     return Trial(work(), check)
 
 
-@pytest.mark.promise("jobs-cancel-everywhere")
+@pytest.mark.promise("jobs-cancel-worker")
 def test_cancelled_at_every_await():
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=5)
 
