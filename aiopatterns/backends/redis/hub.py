@@ -212,19 +212,21 @@ class Hub:
 
     async def _watch(self, connection: Connection) -> None:
         """Wait for the end of ``connection``; make it end if it shows no sign of life."""
-        asked = False
+        asked_at = -1.0
         while connection.open:
             await asyncio.wait((connection.gone,), timeout=_HEARTBEAT)
-            quiet = monotonic() - connection.heard >= _HEARTBEAT / 2
-            if connection.open and quiet and asked:
+            if not connection.usable:
+                continue  # its end is on the way
+            if connection.heard == asked_at:
                 connection.drop("the server shows no sign of life")
-            elif connection.usable:
+            else:
                 connection.send(pack(("PING",)), ())
-            asked = True
+                asked_at = connection.heard  # sending sets it; whatever arrives changes it
 
     def _broken(self) -> None:
         """The connection is of no more use: what was in force is not."""
         self._connection = None
+        self._owed.clear()
         self._stale.update(self._in_force)
 
     def _push(self, reply: Reply) -> None:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from aiopatterns.backends.redis.errors import FAILURES, Lost, Refusal, Unsent, translated
+from aiopatterns.core.errors import BackendError, BackendUnavailableError
+
+URL = "redis://:***@h"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "READONLY You can't write against a read only replica.",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "CLUSTERDOWN The cluster is down",
+        "MASTERDOWN Link with MASTER is down",
+        "BUSY Redis is busy running a script.",
+    ],
+)
+def test_not_now_is_unavailable(reply):
+    failure = Refusal(reply)
+    assert failure.later
+    assert failure.code == reply.partition(" ")[0]
+    error = translated(failure, URL)
+    assert type(error) is BackendUnavailableError
+    assert reply in str(error)
+    assert URL in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reply", "cure"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
+        ("NOAUTH Authentication required.", "into the URL"),
+        ("WRONGPASS invalid username-password pair", "password in the URL is wrong"),
+        ("NOPERM this user has no permissions", "lacks the right"),
+        ("MISCONF Redis is configured to save RDB snapshots", "see its log"),
+        ("MOVED 1 h:1", "redis+cluster://"),
+        ("ERR unknown command", ""),
+        ("WRONGTYPE Operation against a key", ""),
+        ("", ""),
+    ],
+)
+def test_a_refusal_is_an_error_with_a_cure(reply, cure):
+    failure = Refusal(reply)
+    assert not failure.later
+    error = translated(failure, URL)
+    assert type(error) is BackendError
+    assert str(error).startswith(f"Redis at {URL} refuses: {reply}")
+    assert cure in str(error)
+
+
+@pytest.mark.parametrize("kind", [Lost, Unsent])
+def test_no_answer_is_unavailable(kind):
+    error = translated(kind("why"), URL)
+    assert type(error) is BackendUnavailableError
+    assert str(error) == f"no Redis answers at {URL}: why"
+    assert kind in FAILURES

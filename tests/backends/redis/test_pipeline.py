@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent
+from aiopatterns.backends.redis.pipeline import Pipeline
+from aiopatterns.backends.redis.statistics import Tally
+from aiopatterns.backends.url import parse
+from aiopatterns.core.clock import monotonic, sleep
+from tests.backends.redis.fakeserver import OK, FakeServer
+
+pytestmark = pytest.mark.real
+
+
+class Opened:
+    """A pipeline to ``server``."""
+
+    def __init__(self, url, *, patience=5.0, locate=None):
+        self.target = parse(url)
+        self.tally = Tally()
+        self.patience = patience
+        self.located = 0
+        self._locate = locate or self._first
+
+    async def _first(self):
+        self.located += 1
+        return self.target.addresses[0]
+
+    async def __aenter__(self):
+        self.pipeline = Pipeline(
+            self.target, self._locate, patience=self.patience, tally=self.tally
+        )
+        return self
+
+    async def __aexit__(self, *_):
+        if ends := self.pipeline.drop("end"):
+            await asyncio.wait(ends)
+
+    async def __call__(self, *command):
+        return await self.pipeline.send(command)
+
+
+@pytest.mark.promise("backends-pipelining")
+async def test_one_turn_is_one_write(redis_url):
+    async with Opened(redis_url) as opened:
+        await opened("PING")
+        before = opened.tally.round_trips
+        replies = await asyncio.gather(*(opened("ECHO", str(n)) for n in range(1000)))
+        assert replies == [str(n).encode() for n in range(1000)]
+        assert opened.tally.round_trips == before + 1
+        assert opened.tally.commands == 1001
+        assert opened.pipeline.in_flight == 0
+
+
+async def test_in_flight_counts_what_is_not_answered(redis_url):
+    async with Opened(redis_url) as opened:
+        await opened("PING")
+        waiter = opened.pipeline.send(("PING",))
+        assert opened.pipeline.in_flight == 1
+        await sleep(0)
+        await sleep(0)
+        assert opened.pipeline.in_flight <= 1
+        await waiter
+        assert opened.pipeline.in_flight == 0
+
+
+async def test_a_word_of_a_wrong_type_is_the_callers_error(redis_url):
+    async with Opened(redis_url) as opened:
+        with pytest.raises(TypeError):
+            opened.pipeline.send(("GET", None))
+        assert await opened("ECHO", 5) == b"5"
+        assert await opened("ECHO", 0.5) == b"0.5"
+
+
+async def test_what_is_cancelled_before_the_flush_is_not_sent():
+    async with FakeServer() as server, Opened(server.url) as opened:
+        await opened("FIRST")
+        one, two = opened.pipeline.send(("ONE",)), opened.pipeline.send(("TWO",))
+        one.cancel()
+        await two
+        lonely = opened.pipeline.send(("LONELY",))
+        lonely.cancel()
+        await opened("LAST")
+        assert [words[0] for words in server.seen[1:]] == [b"FIRST", b"TWO", b"LAST"]
+        assert opened.tally.commands == 3
+
+
+async def test_nothing_is_flushed_when_all_are_cancelled():
+    async with FakeServer() as server, Opened(server.url) as opened:
+        await opened("FIRST")
+        lonely = opened.pipeline.send(("LONELY",))
+        lonely.cancel()
+        await sleep(0.01)
+        assert opened.tally.round_trips == 1
+
+
+async def test_nobody_answers(tmp_path):
+    async with Opened(f"unix://{tmp_path}/none") as opened:
+        replies = await asyncio.gather(*(opened("PING") for _ in range(10)))
+        assert {type(each) for each in replies} == {Unsent}
+        assert opened.located == 1
+        cancelled = opened.pipeline.send(("PING",))
+        other = opened.pipeline.send(("PING",))
+        cancelled.cancel()
+        assert type(await other) is Unsent
+        assert opened.located == 2
+
+
+async def test_attempts_pause_more_and_more(tmp_path):
+    async with Opened(f"unix://{tmp_path}/none") as opened:
+        began = monotonic()
+        while monotonic() - began < 0.5:
+            await opened("PING")
+        assert 3 <= opened.located <= 30
+
+
+async def test_a_refusal_of_the_greeting_is_everybodys():
+    answer = lambda words: b"-WRONGPASS no\r\n"
+    async with FakeServer(answer, greet=False) as server:
+        async with Opened(server.url.replace("unix://", "unix://:p@")) as opened:
+            assert type(await opened("PING")) is Refusal
+
+
+async def test_a_surprise_leaves_nobody_waiting(redis_url):
+    async def locate():
+        raise RuntimeError("lost the map")
+
+    async with Opened(redis_url, locate=locate) as opened:
+        reply = await opened("PING")
+        assert type(reply) is Unsent
+        assert "lost the map" in str(reply)
+
+
+async def test_what_was_not_sent_goes_over_the_next_connection():
+    def answer(words):
+        return None if words[0] == b"DIE" else OK
+
+    async with FakeServer(answer) as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        assert type(await opened("DIE")) is Lost
+        assert await opened("AGAIN") == b"OK"
+        assert server.connections == 2
+        assert opened.tally.reconnects == 1
+
+
+async def test_what_waits_for_room_goes_over_the_next_connection():
+    async with FakeServer() as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        opened.pipeline._connection.pause_writing()
+        waiting = opened.pipeline.send(("PATIENT",))
+        await sleep(0.02)
+        assert not waiting.done()
+        assert opened.pipeline.in_flight == 1
+        opened.pipeline._connection.drop("cut")
+        assert await waiting == b"OK"
+        assert opened.tally.reconnects == 1
+
+
+async def test_what_waits_for_room_goes_when_there_is_some():
+    async with FakeServer() as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        opened.pipeline._connection.pause_writing()
+        waiting = opened.pipeline.send(("PATIENT",))
+        await sleep(0.02)
+        opened.pipeline._connection.resume_writing()
+        assert await waiting == b"OK"
+
+
+async def test_a_server_that_does_not_read_holds_back_the_rest(redis_server, redis_url):
+    if not redis_server.private:
+        pytest.fail("this test pauses its server")
+    async with Opened(redis_url) as opened:
+        await opened("PING")
+        redis_server.pause()
+        try:
+            block = b"x" * 100_000
+            waiters = []
+            for _ in range(10):
+                waiters += [opened.pipeline.send(("ECHO", block)) for _ in range(10)]
+                await sleep(0.001)
+            assert opened.pipeline._outgoing
+        finally:
+            redis_server.resume()
+        assert all([await each == block for each in waiters])
+
+
+async def test_renewing_looks_where_the_server_is(redis_url):
+    async with Opened(redis_url) as opened:
+        opened.pipeline.renew("nothing to renew")
+        await opened("PING")
+        opened.pipeline.renew("too young")
+        await opened("PING")
+        assert opened.located == 1
+        opened.pipeline._connected_at -= 1
+        opened.pipeline.renew("old enough")
+        await opened("PING")
+        assert opened.located == 2
+
+
+async def test_dropped_while_it_connects():
+    async with FakeServer(lambda words: b"", greet=False) as server:
+        async with Opened(server.url) as opened:
+            waiter = opened.pipeline.send(("PING",))
+            while not server.seen:
+                await sleep(0.001)
+            await asyncio.wait(opened.pipeline.drop("the end"))
+            assert type(waiter.result()) is Unsent
+            assert str(waiter.result()) == "the end"
+
+
+async def test_a_silent_server_is_given_up():
+    answer = lambda words: b"" if words[0] == b"SLEEP" else OK
+    async with FakeServer(answer) as server, Opened(server.url, patience=0.05) as opened:
+        assert "silent for 0.05 s" in str(await opened("SLEEP"))
+        assert await opened("PING") == b"OK"
