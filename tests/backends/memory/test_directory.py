@@ -5,9 +5,9 @@ import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
 from aiopatterns.backends.protocols import Members
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import ClosedError
-from aiopatterns.testing import Trial, cancel_everywhere, simulate
+from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 
 
 def test_members_live_until_their_time_is_over():
@@ -107,6 +107,35 @@ def test_a_change_wakes_a_watcher_at_once():
                 assert monotonic() == 6
 
     simulate(scenario)
+
+
+def test_a_watcher_ends_with_the_newest_under_any_schedule():
+    async def scenario() -> None:
+        seen: list[Members] = []
+
+        async def watch(directory) -> None:
+            async with directory.watch(interval=100) as snapshots:
+                async for members in snapshots:
+                    assert not seen or members.revision > seen[-1].revision
+                    seen.append(members)
+                    if b"end" in members.members.values():
+                        return
+                    await sleep(rng().random())
+
+        async with MemoryBackend() as backend, anyio.create_task_group() as tasks:
+            directory = backend.directory("d")
+            tasks.start_soon(watch, directory)
+            for number in range(10):
+                member = rng().choice("abc")
+                if rng().random() < 0.3:
+                    await directory.remove(member)
+                else:
+                    await directory.put(member, b"%d" % number, ttl=rng().choice([0.5, 50]))
+                await sleep(rng().choice([0, 0.3]))
+            await directory.put("z", b"end", ttl=50)
+        assert seen[-1].members["z"] == b"end"
+
+    explore(scenario, range(200))
 
 
 async def test_a_watch_ends_with_its_block_and_begins_anew():

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.core.clock import sleep
+from aiopatterns.core.clock import rng, sleep
 from aiopatterns.core.errors import ClosedError
-from aiopatterns.testing import simulate
+from aiopatterns.testing import explore, simulate
 
 
 def test_one_holds_it_until_its_time_is_over():
@@ -71,6 +72,33 @@ async def test_tokens_grow_also_within_one_microsecond():
             await held.release()
         assert tokens == sorted(set(tokens))
         assert tokens[0] == pytest.approx(await backend.time() * 1e6, abs=1e6)
+
+
+@pytest.mark.promise("backends-one-holder")
+def test_one_holder_at_a_time_under_any_schedule():
+    async def scenario() -> None:
+        seen: list[int] = []
+
+        async def work(lease) -> None:
+            for _ in range(5):
+                held = await lease.try_acquire(ttl=1)
+                if held is not None:
+                    assert held.token > max(seen, default=0)
+                    seen.append(held.token)
+                    await sleep(rng().choice([0.1, 0.9, 1.1]))
+                    # Whoever is told that it still holds is the newest holder.
+                    if await held.renew():
+                        assert held.token == max(seen)
+                    if rng().random() < 0.5:
+                        await held.release()
+                await sleep(rng().random())
+
+        async with MemoryBackend() as backend, anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(work, backend.lease("a"))
+        assert seen
+
+    explore(scenario, range(200))
 
 
 def test_names_that_nobody_holds_keep_no_memory():
