@@ -208,6 +208,10 @@ class FaultProxy(Owner):
             msg = f"target must be unix://path or scheme://host:port, not {masked(target)!r}"
             raise ValueError(msg)
         self._framed = choice("framing", framing, ("resp", "chunk")) == "resp"
+        if self._framed and self._target.scheme == "rediss":
+            raise ValueError(
+                "framing must be 'chunk' for rediss://: what is encrypted has no frames"
+            )
         self._random = seeded(seed)
         self._links: set[Link] = set()
         self._listener: asyncio.Server | None = None

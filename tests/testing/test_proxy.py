@@ -391,6 +391,7 @@ async def test_the_url_is_there_while_it_is_open(redis_url):
     [
         (lambda url: FaultProxy("unix://"), "target"),
         (lambda url: FaultProxy("redis://host"), "host:port"),
+        (lambda url: FaultProxy("rediss://host:1"), "'chunk' for rediss"),
         (lambda url: FaultProxy(url, framing=cast("Any", "lines")), "framing"),
         (lambda url: FaultProxy(url).drop_replies(0), "times"),
         (lambda url: FaultProxy(url).drop_replies(skip=-1), "skip"),

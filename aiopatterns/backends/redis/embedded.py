@@ -57,6 +57,9 @@ _RESERVED: Final = frozenset({"port", "bind", "unixsocket", "unixsocketperm", "d
 _LONGEST_SOCKET: Final = 103  # bytes; sun_path is 104 on macOS and 108 on Linux, with a final NUL
 _PING_TIMEOUT: Final = 0.25
 _GRACE: Final = 5.0
+# A server whose parent was killed is gone in milliseconds, and with it its hold on the data.
+_LOCK_PATIENCE: Final = 1.0
+_LOCK_PAUSE: Final = 0.02
 
 
 @final
@@ -251,6 +254,8 @@ class RedisServer(Startable):
             return
         fresh = self._home is None
         try:
+            if self._path is not None and self._lock is None:
+                yield from self._locking(self._path)
             process = self._spawn()
             yield from process.starting("Redis server", self._answers, self._start_timeout)
         except BaseException:
@@ -260,12 +265,22 @@ class RedisServer(Startable):
                 self._forget()
             raise
 
+    def _locking(self, path: Path) -> Pauses:
+        """Lock the data directory, and give another server a moment to let go of it."""
+        tries = int(_LOCK_PATIENCE / _LOCK_PAUSE)
+        while self._lock is None:
+            try:
+                self._lock = lock(path)
+            except BackendUnavailableError:
+                tries -= 1
+                if tries <= 0:
+                    raise
+                yield _LOCK_PAUSE
+
     def _spawn(self) -> ServerProcess:
         found = find_binary(self._binary, version=self._wanted)
         if self._home is None:
             self._home = _make_home()
-        if self._path is not None and self._lock is None:
-            self._lock = lock(self._path)
         self._version = found.version
         self._process = ServerProcess.spawn(
             [str(found.path), *self._arguments()],

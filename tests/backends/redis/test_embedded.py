@@ -161,8 +161,10 @@ def test_data_stays_where_it_is_told_to(tmp_path):
     data = tmp_path / "deep" / "data"
     with RedisServer(data, config={"appendonly": "yes"}) as server:
         server.command("SET", "k", "v")
+        began = monotonic()
         with pytest.raises(BackendUnavailableError, match="in use by another server"):
             RedisServer(data).start()
+        assert 0.5 < monotonic() - began < 5
         assert server.command("GET", "k") == "v"
     assert data.is_dir()
     with RedisServer(data, config={"appendonly": "yes"}) as server:
@@ -369,6 +371,23 @@ def test_a_server_does_not_outlive_a_killed_parent():
     with pytest.raises(BackendUnavailableError):
         Wire(f"unix://{socket_path}")
     assert b"redis-server" not in (_command_line(pid))
+
+
+KEEPER = """
+import os, signal, sys
+from aiopatterns.backends.redis.embedded import RedisServer
+server = RedisServer(sys.argv[1], config={"appendonly": "yes"})
+server.start()
+server.command("SET", "k", "v")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_who_comes_right_after_a_killed_process_finds_its_data(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KEEPER, str(tmp_path)], check=False, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+    with RedisServer(tmp_path, config={"appendonly": "yes"}) as server:
+        assert server.command("GET", "k") == "v"
 
 
 def _command_line(pid):
