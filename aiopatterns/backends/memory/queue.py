@@ -59,8 +59,9 @@ class MemoryQueue:
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Add ``jobs`` in order; each is added or recognised."""
         check_jobs(jobs)
+        before = self._machine.places.next_due()
         answers = self._machine.enqueue(jobs, self._now())
-        self._after(idle=False)
+        self._after(before)
         return answers
 
     async def step(self, turn: Turn) -> Turned:
@@ -68,9 +69,10 @@ class MemoryQueue:
         check_turn(turn)
         now = self._now()
         machine = self._machine
+        before = machine.places.next_due()
         stepped = machine.step(turn, now)
         self._bell.forget(turn.worker)
-        self._after(idle=True)
+        self._after(before, idle=True, told=stepped.told)
         due = machine.places.next_due()
         return Turned(
             stepped.claimed,
@@ -96,12 +98,11 @@ class MemoryQueue:
         """Wait until there may be work, or ``worker`` is wanted; False after ``timeout`` seconds."""
         check_wait(worker, timeout)
         self._home.require_open()
-        holder = self._machine.holders.get(worker)
-        deaf = holder is not None and holder.full
+        full, look = self._machine.idle(worker, self._now())
         self._home.on_close(self._bell.wake_all)
-        woken = await self._bell.wait(worker, timeout, deaf=deaf)
+        woken = await self._bell.wait(worker, min(timeout, look), deaf=full)
         self._home.require_open()
-        return woken
+        return woken or look <= timeout
 
     def keeper(self, worker: str, *, lease: float) -> Callable[[], bool] | None:
         """Return None: no other process could take the jobs."""
@@ -113,6 +114,7 @@ class MemoryQueue:
         """Cancel jobs; return the state of each afterwards."""
         check_ids(ids)
         now, machine = self._now(), self._machine
+        before = machine.places.next_due()
         states: dict[str, JobState] = {}
         for id in ids:
             states[id], worker = machine.cancel(id, now)
@@ -121,7 +123,7 @@ class MemoryQueue:
         machine.limits.flush()
         while machine.work_off(now):
             pass
-        self._after(idle=False)
+        self._after(before, idle=True)
         return states
 
     async def states(self, ids: Collection[str]) -> dict[str, JobState]:
@@ -191,7 +193,7 @@ class MemoryQueue:
         """Queue dead letters again; return how many."""
         check_ids(ids)
         found = self._machine.requeue(ids, self._now())
-        self._after(idle=False)
+        self._after(self._machine.places.next_due())
         return found
 
     async def purge(self, ids: Collection[str] | None = None) -> int:
@@ -209,7 +211,7 @@ class MemoryQueue:
         """Give out nothing, or go on."""
         self._home.require_open()
         self._machine.paused = paused
-        self._after(idle=False)
+        self._after(self._machine.places.next_due())
 
     def watch(self) -> Watch:
         """Iterate over what happens to jobs from now on."""
@@ -224,12 +226,20 @@ class MemoryQueue:
     def _now(self) -> int:
         return round(self._home.time() * 1_000_000) // 1_000
 
-    def _after(self, *, idle: bool) -> None:
-        """Wake somebody if there is something to run, and tell what has happened."""
+    def _after(self, due_before: int | None, *, idle: bool = False, told: bool = False) -> None:
+        """Wake somebody if there is something to run or to know, and tell what has happened.
+
+        Args:
+            due_before: When the next job was due before.
+            idle: Whether, if there is nothing, whoever comes waits.
+            told: Whether the due time is known to a busy worker only.
+        """
         machine = self._machine
         places = machine.places
-        queued = places.any_queued()
-        if (queued and not machine.paused) or (places.news and places.suspects):
+        queued, due = places.any_queued(), places.next_due()
+        news = places.news and places.suspects
+        earlier = due is not None and (told or due_before is None or due < due_before)
+        if (queued and not machine.paused) or news or earlier:
             self._bell.ring()
         elif idle and not queued and not places.suspects:
             self._bell.hush()

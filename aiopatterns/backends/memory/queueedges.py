@@ -53,6 +53,8 @@ class Edges:
     def end(self, parent: str, *, well: bool) -> None:
         """Note that ``parent`` has ended."""
         if parent in self._kids:
+            if not self.ended:
+                self._order.clear()  # what is left there was outdated
             self.ended[parent] = well
             heappush(self._order, (well, parent))
 
@@ -64,9 +66,10 @@ class Edges:
         Returns:
             Whether the parent ended well, and of each kid the id and whether its edge is strict.
         """
-        while self._order[0][1] not in self.ended:
-            heappop(self._order)
         well, parent = self._order[0]
+        while self.ended.get(parent) is not well:  # an entry of an earlier end
+            heappop(self._order)
+            well, parent = self._order[0]
         kids = self._kids[parent]
         taken = sorted(kids)[:most]
         edges = [(kid, kids.pop(kid)) for kid in taken]

@@ -16,6 +16,7 @@ Every loop is bounded by the operation's own size or by a constant below.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from aiopatterns.backends.memory.queueedges import Edges
@@ -52,9 +53,14 @@ _NEVER: Final = 2**63
 
 @final
 class Stepped:
-    """What one step came to; the fields are those of ``Turned``."""
+    """What one step came to; the fields are those of ``Turned``.
 
-    __slots__ = ("cancels", "claimed", "more", "quarantine", "reaped", "stale")
+    Attributes:
+        told: A worker that can take no more was told when the next job is due, so another one
+            has to know too.
+    """
+
+    __slots__ = ("cancels", "claimed", "more", "quarantine", "reaped", "stale", "told")
 
     def __init__(self) -> None:
         self.claimed: list[ClaimedJob] = []
@@ -63,6 +69,7 @@ class Stepped:
         self.reaped = False
         self.quarantine = False
         self.more = False
+        self.told = False
 
 
 @final
@@ -212,6 +219,7 @@ class Machine:
         stepped.more |= self.work_off(now)
         if not turn.leave:
             self._give(holder, turn.free, stepped, now)
+            stepped.told = holder.full
         if holder.asked:
             stepped.cancels = [job.id for job in holder.held.values() if job.stop]
             holder.asked = bool(stepped.cancels)
@@ -443,6 +451,17 @@ class Machine:
         self.limits.offer(job)
 
     # ------------------------------------------------------------------------------ management
+
+    def idle(self, worker: str, now: int) -> tuple[bool, float]:
+        """Return whether ``worker`` can take no more, and in how many seconds it has to look anew.
+
+        It has to when the lease of another one ends, or never (infinite).
+        """
+        holder = self.holders.get(worker)
+        if holder is not None and holder.full:
+            return True, math.inf
+        ends = (each.until for each in self.holders.values() if each is not holder)
+        return False, max(0, min(ends, default=math.inf) - now) / 1_000
 
     def cancel(self, id: str, now: int) -> tuple[JobState, str | None]:
         """Cancel one job; return its state, and the worker to tell if it runs."""

@@ -31,12 +31,16 @@ What each verb does is said in ``memory/queuemachine.py``, which is the same mac
 
 **Waking.** ``:wake`` exists when a step or an enqueue has left work behind and nobody took the
 hint yet. An idle worker blocks on it (BZPOPMIN) together with a key of its own, so Redis wakes
-exactly one. That one's next step sets it again if work remains, and removes it if not. Who gives
-up waiting cannot know whether the hint was taken on its behalf, so it rings again.
+exactly one. That one's next step sets it again if work remains, and removes it if not. A due time
+that comes before all others rings too, for somebody must sleep no longer than until then, and so
+does a worker that fills up while something is due. Who gives up waiting cannot know whether the
+hint was taken on its behalf, so it rings again. When the lease of another worker may have ended an
+idle worker gets up by itself, so the jobs of the dead are taken back in time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
@@ -84,8 +88,9 @@ _CALL: Final = 5_000
 _LONGEST_BLOCK: Final = 30.0
 _SLACK: Final = 5.0
 _HAND_ON: Final = 2.0
-# Workers of which is remembered whether they could take more; one has few in one process.
+# Workers of which is remembered what their last step told; one process has few.
 _REMEMBERED: Final = 1_024
+_UNSEEN: Final = (False, math.inf)
 
 _ENQUEUE: Final = Script("queue_enqueue")
 _STEP: Final = Script("queue_step")
@@ -106,7 +111,7 @@ class RedisQueue:
         name: The queue's name.
     """
 
-    __slots__ = ("_channel", "_client", "_full", "_idle", "_tag", "name")
+    __slots__ = ("_channel", "_client", "_idle", "_seen", "_tag", "name")
 
     def __init__(self, client: RedisClient, name: str) -> None:
         self.name = check_name("name", name)
@@ -114,7 +119,8 @@ class RedisQueue:
         self._tag = client.tag("q", escaped(name, "}"))
         self._channel = client.key("q", name)
         self._idle: list[Line] = []  # connections on which nobody waits now
-        self._full: OrderedDict[str, None] = OrderedDict()
+        # Of each worker: whether it could take no more, and when a lease of another may end.
+        self._seen: OrderedDict[str, tuple[bool, float]] = OrderedDict()
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Add ``jobs`` in order; each is added or recognised. 1 round trip."""
@@ -130,8 +136,9 @@ class RedisQueue:
         """Settle, renew, promote, take back, limit and claim, atomically. 1 round trip."""
         check_turn(turn)
         words = queuewire.turn_words(self._channel, turn)
-        turned = queuewire.turned(await self._client.run(_STEP, [self._tag], words))
-        self._remember(turn, turned)
+        reply = await self._client.run(_STEP, [self._tag], words)
+        turned = queuewire.turned(reply)
+        self._remember(turn, turned, queuewire.next_end(reply))
         return turned
 
     async def held(self, worker: str) -> list[ClaimedJob]:
@@ -146,15 +153,16 @@ class RedisQueue:
         Cancellation: hands the wake-up on, which takes one more round trip.
         """
         check_wait(worker, timeout)
-        deadline = monotonic() + timeout
+        full, look = self._seen.get(worker, _UNSEEN)
+        deadline = min(monotonic() + timeout, look)
         line = self._idle.pop() if self._idle else self._client.line(f"queue {self.name}")
         try:
             while True:
                 left = min(max(deadline - monotonic(), 0.001), _LONGEST_BLOCK)
-                if await self._block(line, worker, left):
+                if await self._block(line, worker, left, full=full):
                     return True
                 if monotonic() >= deadline:
-                    return False
+                    return deadline == look
         except BaseException:
             await self._hand_on(worker)
             raise
@@ -210,8 +218,8 @@ class RedisQueue:
 
     async def counts(self) -> Counts:
         """Return how many jobs are where. 1 round trip."""
-        *numbers, paused = await self._look("counts")
-        return Counts(*numbers, bool(paused))
+        queued, scheduled, waiting, running, dead, workers, paused = await self._look("counts")
+        return Counts(queued, scheduled, waiting, running, dead, workers, bool(paused))
 
     async def page(self, state: JobState, *, cursor: str | None = None, limit: int = 100) -> Page:
         """Return jobs that are queued, scheduled, waiting, running or dead. 1 round trip."""
@@ -251,10 +259,10 @@ class RedisQueue:
             life = milliseconds("life", WATCH_LIFE)
             await self._client.write("SET", f"{self._tag}:watch", 1, "PX", life)
 
-    async def _block(self, line: Line, worker: str, seconds: float) -> bool:
+    async def _block(self, line: Line, worker: str, seconds: float, *, full: bool) -> bool:
         """Wait for a call, or unless the worker is full for work."""
         keys = [f"{self._tag}:wake:{worker}"]
-        if worker not in self._full:
+        if not full:
             keys.append(f"{self._tag}:wake")
         return await line.call("BZPOPMIN", *keys, seconds, timeout=seconds + _SLACK) is not None
 
@@ -263,15 +271,15 @@ class RedisQueue:
         with suppress(Exception), CancelScope(shield=True), move_on_after(_HAND_ON):
             await self._client.run(_WAKE, [self._tag], [worker, _CALL], repeatable=True)
 
-    def _remember(self, turn: Turn, turned: Turned) -> None:
-        """Note whether the worker could take more: only then work is a reason to wake it."""
+    def _remember(self, turn: Turn, turned: Turned, next_end: float | None) -> None:
+        """Note what the next wait of the worker goes by."""
         full = len(turned.claimed) >= turn.free or turned.quarantine
-        if full or any(each.alone for each in turned.claimed):
-            self._full[turn.worker] = None
-            if len(self._full) > _REMEMBERED:
-                self._full.popitem(last=False)
-        else:
-            self._full.pop(turn.worker, None)
+        full = full or any(each.alone for each in turned.claimed)
+        look = math.inf if next_end is None or full else monotonic() + next_end
+        self._seen[turn.worker] = full, look
+        self._seen.move_to_end(turn.worker)
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
 
     async def _look(self, *words: str) -> Any:
         return await self._client.run(_LOOK, [self._tag], words, repeatable=True)

@@ -10,9 +10,9 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, Final, final
 
-from hiredis import Reader, pack_command
+from hiredis import Reader
 
-from aiopatterns.backends.redis.connection import tls_context
+from aiopatterns.backends.redis.connection import pack, tls_context
 from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent, translated
 from aiopatterns.backends.redis.scripts import Script
 
@@ -94,7 +94,7 @@ class Keeper:
             self._socket = self._dial(asyncio.run(self._locate()))
             self._reader = Reader()
             self._greet()
-        self._socket.sendall(pack_command(command))
+        self._socket.sendall(pack(command))
         while (reply := self._reader.gets()) is False:
             data = self._socket.recv(_CHUNK)
             if not data:

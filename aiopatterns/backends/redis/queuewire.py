@@ -32,6 +32,7 @@ __all__ = [
     "enqueue_words",
     "enqueued",
     "held",
+    "next_end",
     "outcome",
     "pack",
     "page",
@@ -132,7 +133,7 @@ def turn_words(channel: str, turn: Turn) -> list[Any]:
 
 def turned(reply: list[Any]) -> Turned:
     """Read the answer to a step."""
-    flat, tries, stale, cancels, bits, due, now = reply
+    flat, tries, stale, cancels, bits, due, now, _ = reply
     alone = bool(bits & _ALONE)
     if tries:
         triples = zip(flat[::2], flat[1::2], tries, strict=True)
@@ -153,6 +154,12 @@ def turned(reply: list[Any]) -> Turned:
         None if due < 0 else due / 1_000,
         now / 1_000,
     )
+
+
+def next_end(reply: list[Any]) -> float | None:
+    """Return the seconds until the lease of another worker may end, from the answer to a step."""
+    end: int = reply[-1]
+    return None if end < 0 else end / 1_000
 
 
 def held(flat: list[Any]) -> list[ClaimedJob]:

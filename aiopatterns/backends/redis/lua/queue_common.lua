@@ -79,15 +79,22 @@ local function any_lane()
   return call('EXISTS', LANE .. 0, LANE .. 1, LANE .. 2, LANE .. 3, LANE .. 4,
     LANE .. 5, LANE .. 6, LANE .. 7, LANE .. 8, LANE .. 9) > 0
 end
--- Wake one worker if there is work; if there is none whoever comes waits.
-local function ring(paused)
-  local lanes = any_lane()
-  if (lanes and not paused) or (news and call('EXISTS', SUSPECTS) == 1) then
+-- Ms at which the next scheduled job is due, or nil.
+local function next_due()
+  return has(DUE) and tonumber(call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]) or nil
+end
+local due_before = next_due()
+-- Wake one worker if there is work, or something to know: a due time earlier than all before, or
+-- one that only a busy worker knows (told). If there is nothing whoever comes waits.
+local function ring(paused, told)
+  local lanes, due = any_lane(), next_due()
+  if (lanes and not paused) or (news and call('EXISTS', SUSPECTS) == 1)
+      or (due and (told or due < (due_before or math.huge))) then
     call('ZADD', WAKE, 0, 1)
   elseif not lanes and call('EXISTS', SUSPECTS) == 0 then
     call('DEL', WAKE)
   end
-  return lanes
+  return lanes, due
 end
 
 -- ---------------------------------------------------------------------------------- limits

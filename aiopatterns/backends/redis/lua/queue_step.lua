@@ -3,7 +3,16 @@
 -- each progress. Codes: d done, x dead, c cancelled, l released, r and ms until the retry; in
 -- capitals if the attempt does not count.
 -- Returns {claimed id, value, ...}, {tries of these} or {}, {stale}, {cancels}, bits (1 reaped,
--- 2 quarantine, 4 more, 8 paused, 16 alone), ms until the next is due or -1, now.
+-- 2 quarantine, 4 more, 8 paused, 16 alone), ms until the next is due or -1, now, ms until the
+-- lease of another worker may end or -1.
+
+-- Ms until the first lease of another worker ends, of the two workers with the earliest, or -1.
+local function next_end(first, worker, now)
+  for i = 1, #first, 2 do
+    if first[i] ~= worker then return math.max(0, first[i + 1] - now) end
+  end
+  return -1
+end
 
 -- Most turns are of plain jobs while nothing else is the matter: they settle as done what runs, and
 -- claim from one lane. That goes without the machinery below, which does the same and all the rest;
@@ -21,8 +30,8 @@ local function plain_turn()
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local last = call('HGET', q .. ':turns', worker)
-  if not last or tonumber(last) >= tonumber(ARGV[3])
-      or #call('ZRANGEBYSCORE', q .. ':workers', '-inf', now, 'LIMIT', 0, 1) > 0 then
+  local workers = call('ZRANGE', q .. ':workers', 0, 1, 'WITHSCORES')
+  if not last or tonumber(last) >= tonumber(ARGV[3]) or tonumber(workers[2]) <= now then
     return false
   end
   local next_due = -1
@@ -85,8 +94,12 @@ local function plain_turn()
     if tried then tries = call('HMGET', q .. ':tries', unpack(ids)) end
   end
   local more = call('EXISTS', lane)
-  if more == 1 then call('ZADD', q .. ':wake', 0, 1) else call('DEL', q .. ':wake') end
-  return { claimed, tries, {}, {}, 4 * more, next_due, now }
+  if more == 1 or (next_due >= 0 and #ids == free) then
+    call('ZADD', q .. ':wake', 0, 1)
+  else
+    call('DEL', q .. ':wake')
+  end
+  return { claimed, tries, {}, {}, 4 * more, next_due, now, next_end(workers, worker, now) }
 end
 local answer = plain_turn()
 if answer then return answer end
@@ -414,18 +427,12 @@ if #started > 0 then
 end
 
 -- ------------------------------------------------------------------------------------- reply
-local lanes = ring(paused)
+local lanes, due = ring(paused, ARGV[6] ~= '1' and (barred or #started == free))
 if lanes and not paused and not barred and ARGV[6] ~= '1' then more = true end
-local next_due = -1
-if has(DUE) then
-  local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
-  if #first > 0 then
-    next_due = math.max(0, first[2] - now)
-    if next_due == 0 then more = true end
-  end
-end
+if due and due <= now then more = true end
 publish(ARGV[1])
 local bits = (reaped and 1 or 0) + (quarantine and 2 or 0) + (more and 4 or 0) + (paused and 8 or 0)
   + (alone and 16 or 0)
 local cancels = call('EXISTS', STOP) == 1 and call('SINTER', STOP, mine) or {}
-return { claimed, tries, stale, cancels, bits, next_due, now }
+local first_end = next_end(call('ZRANGE', WORKERS, 0, 1, 'WITHSCORES'), worker, now)
+return { claimed, tries, stale, cancels, bits, due and math.max(0, due - now) or -1, now, first_end }
