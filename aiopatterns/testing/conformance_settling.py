@@ -162,6 +162,20 @@ class SettlingConformance(Conformance):
         assert (await hand.settle("dead", "a")).stale == ["a"]
         assert await queue.states(["a"]) == {"a": "done"}
 
+    async def test_the_fence_holds_in_the_plainest_turn(self, backend: Backend) -> None:
+        """The fence: also when all that is said is that plain jobs are done."""
+        queue, hand = await _held(backend, NewJob("a", b""), NewJob("b", b""))
+        other = Hand(queue, "other")
+        await other.turn()
+        for _ in range(2):
+            assert (await other.turn([Settled("a", "done")], free=5)).stale == ["a"]
+            assert await queue.states(["a"]) == {"a": "running"}
+        turned = await hand.turn([Settled("b", "done"), Settled("never", "done")])
+        assert turned.stale == ["never"]
+        assert await queue.states(["a", "b"]) == {"a": "running", "b": "unknown"}
+        assert (await hand.settle("done", "b")).stale == ["b"]
+        assert (await hand.settle("done", "a")).stale == []
+
     async def test_good_and_stale_in_one_turn(self, backend: Backend) -> None:
         """The fence holds for each job by itself."""
         queue, hand = await _held(backend, NewJob("a", b""), NewJob("b", b""))
@@ -194,6 +208,17 @@ class SettlingConformance(Conformance):
         others = {job.id: job.attempt for job in await Hand(queue, "v").take(5)}
         assert len(held) == 2
         assert {**held, **others} == {"b": 2, "c": 1, "d": 1}
+
+    async def test_a_lost_answer_of_the_plainest_turn(self, backend: Backend) -> None:
+        """A lost answer: also if all that it said was that plain jobs are done."""
+        queue, hand = await _held(backend, *(NewJob(str(n), b"") for n in range(4)), take=2)
+        settled = [Settled("0", "done"), Settled("1", "done")]
+        claimed = (await hand.turn(settled, free=1)).claimed
+        for _ in range(2):
+            turned = await hand.again(settled)
+            assert (turned.stale, turned.claimed) == ([], [])
+        assert await queue.held("w") == claimed
+        assert (await queue.counts())[:4] == (1, 0, 0, 1)
 
     async def test_a_lost_claim_is_in_held(self, backend: Backend) -> None:
         """A lost answer: it "asks ``held`` what it holds, for the lost turn may have claimed"."""
