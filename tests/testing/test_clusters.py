@@ -156,6 +156,7 @@ def test_what_is_not_started_says_how():
         _ = RedisSentinel().url
 
 
+@pytest.mark.promise("testing-bad-input")
 @pytest.mark.parametrize(
     ("make", "says"),
     [

@@ -386,6 +386,7 @@ async def test_the_url_is_there_while_it_is_open(redis_url):
         _ = proxy.url
 
 
+@pytest.mark.promise("testing-bad-input")
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

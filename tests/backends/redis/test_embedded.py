@@ -256,6 +256,7 @@ def test_what_was_never_started_says_how():
     server.stop()
 
 
+@pytest.mark.promise("testing-bad-input")
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
