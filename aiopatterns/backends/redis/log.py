@@ -59,7 +59,7 @@ __all__ = ["RedisLog"]
 # Milliseconds: a token that the caller named, one of our own (longer than the client tries), and
 # a bell (longer than anybody waits in one piece).
 _NAMED: Final = round(DEDUP * 1_000)
-_OWN: Final = 60_000
+_OWN: Final = 30_000
 _BELL: Final = 86_400_000
 _LONGEST_BLOCK: Final = 3_600.0
 
