@@ -359,7 +359,7 @@ class PendingEntry(NamedTuple):
 class GroupTurn(NamedTuple):
     """What one consumer of a group says and asks in one atomic step.
 
-    Args:
+    Attributes:
         acks: Ids that are done.
         releases: Ids given back: claimable at once by anybody, and this delivery is not counted.
         retries: Ids that failed, with the seconds until they may be claimed again; the delivery
