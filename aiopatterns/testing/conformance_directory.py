@@ -139,9 +139,10 @@ class DirectoryConformance(Conformance):
         directory = backend.directory("users")
         await directory.put("a", b"1", ttl=600, fence=7)
         assert await directory.remove("a")
-        await directory.put("b", b"1", ttl=600, fence=2**52)
-        assert not await directory.remove("b", fence=2**52 - 1)
-        assert await directory.remove("b", fence=2**52)
+        await directory.put("b", b"1", ttl=600, fence=2**53)
+        assert not await directory.remove("b", fence=2**53 - 1)
+        assert not await directory.put("b", b"2", ttl=600, fence=2**53 - 1)
+        assert await directory.remove("b", fence=2**53)
 
     @timely
     async def test_a_refused_put_does_not_renew(self, backend: Backend) -> None:
@@ -232,6 +233,9 @@ class DirectoryConformance(Conformance):
             await refusal(directory.put("a", b"", ttl=ttl), (ValueError,), "ttl")
         for interval in (0, -1, float("nan")):
             await refusal(_enter(directory, interval), (ValueError,), "interval")
+        for fence in (-1, 2**53 + 1):
+            await refusal(directory.put("a", b"", ttl=1, fence=fence), (ValueError,), "fence")
+            await refusal(directory.remove("a", fence=fence), (ValueError,), "fence")
         assert (await directory.snapshot()).members == {}
 
 

@@ -74,15 +74,14 @@ class EventsConformance(Conformance):
             await _drain(Hand(queue, f"drain-{number}"))
             doomed, got = Hand(queue, f"doomed-{number}"), list[str]()
             with fail_after(PATIENCE / 2):
-                async with create_task_group() as group:
-                    async with create_task_group() as short:
-                        short.start_soon(self._wait_once, doomed)
-                        await self.pause(0.5)
-                        group.start_soon(self._work, queue, f"w-{number}", got, 1)
-                        await self.pause(0.5)
-                        await queue.enqueue([NewJob("a", b"")])
-                        await self.pause(delay)
-                        short.cancel_scope.cancel()
+                async with create_task_group() as group, create_task_group() as short:
+                    short.start_soon(self._wait_once, doomed)
+                    await self.pause(0.5)
+                    group.start_soon(self._work, queue, f"w-{number}", got, 1)
+                    await self.pause(0.5)
+                    await queue.enqueue([NewJob("a", b"")])
+                    await self.pause(delay)
+                    short.cancel_scope.cancel()
             assert got == ["a"]
 
     async def test_leaving_wakes_another(self, backend: Backend) -> None:

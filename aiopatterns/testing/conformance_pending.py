@@ -55,9 +55,13 @@ class PendingConformance(Conformance):
         """``pending``: "the oldest entries that are claimed or wait for a retry"."""
         log = await _log(backend, 3)
         ids = await _take(log, 3)
+        await self.pause(2)
         turn = GroupTurn(retries={ids[0]: 600.0}, acks=[ids[1]])
         await log.turn("g", "c", turn)
-        assert [each.id for each in await log.pending("g")] == [ids[0], ids[2]]
+        waiting, held = await log.pending("g")
+        assert (waiting.id, waiting.consumer, waiting.deliveries) == (ids[0], "", 1)
+        assert (held.id, held.consumer) == (ids[2], "c")
+        assert waiting.idle < held.idle  # it counts from its return
 
     async def test_lag_counts_what_nobody_has_claimed(self, backend: Backend) -> None:
         """``lag``: "how many entries the group has not claimed yet"."""
@@ -88,6 +92,22 @@ class PendingConformance(Conformance):
         assert [each.id for each in turned.claimed] == [*failed, *abandoned]
         turned = await log.turn("g", "d", GroupTurn(limit=5, idle=self.life(600)))
         assert [each.id for each in turned.claimed] == fresh
+
+    @timely
+    async def test_what_comes_back_has_an_order(self, backend: Backend) -> None:
+        """``turn``: failed ones "in the order of these times", abandoned ones in that of the log."""
+        log = await _log(backend, 5, self.name("events"))
+        ids = await _take(log, 5, "dead")
+        await self.pause(1)
+        await log.turn("g", "dead", GroupTurn(renews=[ids[3]]))
+        await self.pause(1)
+        retries = {ids[0]: self.life(0.4), ids[1]: self.life(0.2), ids[2]: self.life(0.3)}
+        await log.turn("g", "dead", GroupTurn(retries=retries))
+        await self.pause(1.5)
+        first = await log.turn("g", "d", GroupTurn(limit=4, idle=self.life(2)))
+        assert [each.id for each in first.claimed] == [ids[1], ids[2], ids[0], ids[4]]
+        second = await log.turn("g", "d", GroupTurn(limit=4, idle=self.life(2)))
+        assert [each.id for each in second.claimed] == [ids[3]]
 
     async def test_waiting_ends_when_something_arrives(self, backend: Backend) -> None:
         """``wait``: "True if a fresh entry arrived"."""
@@ -190,6 +210,19 @@ class PendingConformance(Conformance):
             (b"1", 1),
             (b"2", 1),
         ]
+
+    async def test_a_group_that_is_not_there(self, backend: Backend) -> None:
+        """Log: every call that names a group "raises ``ValueError`` if there is none"."""
+        log = await _log(backend, 1)
+        for call in (
+            log.held("absent", "c"),
+            log.pending("absent"),
+            log.lag("absent"),
+            log.dead("absent"),
+            log.wait("absent", timeout=0.01),
+            log.requeue("absent", ["0-1"]),
+        ):
+            await refusal(call, (ValueError,), "absent")
 
     async def test_bad_input_is_refused(self, backend: Backend) -> None:
         """Groups are text of 1 to 1,024 bytes."""
