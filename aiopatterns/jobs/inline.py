@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from anyio import move_on_after
 
-from aiopatterns.backends import open_backend
+from aiopatterns.backends.opening import open_backend
 from aiopatterns.backends.queue import Settled, Turn
 from aiopatterns.core.clock import monotonic, sleep, wall
 from aiopatterns.core.context import bind_deadline, correlation_id, deadline, new_id

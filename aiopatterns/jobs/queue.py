@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, fi
 
 from anyio import CancelScope
 
-from aiopatterns.backends import resolve
+from aiopatterns.backends.opening import resolve
 from aiopatterns.backends.names import check_name
 from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
 from aiopatterns.core.clock import yield_now
