@@ -6,6 +6,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.core         errors, outcomes, events, correlation, lifecycle
     aiopatterns.resilience   what may happen to one call
     aiopatterns.flow         data moving inside one process
+    aiopatterns.jobs         work that survives a process
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await
 
 Names load on first use: ``import aiopatterns`` imports no room and no third-party package.
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pipeline import Pipeline
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
+    from aiopatterns.jobs.queue import JobQueue
+    from aiopatterns.jobs.worker import Worker
     from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
@@ -101,6 +104,7 @@ __all__ = [
     "JobError",
     "JobFailedError",
     "JobNotFoundError",
+    "JobQueue",
     "NoEndpointError",
     "NoHandlersError",
     "Ok",
@@ -124,6 +128,7 @@ __all__ = [
     "TokenBucket",
     "TwoPhaseError",
     "UnknownVersionError",
+    "Worker",
     "WorkerCrashedError",
     "WorkerPool",
     "__version__",
@@ -150,6 +155,8 @@ _HOMES: Final = MappingProxyType(
         "flow.pipeline": ("Pipeline",),
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
+        "jobs.queue": ("JobQueue",),
+        "jobs.worker": ("Worker",),
         "resilience.breaker": ("CircuitBreaker",),
         "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),
