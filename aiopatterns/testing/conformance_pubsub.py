@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from anyio import create_task_group, fail_after, move_on_after
+from anyio import Event, create_task_group, fail_after, move_on_after
 
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal
 
@@ -25,7 +25,8 @@ class PubSubConformance(Conformance):
         """``subscribe``: "When the block is entered, the subscription is in force"."""
         for number in range(5):
             async with backend.pubsub.subscribe("news") as notices:
-                assert await backend.pubsub.publish("news", bytes([number])) >= 1
+                received = await backend.pubsub.publish("news", bytes([number]))
+                assert received >= 0  # "as far as the server knows"
                 assert await _next(notices) == ("news", bytes([number]))
 
     async def test_any_bytes_on_any_channel(self, backend: Backend) -> None:
@@ -139,17 +140,18 @@ class PubSubConformance(Conformance):
     async def test_iteration_ends_with_the_subscription(self, backend: Backend) -> None:
         """``__aiter__``: "Iterate; ends when the subscription is closed."."""
         got: list[bytes] = []
+        arrived = Event()
 
         async def read(notices: Subscribed) -> None:
             async for notice in notices:
                 got.append(notice.data)
+                arrived.set()
 
         with fail_after(PATIENCE):
             async with create_task_group() as group, backend.pubsub.subscribe("a") as notices:
                 group.start_soon(read, notices)
                 await backend.pubsub.publish("a", b"1")
-                while not got:
-                    await self.pause(0.1)
+                await arrived.wait()
         assert got == [b"1"]
         assert [notice async for notice in notices] == []
 

@@ -61,6 +61,15 @@ async def test_every_server_conforms(server, subject):
         raise ExceptionGroup(f"{len(failed)} cases", failed)
 
 
+@pytest.mark.real
+async def test_a_publisher_learns_how_many_received(redis_url):
+    """On a cluster only those of one node are known, so the suites do not ask."""
+    for url in ("memory://", redis_url):
+        async with open_backend(url) as backend, backend.pubsub.subscribe("c"):
+            assert await backend.pubsub.publish("c", b"") == 1
+            assert await backend.pubsub.publish("d", b"") == 0
+
+
 def _use(make) -> None:
     """Use one backend object on two loops, one after the other."""
     backend = make()
