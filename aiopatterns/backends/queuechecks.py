@@ -14,7 +14,6 @@ from aiopatterns.backends.queue import (
     PRIORITIES,
     Bucket,
     How,
-    JobState,
     UniqueKey,
     UniqueMode,
 )
@@ -32,7 +31,11 @@ from aiopatterns.core.validate import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.queue import NewJob, Turn
+    from aiopatterns.backends.queue import (
+        JobState,
+        NewJob,
+        Turn,
+    )
 
 __all__ = ["check_ids", "check_jobs", "check_page", "check_turn", "check_wait"]
 
@@ -53,11 +56,11 @@ def check_jobs(jobs: Sequence[NewJob]) -> bool:
         msg = f"jobs must be at most {MAX_BATCH} in one call, not {len(jobs)}"
         raise ValueError(msg)
     for job in jobs:
-        id, body, priority, delay, at, attempts, keep, after, unique, limits = job
+        job_id, body, priority, delay, at, attempts, keep, after, unique, limits = job
         if not (
-            type(id) is str
-            and 0 < len(id) < _SHORT
-            and id.isascii()
+            type(job_id) is str
+            and 0 < len(job_id) < _SHORT
+            and job_id.isascii()
             and type(body) is bytes
             and priority in PRIORITIES
             and delay == 0
@@ -132,14 +135,14 @@ def check_turn(turn: Turn) -> None:
     if free > MAX_BATCH or len(settled) > MAX_BATCH:
         msg = f"free and settled must be at most {MAX_BATCH}, not {free} and {len(settled)}"
         raise ValueError(msg)
-    for id, how, data, delay, _ in settled:
+    for job_id, how, data, delay, _ in settled:
         if how not in _HOW or type(data) is not bytes or not 0 <= delay < _LONG:
             choice("how", how, sorted(_HOW))
             check_data("data", data)
             non_negative("delay", delay)
-        check_name("id", id)
-    for id, fraction in (progress or {}).items():
-        check_name("progress", id)
+        check_name("id", job_id)
+    for job_id, fraction in (progress or {}).items():
+        check_name("progress", job_id)
         non_negative("progress", fraction)
 
 

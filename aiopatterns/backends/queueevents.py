@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from anyio import move_on_after
 
-from aiopatterns.backends.queue import EventKind, QueueEvent
+from aiopatterns.backends.queue import QueueEvent
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.backends.protocols import PubSub
+    from aiopatterns.backends.queue import EventKind
 
 __all__ = ["WATCH_LIFE", "Keep", "Watch", "pack_events"]
 

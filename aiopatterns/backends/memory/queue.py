@@ -1,19 +1,21 @@
 """The queue in memory: real semantics, virtual time, no other process.
 
-The state machine is ``queuemachine.py``; this file gives it the time, wakes workers and tells
-those who watch. All calls but :meth:`MemoryQueue.wait` do their work in one synchronous step, so
+The state machine is in ``queueintake.py`` (producers) and ``queuemachine.py`` (workers); this file
+gives it the time, wakes workers and tells those who watch. All calls but :meth:`MemoryQueue.wait` do their work in one synchronous step, so
 each is atomic on its loop.
 """
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.memory.pubsub import MemoryPubSub
 from aiopatterns.backends.memory.queuebell import Bell
+from aiopatterns.backends.memory.queueintake import enqueue
 from aiopatterns.backends.memory.queuejob import Place
 from aiopatterns.backends.memory.queuemachine import Machine
+from aiopatterns.backends.memory.queuestate import State
 from aiopatterns.backends.names import check_name
 from aiopatterns.backends.queue import ClaimedJob, Counts, Page, StoredJob, Turned
 from aiopatterns.backends.queuechecks import (
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryQueue"]
 
-_CHANNEL = "events"
+_CHANNEL: Final = "events"
 
 
 @final
@@ -47,33 +49,33 @@ class MemoryQueue:
         name: The queue's name.
     """
 
-    __slots__ = ("_bell", "_home", "_machine", "_pubsub", "name")
+    __slots__ = ("_bell", "_home", "_machine", "_pubsub", "_state", "name")
 
     def __init__(self, home: MemoryHome, name: str) -> None:
         self.name = name
         self._home = home
-        self._machine = Machine(home)
+        self._state = State(home)
+        self._machine = Machine(self._state)
         self._bell = Bell()
         self._pubsub = MemoryPubSub(home)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Add ``jobs`` in order; each is added or recognised."""
         check_jobs(jobs)
-        before = self._machine.places.next_due()
-        answers = self._machine.enqueue(jobs, self._now())
-        self._after(before)
+        now, due = self._now(), self._state.places.next_due()
+        answers = enqueue(self._state, jobs, now)
+        self._after(due)
         return answers
 
     async def step(self, turn: Turn) -> Turned:
         """Settle, renew, promote, take back, limit and claim, in this order, atomically."""
         check_turn(turn)
-        now = self._now()
-        machine = self._machine
-        before = machine.places.next_due()
-        stepped = machine.step(turn, now)
+        now, places = self._now(), self._state.places
+        due = places.next_due()
+        stepped = self._machine.step(turn, now)
         self._bell.forget(turn.worker)
-        self._after(before, idle=True, told=stepped.told)
-        due = machine.places.next_due()
+        self._after(due, idle=True, told=stepped.told)
+        due = places.next_due()
         return Turned(
             stepped.claimed,
             stepped.stale,
@@ -81,7 +83,7 @@ class MemoryQueue:
             stepped.reaped,
             stepped.quarantine,
             stepped.more,
-            machine.paused,
+            self._state.paused,
             None if due is None else max(0, due - now) / 1_000,
             now / 1_000,
         )
@@ -95,9 +97,11 @@ class MemoryQueue:
         return [ClaimedJob(job.id, job.body, job.tries + 1, job.since is not None) for job in jobs]
 
     async def wait(self, worker: str, *, timeout: float) -> bool:
-        """Wait until there may be work, or ``worker`` is wanted; False after ``timeout`` seconds."""
+        """Wait until there may be work, or ``worker`` is wanted; False after ``timeout`` seconds.
+
+        Cancellation: hands the wake-up on.
+        """
         check_wait(worker, timeout)
-        self._home.require_open()
         full, look = self._machine.idle(worker, self._now())
         self._home.on_close(self._bell.wake_all)
         woken = await self._bell.wait(worker, min(timeout, look), deaf=full)
@@ -113,105 +117,92 @@ class MemoryQueue:
     async def cancel(self, ids: Collection[str]) -> dict[str, JobState]:
         """Cancel jobs; return the state of each afterwards."""
         check_ids(ids)
-        now, machine = self._now(), self._machine
-        before = machine.places.next_due()
+        now, state = self._now(), self._state
+        due = state.places.next_due()
         states: dict[str, JobState] = {}
-        for id in ids:
-            states[id], worker = machine.cancel(id, now)
+        for job_id in ids:
+            states[job_id], worker = self._machine.cancel(job_id, now)
             if worker is not None:
                 self._bell.call(worker)
-        machine.limits.flush()
-        while machine.work_off(now):
+        state.limits.flush()
+        while state.work_off(now):
             pass
-        self._after(before, idle=True)
+        self._after(due, idle=True)
         return states
 
     async def states(self, ids: Collection[str]) -> dict[str, JobState]:
         """Return the state of each of ``ids``."""
         check_ids(ids)
         now = self._now()
-        return {id: self._machine.state(id, now) for id in ids}
+        return {job_id: self._state.state(job_id, now) for job_id in ids}
 
     async def outcomes(self, ids: Collection[str]) -> dict[str, Outcome]:
         """Return how those of ``ids`` ended that have ended and are kept."""
         check_ids(ids)
         now = self._now()
-        found = ((id, self._machine.kept.outcome(id, now)) for id in ids)
-        return {id: outcome for id, outcome in found if outcome is not None}
+        found = ((job_id, self._state.kept.outcome(job_id, now)) for job_id in ids)
+        return {job_id: outcome for job_id, outcome in found if outcome is not None}
 
     async def progress(self, id: str) -> float | None:
         """Return the fraction that the running job last told, or None."""
-        check_ids([id])
+        check_name("id", id)
         self._home.require_open()
-        job = self._machine.jobs.get(id)
+        job = self._state.jobs.get(id)
         return None if job is None else job.fraction
 
     async def counts(self) -> Counts:
         """Return how many jobs are where."""
-        now, machine = self._now(), self._machine
-        machine.kept.trim(now)
-        places = machine.places
-        held_back = len(machine.limits.parked) + len(places.suspects)
+        now, state, holders = self._now(), self._state, self._machine.holders.values()
+        state.kept.trim(now)
+        held_back = len(state.limits.parked) + len(state.places.suspects)
         return Counts(
-            queued=sum(map(len, places.lanes)) + held_back,
-            scheduled=len(places.scheduled),
-            waiting=len(machine.edges.waiting),
-            running=sum(len(each.held) for each in machine.holders.values()),
-            dead=len(machine.kept.letters),
-            workers=sum(each.until > now for each in machine.holders.values()),
-            paused=machine.paused,
+            queued=sum(map(len, state.places.lanes)) + held_back,
+            scheduled=len(state.places.scheduled),
+            waiting=len(state.edges.waiting),
+            running=sum(len(each.held) for each in holders),
+            dead=len(state.kept.letters),
+            workers=sum(each.until > now for each in holders),
+            paused=state.paused,
         )
 
     async def page(self, state: JobState, *, cursor: str | None = None, limit: int = 100) -> Page:
         """Return jobs that are queued, scheduled, waiting, running or dead, page by page."""
         first = check_page(state, cursor, limit)
-        now = self._now()
+        kept = self._state.kept
+        kept.trim(self._now())
         if state == "dead":
-            self._machine.kept.trim(now)
-            letters = islice(self._machine.kept.newest_first(), first, first + limit + 1)
+            letters = islice(kept.newest_first(), first, first + limit + 1)
             stored = [_stored(each.job, "dead", each.at, each.error) for each in letters]
         else:
-            jobs = islice(self._in_state(state), first, first + limit + 1)
+            jobs = islice(self._in(state), first, first + limit + 1)
             stored = [_stored(job, state, job.at if job.place is Place.DUE else 0) for job in jobs]
         more = len(stored) > limit
         return Page(stored[:limit], str(first + limit) if more else None)
 
-    def _in_state(self, state: JobState) -> Iterable[Job]:
-        """Return the jobs in one state, as they will run."""
-        machine = self._machine
-        places = machine.places
-        if state == "queued":
-            suspects = [machine.jobs[id] for _, id in places.suspects]
-            return (*suspects, *places.in_lanes(), *machine.limits.by_order())
-        if state == "scheduled":
-            return places.by_due()
-        if state == "waiting":
-            return sorted(machine.edges.waiting.values(), key=lambda job: (job.left, job.id))
-        return (job for id in sorted(machine.holders) for job in machine.holders[id].held.values())
-
     async def requeue(self, ids: Collection[str]) -> int:
         """Queue dead letters again; return how many."""
         check_ids(ids)
-        found = self._machine.requeue(ids, self._now())
-        self._after(self._machine.places.next_due())
+        now, due = self._now(), self._state.places.next_due()
+        found = self._state.requeue(ids, now)
+        self._after(due)
         return found
 
     async def purge(self, ids: Collection[str] | None = None) -> int:
         """Remove dead letters, by default all; return how many there were."""
         if ids is not None:
             check_ids(ids)
-        kept = self._machine.kept
-        kept.trim(self._now())
-        found = [id for id in (list(kept.letters) if ids is None else ids) if id in kept.letters]
-        for id in found:
-            kept.letters.pop(id, None)
-        return len(set(found))
+        letters = self._state.kept.letters
+        self._state.kept.trim(self._now())
+        chosen = set(letters) if ids is None else letters.keys() & set(ids)
+        for job_id in chosen:
+            del letters[job_id]
+        return len(chosen)
 
     async def pause(self, *, paused: bool = True) -> None:
         """Give out nothing, or go on."""
         self._home.require_open()
-        self._machine.paused = paused
-        self._after(self._machine.places.next_due())
+        self._state.paused = paused
+        self._after(self._state.places.next_due())
 
     def watch(self) -> Watch:
         """Iterate over what happens to jobs from now on."""
@@ -220,8 +211,21 @@ class MemoryQueue:
     async def _watched(self, *, watching: bool) -> None:
         """Say something as long as somebody listens, and for a while after."""
         del watching  # once nobody listens any more, the next message finds that out
-        if self._machine.events is None:
-            self._machine.events = []
+        if self._state.events is None:
+            self._state.events = []
+
+    def _in(self, state: JobState) -> Iterable[Job]:
+        """Return the jobs in one state, as they will run."""
+        places, edges = self._state.places, self._state.edges
+        if state == "queued":
+            suspects = [self._state.jobs[job_id] for _, job_id in places.suspects]
+            return (*suspects, *places.in_lanes(), *self._state.limits.by_order())
+        if state == "scheduled":
+            return places.by_due()
+        if state == "waiting":
+            return sorted(edges.waiting.values(), key=lambda job: (job.left, job.id))
+        holders = sorted(self._machine.holders.items())
+        return [job for _, holder in holders for job in holder.held.values()]
 
     def _now(self) -> int:
         return round(self._home.time() * 1_000_000) // 1_000
@@ -234,21 +238,19 @@ class MemoryQueue:
             idle: Whether, if there is nothing, whoever comes waits.
             told: Whether the due time is known to a busy worker only.
         """
-        machine = self._machine
-        places = machine.places
+        state, places = self._state, self._state.places
         queued, due = places.any_queued(), places.next_due()
         news = places.news and places.suspects
         earlier = due is not None and (told or due_before is None or due < due_before)
-        if (queued and not machine.paused) or news or earlier:
+        if (queued and not state.paused) or news or earlier:
             self._bell.ring()
         elif idle and not queued and not places.suspects:
             self._bell.hush()
         places.news = False
-        events = machine.events
-        if events:
-            machine.events = []
-            if not self._pubsub.publish_nowait(_CHANNEL, pack_events(events)):
-                machine.events = None
+        if state.events:
+            message, state.events = pack_events(state.events), []
+            if not self._pubsub.publish_nowait(_CHANNEL, message):
+                state.events = None
 
 
 def _stored(job: Job, state: JobState, at: int, error: bytes = b"") -> StoredJob:

@@ -55,10 +55,10 @@ class Kept:
         """Drop letters that are too old."""
         letters, oldest = self.letters, now - whole(DEAD_TTL)
         while letters:
-            id, letter = next(iter(letters.items()))
+            job_id, letter = next(iter(letters.items()))
             if letter.at > oldest:
                 return
-            del letters[id]
+            del letters[job_id]
 
     def newest_first(self) -> Iterator[Letter]:
         """Iterate over the letters."""

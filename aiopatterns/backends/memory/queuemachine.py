@@ -1,52 +1,32 @@
 """The state machine of the queue protocol, in plain Python: no clock, no waiting, no I/O.
 
-This is the reference. Each verb is one atomic step at a given time in milliseconds, and the Lua
-scripts of the Redis queue do the same in the same order; one test drives both with the same
-operations and compares all that can be seen. The verbs are put together from parts with one
-concept each::
-
-    Machine --- Places    lanes, suspects, due times
-       |------- Limits    buckets: parked jobs, rates
-       |------- UniqueKeys
-       |------- Edges     who waits for whom
-       `------- Kept      outcomes, dead letters
-
-Every loop is bounded by the operation's own size or by a constant below.
+This is the reference: what workers do to jobs, while ``queueintake.py`` has what producers do. Each
+verb is one atomic step at a given time in milliseconds, and the Lua scripts of the Redis queue do
+the same in the same order; one test drives both with the same operations and compares all that can
+be seen. Every loop is bounded by the operation's own size or by a constant below.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.memory.queueedges import Edges
 from aiopatterns.backends.memory.queuejob import Holder, Job, Place
-from aiopatterns.backends.memory.queuekept import Kept
-from aiopatterns.backends.memory.queuelimits import Limits
-from aiopatterns.backends.memory.queueplaces import Places
-from aiopatterns.backends.memory.queueunique import UNTIL_START, UniqueKeys
-from aiopatterns.backends.queue import (
-    MAX_BATCH,
-    ClaimedJob,
-    Enqueued,
-    Outcome,
-    QueueEvent,
-)
-from aiopatterns.backends.queuetimes import due_in, whole
+from aiopatterns.backends.queue import MAX_BATCH, ClaimedJob
+from aiopatterns.backends.queuetimes import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from aiopatterns.backends.memory.home import MemoryHome
-    from aiopatterns.backends.queue import EventKind, JobState, NewJob, Settled, Turn
+    from aiopatterns.backends.memory.queuestate import State
+    from aiopatterns.backends.queue import JobState, Settled, Turn
 
 __all__ = ["Machine", "Stepped"]
 
-# What one step does at most beside its own batch: jobs promoted, workers taken back, dependents
-# released or cancelled, jobs looked at that a limit holds back. The scripts have the same numbers.
+# What one step does at most beside its own batch: jobs promoted, workers taken back, jobs looked at
+# that a limit holds back. The scripts have the same numbers.
 _PROMOTED: Final = 200
 _REAPED: Final = 2
-_DEPENDENTS: Final = 1_000
 _EXAMINED: Final = 500
 _NEVER: Final = 2**63
 
@@ -74,127 +54,24 @@ class Stepped:
 
 @final
 class Machine:
-    """One queue.
+    """The workers of one queue.
 
     Args:
-        home: Whose time it is that outcomes, windows and rates are forgotten by.
+        state: The jobs.
 
     Attributes:
-        events: What happened, as long as somebody watches, else None.
+        holders: Workers whose jobs have not been taken back.
     """
 
-    __slots__ = (
-        "_appointed",
-        "_soonest",
-        "edges",
-        "events",
-        "holders",
-        "jobs",
-        "kept",
-        "limits",
-        "paused",
-        "places",
-        "unique",
-    )
+    __slots__ = ("_appointed", "_limits", "_places", "_soonest", "_state", "holders")
 
-    def __init__(self, home: MemoryHome) -> None:
-        self.places = Places()
-        self.limits = Limits(home, self.places)
-        self.unique = UniqueKeys(home)
-        self.edges = Edges()
-        self.kept = Kept(home)
-        self.jobs: dict[str, Job] = {}
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._places = state.places
+        self._limits = state.limits
         self.holders: dict[str, Holder] = {}
-        self.paused = False
-        self.events: list[QueueEvent] | None = None
-        self._appointed: Holder | None = None
+        self._appointed: Holder | None = None  # is to run dry for the suspects
         self._soonest = _NEVER  # no lease ends before
-
-    # -------------------------------------------------------------------------------- enqueue
-
-    def enqueue(self, jobs: Sequence[NewJob], now: int) -> list[Enqueued]:
-        """Add jobs, in order."""
-        answers = [self._add(new, now) for new in jobs]
-        self.limits.flush()
-        self.work_off(now)
-        return answers
-
-    def _add(self, new: NewJob, now: int) -> Enqueued:
-        id = new.id
-        if self._is_known(id, now):
-            return Enqueued(id, False)
-        if new.unique is not None:
-            first = self._first(new, now)
-            if first is not None:
-                return Enqueued(first, False)
-        job = Job(new, whole(new.keep))
-        self.jobs[id] = job
-        self.tell("queued", id)
-        doomed = self._tie(job, now)
-        if job.unique is not None:
-            self.unique.take(job)
-        job.at = _due(new, now)
-        if doomed:
-            self._untie(job)
-            self._end(job, "cancelled", b"", now, tries=0)
-        else:
-            self._place(job, now)
-        return Enqueued(id, True)
-
-    def _is_known(self, id: str, now: int) -> bool:
-        return id in self.jobs or id in self.edges.ended or self.kept.state(id, now) != "unknown"
-
-    def _first(self, new: NewJob, now: int) -> str | None:
-        """Return the job that has the key of ``new``, changed as the mode says, or None."""
-        assert new.unique is not None, "asked for jobs with a key only"
-        key, mode, _ = new.unique
-        job = self.unique.holder(key)
-        if job is None:
-            return self.unique.window(key)
-        if mode in UNTIL_START and job.unique is not None and job.unique.mode in UNTIL_START:
-            job.body = new.body
-            if mode == "debounce":
-                self._postpone(job, _due(new, now), now)
-        return job.id
-
-    def _postpone(self, job: Job, at: int, now: int) -> None:
-        """Start the delay of a job anew that has not started."""
-        if job.place is Place.WAIT:
-            job.at = at
-        elif at > now:
-            self._withdraw(job)
-            self.limits.forget(job)
-            self.places.schedule(job, at)
-
-    def _tie(self, job: Job, now: int) -> bool:
-        """Make ``job`` wait for its parents; True if one of them has ended badly."""
-        doomed = False
-        for parent in job.after:
-            if parent in self.edges.ended:
-                doomed = doomed or not self.edges.ended[parent]
-            elif parent in self.jobs:
-                self.edges.add(job, parent, strict=True)
-            else:
-                doomed = doomed or self.kept.state(parent, now) in {"dead", "cancelled"}
-        running = None if job.unique is None else self.unique.running(job.unique)
-        if running is not None:
-            self.edges.add(job, running, strict=False)
-        return doomed
-
-    def _untie(self, job: Job) -> None:
-        """Let ``job`` wait for nobody."""
-        running = None if job.unique is None else self.unique.running(job.unique)
-        self.edges.remove(job, (*job.after, *(() if running is None else (running,))))
-
-    def _place(self, job: Job, now: int) -> None:
-        """Put a job that has not started where it belongs."""
-        if job.left:
-            job.place = Place.WAIT
-            self.edges.waiting[job.id] = job
-        elif job.at > now:
-            self.places.schedule(job, job.at)
-        else:
-            self.places.append(job)
 
     # ----------------------------------------------------------------------------------- step
 
@@ -216,7 +93,7 @@ class Machine:
         stepped.more = self._look_after(now)
         if turn.leave:
             stepped.more |= self._dismiss(holder, now)
-        stepped.more |= self.work_off(now)
+        stepped.more |= self._state.work_off(now)
         if not turn.leave:
             self._give(holder, turn.free, stepped, now)
             stepped.told = holder.full
@@ -236,48 +113,48 @@ class Machine:
                 continue
             how = each.how
             if job.limits:
-                self.limits.free(job)
+                self._limits.free(job)
             job.holder = job.fraction = None
-            if how == "done" or how == "dead" or how == "cancelled":  # noqa: PLR1714 - half the time
-                self._end(job, how, each.data, now, tries=job.tries + each.counted)
+            if how == "retry":
+                self._retry(job, each, now)
             elif how == "release":
                 self._give_back(job, backs, now)
             else:
-                self._retry(job, each, now)
-        self.limits.flush()
-        self.places.push(backs)
+                self._state.end(job, how, each.data, now, tries=job.tries + each.counted)
+        self._limits.flush()
+        self._places.push(backs)
         return stale
 
     def _retry(self, job: Job, settled: Settled, now: int) -> None:
         job.tries += settled.counted
         if job.stop:
-            self._end(job, "cancelled", b"", now, tries=job.tries)
+            self._state.end(job, "cancelled", b"", now, tries=job.tries)
             return
         job.since = None
-        self.places.schedule(job, now + whole(settled.delay))
-        self.tell("retrying", job.id, settled.data)
+        self._places.schedule(job, now + whole(settled.delay))
+        self._state.tell("retrying", job.id, settled.data)
 
     def _give_back(self, job: Job, backs: list[Job], now: int) -> None:
         """Release a job; one that somebody wants cancelled ends."""
         if job.stop:
-            self._end(job, "cancelled", b"", now, tries=job.tries)
+            self._state.end(job, "cancelled", b"", now, tries=job.tries)
             return
         backs.append(job)
-        self.tell("queued", job.id)
+        self._state.tell("queued", job.id)
 
     def _note_progress(self, holder: Holder, items: Iterable[tuple[str, float]]) -> None:
-        for id, fraction in items:
-            job = holder.held.get(id)
+        for job_id, fraction in items:
+            job = holder.held.get(job_id)
             if job is not None:
                 job.fraction = float(fraction)
-                self.tell("progress", id, repr(job.fraction).encode())
+                self._state.tell("progress", job_id, repr(job.fraction).encode())
 
     def _look_after(self, now: int) -> bool:
         """Promote and take back; True if something was left over."""
-        if self.places.scheduled:
-            self.places.promote(now, _PROMOTED)
+        if self._places.scheduled:
+            self._places.promote(now, _PROMOTED)
         left = now >= self._soonest and self._take_back(now)
-        due = self.places.next_due()
+        due = self._places.next_due()
         return left or (due is not None and due <= now)
 
     def _take_back(self, now: int) -> bool:
@@ -292,33 +169,33 @@ class Machine:
     def _reap(self, holder: Holder, now: int) -> None:
         """Take back the jobs of a worker whose lease has ended."""
         backs = list[Job]()
-        for id in sorted(holder.held):
-            job = holder.held[id]
-            self.limits.free(job)
+        for job_id in sorted(holder.held):
+            job = holder.held[job_id]
+            self._limits.free(job)
             job.holder = job.fraction = None
             job.tries += 1
             if job.stop:
-                self._end(job, "cancelled", b"", now, tries=job.tries)
+                self._state.end(job, "cancelled", b"", now, tries=job.tries)
             elif job.tries >= job.attempts:
-                self._end(job, "dead", b"", now, tries=job.tries)
+                self._state.end(job, "dead", b"", now, tries=job.tries)
             else:
                 job.since = now
                 backs.append(job)
-                self.tell("queued", id)
+                self._state.tell("queued", job_id)
         self._drop(holder)
-        self.limits.flush()
-        self.places.push(backs)
+        self._limits.flush()
+        self._places.push(backs)
 
     def _dismiss(self, holder: Holder, now: int) -> bool:
         """Release what a leaving worker still holds; True if that was too much for one step."""
         backs = list[Job]()
-        for id in sorted(holder.held)[:MAX_BATCH]:
-            job = holder.held.pop(id)
-            self.limits.free(job)
+        for job_id in sorted(holder.held)[:MAX_BATCH]:
+            job = holder.held.pop(job_id)
+            self._limits.free(job)
             job.holder = job.fraction = None
             self._give_back(job, backs, now)
-        self.limits.flush()
-        self.places.push(backs)
+        self._limits.flush()
+        self._places.push(backs)
         if not holder.held:
             self._drop(holder)
         return bool(holder.held)
@@ -334,20 +211,20 @@ class Machine:
     def _give(self, holder: Holder, free: int, stepped: Stepped, now: int) -> None:
         """Give out jobs to a worker that can take ``free`` more."""
         holder.full = not free
-        if not self.places.suspects:
+        if not self._places.suspects:
             self._appointed = None
-        if self.paused:
+        if self._state.paused:
             return
         if holder.alone:
             holder.full = True
             return
-        if self.places.suspects and self._give_alone(holder, free, stepped, now):
+        if self._places.suspects and self._give_alone(holder, free, stepped, now):
             holder.full = True
             return
         if free:
             stepped.claimed = self._claim(holder, free, now)
             holder.full = len(stepped.claimed) == free
-        stepped.more |= self.places.any_queued()
+        stepped.more |= self._places.any_queued()
 
     def _give_alone(self, holder: Holder, free: int, stepped: Stepped, now: int) -> bool:
         """Deal with suspects; True if that is all for this worker now."""
@@ -357,15 +234,16 @@ class Machine:
                 self._appointed = appointed = holder
             stepped.quarantine = appointed is holder
             return stepped.quarantine
-        for _ in range(min(len(self.places.suspects), _EXAMINED if free else 0)):
-            job = self.jobs[self.places.take_suspect()]
-            if self.limits.admit(job, now):
+        for _ in range(min(len(self._places.suspects), _EXAMINED if free else 0)):
+            job = self._state.jobs[self._places.take_suspect()]
+            if self._limits.admit(job, now):
                 stepped.claimed = [self._start(job, holder)]
-                self.places.news = bool(self.places.suspects)
+                self._places.news = bool(self._places.suspects)
                 if self._appointed is holder:
                     self._appointed = None
+                self._limits.flush()
                 return True
-        self.limits.flush()
+        self._limits.flush()
         return False
 
     def _claim(self, holder: Holder, free: int, now: int) -> list[ClaimedJob]:
@@ -373,82 +251,33 @@ class Machine:
         claimed = list[ClaimedJob]()
         examined = _EXAMINED
         for priority in range(9, -1, -1):
-            while self.places.lanes[priority] and len(claimed) < free and examined > 0:
-                for job in self.places.take(priority, free - len(claimed)):
-                    if job.limits and not self.limits.admit(job, now):
-                        examined -= 1
-                    else:
-                        claimed.append(self._start(job, holder))
-                self.limits.flush()
+            lane = self._places.lanes[priority]
+            while lane and len(claimed) < free and examined > 0:
+                examined -= self._claim_some(priority, holder, claimed, free - len(claimed), now)
         return claimed
+
+    def _claim_some(
+        self, priority: int, holder: Holder, claimed: list[ClaimedJob], most: int, now: int
+    ) -> int:
+        """Take up to ``most`` jobs from a lane; return how many of them a limit holds back."""
+        held_back = 0
+        for job in self._places.take(priority, most):
+            if job.limits and not self._limits.admit(job, now):
+                held_back += 1
+            else:
+                claimed.append(self._start(job, holder))
+        self._limits.flush()
+        return held_back
 
     def _start(self, job: Job, holder: Holder) -> ClaimedJob:
         job.place = Place.RUN
         job.holder = holder
         holder.held[job.id] = job
         if job.unique is not None:
-            self.unique.start(job)
-        if self.events is not None:
-            self.tell("started", job.id)
+            self._state.unique.start(job)
+        if self._state.events is not None:
+            self._state.tell("started", job.id)
         return ClaimedJob(job.id, job.body, job.tries + 1, job.since is not None)
-
-    # ------------------------------------------------------------------------------------ end
-
-    def _end(
-        self,
-        job: Job,
-        state: Literal["done", "dead", "cancelled"],
-        data: bytes,
-        now: int,
-        *,
-        tries: int,
-    ) -> None:
-        """Let a job end that is in no place any more."""
-        del self.jobs[job.id]
-        job.tries = tries
-        if state == "dead":
-            self.kept.bury(job, data, now)
-        elif job.keep:
-            kept = data if state == "done" else b""
-            self.kept.keep(job.id, Outcome(state, kept, tries), job.keep)
-        if job.unique is not None:
-            self.unique.end(job)
-        self.edges.end(job.id, well=state == "done")
-        if self.events is not None:
-            self.tell(state, job.id, data if state == "dead" else b"")
-
-    def work_off(self, now: int) -> bool:
-        """Release or cancel the dependents of what has ended; True if some are left over."""
-        most = _DEPENDENTS
-        while self.edges.ended and most > 0:
-            well, edges = self.edges.next_ended(most)
-            most -= len(edges)
-            for id, strict in edges:
-                self._release(self.jobs[id], now, cancel=strict and not well)
-        self.limits.flush()
-        return bool(self.edges.ended)
-
-    def _release(self, job: Job, now: int, *, cancel: bool) -> None:
-        """Take one edge from a waiting job."""
-        job.left -= 1
-        if cancel:
-            del self.edges.waiting[job.id]
-            self._untie(job)
-            self._end(job, "cancelled", b"", now, tries=job.tries)
-        elif not job.left:
-            del self.edges.waiting[job.id]
-            self._place(job, now)
-
-    def _withdraw(self, job: Job) -> None:
-        """Take a job that does not run out of its place."""
-        if job.place is Place.WAIT:
-            del self.edges.waiting[job.id]
-            self._untie(job)
-        elif job.place is Place.PARK:
-            self.limits.remove(job)
-        else:
-            self.places.remove(job)
-        self.limits.offer(job)
 
     # ------------------------------------------------------------------------------ management
 
@@ -465,43 +294,12 @@ class Machine:
 
     def cancel(self, id: str, now: int) -> tuple[JobState, str | None]:
         """Cancel one job; return its state, and the worker to tell if it runs."""
-        job = self.jobs.get(id)
+        job = self._state.jobs.get(id)
         if job is None:
-            return self.kept.state(id, now), None
+            return self._state.kept.state(id, now), None
         if job.holder is not None:
             job.stop = job.holder.asked = True
             return "running", job.holder.id
-        self._withdraw(job)
-        self._end(job, "cancelled", b"", now, tries=job.tries)
+        self._state.withdraw(job)
+        self._state.end(job, "cancelled", b"", now, tries=job.tries)
         return "cancelled", None
-
-    def requeue(self, ids: Collection[str], now: int) -> int:
-        """Queue dead letters again."""
-        self.kept.trim(now)
-        found = 0
-        for id in ids:
-            letter = self.kept.letters.pop(id, None)
-            if letter is None:
-                continue
-            found += 1
-            job = letter.job
-            job.tries, job.since, job.stop, job.after = 0, None, False, ()
-            self.jobs[id] = job
-            self.places.append(job)
-            self.tell("queued", id)
-        return found
-
-    def state(self, id: str, now: int) -> JobState:
-        """Return the state of one job."""
-        job = self.jobs.get(id)
-        return self.kept.state(id, now) if job is None else job.place.state
-
-    def tell(self, kind: EventKind, id: str, data: bytes = b"") -> None:
-        """Note an event if somebody watches."""
-        if self.events is not None:
-            self.events.append(QueueEvent(kind, id, data))
-
-
-def _due(new: NewJob, now: int) -> int:
-    """Return from which time on a new job may run."""
-    return now + due_in(new) if new.at is None else whole(new.at)

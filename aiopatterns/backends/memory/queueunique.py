@@ -67,9 +67,10 @@ class UniqueKeys:
     def start(self, job: Job) -> None:
         """Note the first start of ``job``."""
         unique = job.unique
-        if unique is not None and unique.mode in UNTIL_START and self._leave(unique.key, job):
-            if unique.mode == "keep_last":
-                self._running[unique.key] = job.id
+        if unique is None or unique.mode not in UNTIL_START or not self._leave(unique.key, job):
+            return
+        if unique.mode == "keep_last":
+            self._running[unique.key] = job.id
 
     def end(self, job: Job) -> None:
         """Give the key of ``job`` back, which has ended."""

@@ -121,13 +121,13 @@ def turn_words(channel: str, turn: Turn) -> list[Any]:
     worker, number, lease, settled, free, progress, leave = turn
     words: list[Any] = [channel, worker, number, whole(lease), free, "1" if leave else "0", 0]
     words[6] = len(settled)
-    for id, how, data, delay, counted in settled:
+    for job_id, how, data, delay, counted in settled:
         code = _LETTERS[how]
         if how == "retry":
             code += str(whole(delay))
-        words += (id, code if counted else code.upper(), data)
-    for id, fraction in (progress or {}).items():
-        words += (id, repr(float(fraction)))
+        words += (job_id, code if counted else code.upper(), data)
+    for job_id, fraction in (progress or {}).items():
+        words += (job_id, repr(float(fraction)))
     return words
 
 
@@ -137,16 +137,16 @@ def turned(reply: list[Any]) -> Turned:
     alone = bool(bits & _ALONE)
     if tries:
         triples = zip(flat[::2], flat[1::2], tries, strict=True)
-        claimed = [_claimed(id, value, tried, alone=alone) for id, value, tried in triples]
+        claimed = [_claimed(job_id, value, tried, alone=alone) for job_id, value, tried in triples]
     else:
         claimed = [
-            ClaimedJob(id.decode(), _body(value) if value[0] else value[HEADER:], 1, alone)
-            for id, value in zip(flat[::2], flat[1::2], strict=True)
+            ClaimedJob(job_id.decode(), _body(value) if value[0] else value[HEADER:], 1, alone)
+            for job_id, value in zip(flat[::2], flat[1::2], strict=True)
         ]
     return Turned(
         claimed,
-        [id.decode() for id in stale],
-        [id.decode() for id in cancels],
+        [job_id.decode() for job_id in stale],
+        [job_id.decode() for job_id in cancels],
         bool(bits & _REAPED),
         bool(bits & _QUARANTINE),
         bool(bits & _MORE),
@@ -165,7 +165,9 @@ def next_end(reply: list[Any]) -> float | None:
 def held(flat: list[Any]) -> list[ClaimedJob]:
     """Read what a worker holds."""
     rows = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-    return [_claimed(id, value, tries, alone=bool(alone)) for id, value, tries, alone in rows]
+    return [
+        _claimed(job_id, value, tries, alone=bool(alone)) for job_id, value, tries, alone in rows
+    ]
 
 
 def _claimed(id: bytes, value: bytes, tries: bytes | int | None, *, alone: bool) -> ClaimedJob:
@@ -185,7 +187,7 @@ def outcome(record: bytes) -> Outcome:
 def page(state: JobState, flat: list[Any]) -> list[StoredJob]:
     """Read a page of jobs in one state."""
     rows = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-    return [_stored(state, id.decode(), value, tries, at) for id, value, tries, at in rows]
+    return [_stored(state, job_id.decode(), value, tries, at) for job_id, value, tries, at in rows]
 
 
 def _stored(state: JobState, id: str, value: bytes, tries: int, at: int) -> StoredJob:

@@ -182,19 +182,17 @@ class Pair:
         """Never do more run in a bucket than it allows."""
         running: dict[str, int] = {}
         most: dict[str, int] = {}
-        machine = self.memory._machine
-        for holder in machine.holders.values():
+        state, holders = self.memory._state, self.memory._machine.holders.values()
+        for holder in holders:
             for job in holder.held.values():
                 for bucket in job.limits:
                     if bucket.concurrency is not None:
                         running[bucket.key] = running.get(bucket.key, 0) + 1
                         most[bucket.key] = bucket.concurrency
         assert all(running[key] <= most[key] for key in running)
-        assert sum(map(len, machine.places.lanes)) + len(machine.places.scheduled) + len(
-            machine.edges.waiting
-        ) + len(machine.limits.parked) + len(machine.places.suspects) + sum(
-            len(each.held) for each in machine.holders.values()
-        ) == len(machine.jobs)
+        places = (*state.places.lanes, state.places.scheduled, state.places.suspects)
+        others = (state.edges.waiting, state.limits.parked, *(each.held for each in holders))
+        assert sum(map(len, places)) + sum(map(len, others)) == len(state.jobs)
 
     async def drain(self) -> None:
         """Work until nothing is left, then look for what is left over."""
@@ -206,11 +204,11 @@ class Pair:
                     Settled(job.id, "done") for job in sorted(await self.memory.held(worker))
                 ]
                 turn = Turn(
-                    worker, number, 45.0, settled, 0 if len(self.memory._machine.jobs) == 0 else 5
+                    worker, number, 45.0, settled, 0 if len(self.memory._state.jobs) == 0 else 5
                 )
                 one, other = await self.memory.step(turn), await self.redis.step(turn)
                 _same_turn(one, other)
-            if not self.memory._machine.jobs:
+            if not self.memory._state.jobs:
                 break
             await self.let_pass(20.0)
         else:
@@ -224,19 +222,10 @@ class Pair:
         for key in await self.client.read("KEYS", "{ap:q:*"):
             assert any(each in key for each in MORTAL), key
             assert await self.client.read("PTTL", key) > 0, key
-        machine = self.memory._machine
-        left = (
-            machine.jobs,
-            machine.holders,
-            machine.edges._kids,
-            machine.edges.ended,
-            machine.edges.waiting,
-        )
-        assert not any(left)
-        assert not machine.unique._holders
-        assert not machine.unique._running
-        assert not machine.limits._busy
-        assert not machine.limits._parked
+        state, holders = self.memory._state, self.memory._machine.holders
+        edges, unique, limits = state.edges, state.unique, state.limits
+        assert not any((state.jobs, holders, edges._kids, edges.ended, edges.waiting))
+        assert not any((unique._holders, unique._running, limits._busy, limits._parked))
 
 
 async def _leave(queue: Any, worker: str, number: int) -> Any:
