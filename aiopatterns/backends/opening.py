@@ -7,6 +7,7 @@ module level, and ``async with`` opens it.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from aiopatterns.backends.url import parse
@@ -58,15 +59,13 @@ def open_backend(url: str, *, namespace: str = "ap", timeout: float = 5.0) -> Ba
         from aiopatterns.backends.memory.backend import MemoryBackend
 
         return MemoryBackend(namespace)
-    try:
-        from aiopatterns.backends.redis.backend import RedisBackend
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"redis", "hiredis"}:
-            raise
+    if missing := [name for name in ("redis", "hiredis") if find_spec(name) is None]:
         raise ImportError(
-            f"{target.scheme}:// needs the extra 'redis': pip install 'aiopatterns[redis]'",
-            name=error.name,
-        ) from error
+            f"{target.scheme}:// needs {' and '.join(missing)}: pip install 'aiopatterns[redis]'",
+            name=missing[0],
+        )
+    from aiopatterns.backends.redis.backend import RedisBackend
+
     return RedisBackend(target, namespace=namespace, timeout=timeout)
 
 

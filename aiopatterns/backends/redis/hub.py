@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import Refusal, Unsent, translated
-from aiopatterns.core.clock import monotonic, rng, sleep
+from aiopatterns.core.clock import rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -267,8 +267,7 @@ class Hub:
             if not any(name in self._owed for name in reader.names):
                 del self._entering[reader]
                 self._in_force[reader] = None
-                if not entered.done():
-                    entered.set_result(None)
+                _give(entered, None)
         if not self._owed:
             stale, self._stale = self._stale, {}
             for reader in stale:
@@ -277,5 +276,10 @@ class Hub:
     def _tell(self, failure: Failure) -> None:
         """Tell those who wait to be let in that they will not be."""
         for entered in self._entering.values():
-            if not entered.done():
-                entered.set_result(failure)
+            _give(entered, failure)
+
+
+def _give(entered: asyncio.Future[Failure | None], failure: Failure | None) -> None:
+    """Let in, or tell why not; unless whoever waited has been cancelled in this very turn."""
+    if not entered.done():
+        entered.set_result(failure)

@@ -34,6 +34,7 @@ def finder(target: Target, patience: float) -> Callable[[], Awaitable[Address]]:
         patience: Seconds that one of them may take.
     """
     options = {
+        "protocol": 2,
         "socket_timeout": patience,
         "socket_connect_timeout": patience,
         "password": target.option("sentinel_password") or None,

@@ -24,6 +24,7 @@ class FakeServer:
         self.host = host
         self.seen = []
         self.writers = set()
+        self.subscribers = set()
         self.connections = 0
         self._tasks = set()
 
@@ -67,12 +68,14 @@ class FakeServer:
                 parser.feed(data)
                 while (words := parser.gets()) is not None:
                     self.seen.append(words)
+                    if words[0] == b"SUBSCRIBE":
+                        self.subscribers.add(writer)
                     greeting = words[0] in {b"CLIENT", b"AUTH", b"SELECT"}
                     reply = OK if greeting and self.greet else self.answer(words)
                     if reply is None:
                         return
                     writer.write(reply or b"")
-        except OSError:
+        except (OSError, hiredis.ProtocolError):
             pass
         finally:
             self.writers.discard(writer)

@@ -23,6 +23,7 @@ async def test_the_parts(redis_url):
         assert backend.pubsub is backend.pubsub
         for part in (backend.queue, backend.log, backend.lease, backend.limiter, backend.directory):
             assert part("name") is not None
+        assert backend.log("name") is backend.log("name")
         assert 1.7e9 < await backend.time() < 5e9
 
 
@@ -117,16 +118,16 @@ async def test_nobody_is_there(tmp_path):
 async def test_whoever_is_there_does_not_answer():
     async with FakeServer(lambda words: b"", greet=False) as server:
         began = monotonic()
-        with pytest.raises(BackendUnavailableError, match="no answer within 0.2 s"):
+        with pytest.raises(BackendUnavailableError, match=r"no answer within 0\.2 s"):
             await open_backend(server.url, timeout=0.2).__aenter__()
         assert monotonic() - began < 1
     async with FakeServer(lambda words: b"") as server:
-        with pytest.raises(BackendUnavailableError, match="silent for 0.2 s"):
+        with pytest.raises(BackendUnavailableError, match=r"silent for 0\.2 s"):
             await open_backend(server.url, timeout=0.2).__aenter__()
 
 
 async def test_a_wrong_password_is_told(redis_url):
-    with pytest.raises(BackendError, match="WRONGPASS|AUTH") as caught:
+    with pytest.raises(BackendError, match=r"WRONGPASS|AUTH") as caught:
         await open_backend(redis_url.replace("unix://", "unix://:s3cr3t@")).__aenter__()
     assert type(caught.value) is BackendError
     assert "s3cr3t" not in str(caught.value)

@@ -116,6 +116,40 @@ async def test_closed_while_it_enters():
             await task
 
 
+async def test_a_name_taken_again_waits_for_its_own_confirmation():
+    """The first confirmation answers a subscription that was given up before it came."""
+    async with FakeServer(hub_server(lambda words: b"")) as server:
+        async with open_backend(server.url) as backend:
+            first = asyncio.create_task(backend.pubsub.subscribe("a").__aenter__())
+            while [b"SUBSCRIBE", b"ap:ch:a"] not in server.seen:
+                await sleep(0.001)
+            hub_writer = max(server.writers, key=lambda each: each in server.subscribers)
+            first.cancel()
+            await asyncio.wait((first,))
+            second = asyncio.create_task(backend.pubsub.subscribe("a").__aenter__())
+            hub_writer.write(confirmation([b"SUBSCRIBE", b"ap:ch:a"]))
+            await sleep(0.05)
+            assert not second.done()
+            hub_writer.write(confirmation([b"SUBSCRIBE", b"ap:ch:a"]))
+            notices = await second
+            notices.close()
+
+
+async def test_cancelled_in_the_turn_in_which_it_is_let_in():
+    async with FakeServer(hub_server(lambda words: b"")) as server:
+        async with open_backend(server.url) as backend:
+            hub = backend.client.hub
+            task = asyncio.create_task(backend.pubsub.subscribe("a").__aenter__())
+            while [b"SUBSCRIBE", b"ap:ch:a"] not in server.seen:
+                await sleep(0.001)
+            task.cancel()
+            hub._push([b"subscribe", b"ap:ch:a", 1])
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            assert not hub._names
+            assert not hub._in_force
+
+
 @pytest.mark.promise("backends-pubsub-in-force")
 async def test_in_force_while_others_come_and_go(redis_url):
     """A name that is given up and taken again in one breath is in force when it is said to be."""
