@@ -29,7 +29,6 @@ from aiopatterns.resilience.bulkhead import (
     BulkheadStatistics,
 )
 from aiopatterns.resilience.chaos import Chaos, ChaosInjected, ChaosStatistics
-from aiopatterns.resilience.circuit import CircuitState, CircuitStatistics
 from aiopatterns.resilience.circuitevents import (
     CircuitClosed,
     CircuitForced,
@@ -40,6 +39,7 @@ from aiopatterns.resilience.circuitevents import (
     CircuitStuck,
     CircuitThresholdExceeded,
 )
+from aiopatterns.resilience.circuitstate import CircuitState, CircuitStatistics
 from aiopatterns.resilience.fallback import Degraded, Fallback, FallbackUsed
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.hedge import Hedge, HedgeDiscardFailed, HedgeStarted, HedgeWon

@@ -34,10 +34,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
 
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.telemetry import Subscription
-from aiopatterns.core.validate import choice, instance, plain_function, positive, text
+from aiopatterns.core.validate import choice, instance, positive, text
 from aiopatterns.resilience.breaktime import BREAK, BreakInfo, check_open_for
-from aiopatterns.resilience.circuit import Circuit, CircuitState, CircuitStatistics, Settings
+from aiopatterns.resilience.circuit import Circuit, Settings
+from aiopatterns.resilience.circuitstate import CircuitState, CircuitStatistics
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.judge import check_judge
 from aiopatterns.resilience.permit import Guard, Permit, admit, conclude
@@ -47,6 +47,7 @@ from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
+    from aiopatterns.core.telemetry import Subscription
     from aiopatterns.resilience.breaktime import OpenFor
     from aiopatterns.resilience.circuitevents import ForcedMode
     from aiopatterns.resilience.judge import Judge
@@ -227,16 +228,7 @@ class CircuitBreaker(Policy):
             The subscription; close it to stop. Unlike a listener of events, a watcher costs the
             calls of this breaker, and of all others, nothing.
         """
-        plain_function("watcher", watcher)
-        circuit = self._circuit
-        circuit.watchers = (*circuit.watchers, watcher)
-
-        def forget() -> None:
-            left = list(circuit.watchers)
-            left.remove(watcher)
-            circuit.watchers = tuple(left)
-
-        return Subscription(forget)
+        return self._circuit.watchers.add(watcher)
 
     def adopt(self, previous: Policy) -> bool:
         """Go on with the circuit of ``previous``, a breaker of the same name and window.

@@ -27,10 +27,8 @@ Guarantees:
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from aiopatterns.core.clock import monotonic
@@ -48,72 +46,24 @@ from aiopatterns.resilience.circuitevents import (
     CircuitStuck,
     CircuitThresholdExceeded,
 )
+from aiopatterns.resilience.circuitstate import CircuitState, CircuitStatistics
 from aiopatterns.resilience.halfopen import Probes
 from aiopatterns.resilience.trip import Tally
+from aiopatterns.resilience.watchers import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiopatterns.resilience.breaktime import OpenFor
     from aiopatterns.resilience.circuitevents import ForcedMode
     from aiopatterns.resilience.halfopen import HalfOpen
     from aiopatterns.resilience.judge import Outcome
     from aiopatterns.resilience.trip import Trip
 
-__all__ = ["Circuit", "CircuitState", "CircuitStatistics", "Settings"]
+__all__ = ["Circuit", "Settings"]
 
 _NOTHING: Final = Totals(0, 0, 0, 0.0)
 # After so many calls the next one is measured, if no rule asks how long a call took.
 _STRIDE: Final = 63
-
-
-class CircuitState(Enum):
-    """What a circuit does with a call."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
 _CLOSED, _OPEN, _HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class CircuitStatistics:
-    """A circuit at one instant.
-
-    The counts are those of the state it is in: of the window while it is closed, of what opened
-    it while it is open, of the probes while it is half-open. Each state begins with none.
-
-    Args:
-        state: The state.
-        calls: Calls that were recorded.
-        failures: Those that failed.
-        successes: Those that did not.
-        slow: Those that were slow, failed or not.
-        rejected: Calls that were refused since the state began.
-        in_flight: Calls that were admitted, in whatever state, and have not ended.
-        failure_ratio: Share of the calls that failed; None without calls, and while a closed
-            circuit has too few of them to decide.
-        slow_ratio: The same for slow calls.
-        mean_elapsed: Mean duration of the calls in seconds; None without calls. While a closed
-            circuit is busy it is an estimate: one good call in 64 is measured, or all with a
-            ``slow`` rule, and those counted in one go, between two bad calls, buckets or looks,
-            count with the mean of the measured. A call that failed unmeasured counts with the
-            duration of the last that failed measured.
-    """
-
-    state: CircuitState
-    calls: int
-    failures: int
-    successes: int
-    slow: int
-    rejected: int
-    in_flight: int
-    failure_ratio: float | None
-    slow_ratio: float | None
-    mean_elapsed: float | None
 
 
 @final
@@ -198,7 +148,7 @@ class Circuit:
         self.spare: int = 0
         self.ended: int = 0
         self.good: int = 0
-        self.watchers: tuple[Callable[[], object], ...] = ()
+        self.watchers = Watchers(f"circuit {settings.name!r}")
         self._close()
 
     @property
@@ -344,7 +294,7 @@ class Circuit:
         if was is not _CLOSED:
             if listening():
                 emit(CircuitClosed(self._settings.name))
-            self._tell()
+            self.watchers.call()
 
     def force(self, mode: ForcedMode | None) -> None:
         """Go over to ``mode``, or set the circuit free; nothing happens if it is so already."""
@@ -353,7 +303,7 @@ class Circuit:
             self._close()
             if listening():
                 emit(CircuitForced(self._settings.name, mode))
-            self._tell()
+            self.watchers.call()
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -450,7 +400,7 @@ class Circuit:
             shares = seen.failure_ratio, seen.slow_ratio
             name, openings = self._settings.name, info.openings
             emit(CircuitOpened(name, length, openings, seen.failures, *shares))
-        self._tell()
+        self.watchers.call()
 
     def _half_open(self, now: float) -> None:
         """Begin a round of probes; the caller claims the first, then tells."""
@@ -481,16 +431,6 @@ class Circuit:
             self._open(probes.ends, None, None)
         if listening():
             emit(CircuitStuck(self._settings.name, self.in_flight))
-
-    def _tell(self) -> None:
-        """Call those who watch; like listeners they come last, and break nothing."""
-        for watcher in self.watchers:
-            try:
-                watcher()
-            except Exception:
-                logging.getLogger("aiopatterns").exception(
-                    "a watcher of circuit %r failed", self._settings.name
-                )
 
     # -- private views -------------------------------------------------------------------------
 

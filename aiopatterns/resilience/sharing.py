@@ -50,7 +50,7 @@ from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import instance, positive
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -15,7 +15,7 @@ from aiopatterns.core import clock
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import CircuitOpenError
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.registry import PolicyRegistry
 from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Trip

@@ -20,7 +20,7 @@ from aiopatterns.core.errors import (
 )
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.ratelimit import Rate, TokenBucket
 from aiopatterns.resilience.retry import Retry

@@ -30,7 +30,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import CircuitIsolatedError, CircuitOpenError
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.permit import Permit
 from aiopatterns.resilience.trip import Consecutive, Count, Seconds, Slow, Trip

@@ -12,7 +12,7 @@ import pytest
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import CircuitOpenError, RateLimitedError
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.trip import Consecutive, Count, Slow, Trip
 from aiopatterns.testing import Trial, cancel_everywhere, simulate
 

@@ -13,7 +13,7 @@ from aiopatterns.core.errors import CircuitOpenError, RateLimitedError, TimeoutE
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.breaker import CircuitBreaker
 from aiopatterns.resilience.bulkhead import Bulkhead
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.halfopen import HalfOpen
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import GCRA, Rate, SlidingWindow, TokenBucket

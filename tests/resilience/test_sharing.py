@@ -17,7 +17,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import BackendUnavailableError, CircuitOpenError
 from aiopatterns.resilience.breaker import CircuitBreaker
-from aiopatterns.resilience.circuit import CircuitState
+from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.sharing import (
     GRACE,
     INTERVAL,
