@@ -42,7 +42,7 @@ class DirectoryConformance(Conformance):
 
     async def test_the_revision_grows_with_every_change(self, backend: Backend) -> None:
         """Directory: "a revision that grows with every change"."""
-        directory, seen = backend.directory("users"), []
+        directory, seen = backend.directory("users"), list[int]()
         seen.append((await directory.snapshot()).revision)
         await directory.put("a", b"1", ttl=600)
         seen.append((await directory.snapshot()).revision)
@@ -103,7 +103,7 @@ class DirectoryConformance(Conformance):
 
     async def test_the_last_member_and_the_revision(self, backend: Backend) -> None:
         """The revision grows also when the directory was empty in between."""
-        directory, seen = backend.directory("users"), []
+        directory, seen = backend.directory("users"), list[int]()
         for _ in range(3):
             await directory.put("a", b"1", ttl=600)
             seen.append((await directory.snapshot()).revision)

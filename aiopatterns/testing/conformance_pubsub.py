@@ -101,7 +101,7 @@ class PubSubConformance(Conformance):
 
     async def test_a_slow_reader_loses_the_oldest(self, backend: Backend) -> None:
         """``subscribe``: a slow subscriber "loses the oldest messages beyond ``capacity``"."""
-        pubsub, told = backend.pubsub, []
+        pubsub, told = backend.pubsub, list[int]()
         slow = pubsub.subscribe("a", capacity=2, on_gap=lambda: told.append(1))
         async with pubsub.subscribe("end") as fence, slow as notices:
             assert notices.gaps == 0

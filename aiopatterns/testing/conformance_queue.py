@@ -157,7 +157,7 @@ class QueueConformance(Conformance):
 
     async def test_a_job_is_given_to_one_worker(self, backend: Backend) -> None:
         """A job "is in exactly one place at every instant"."""
-        queue, got = backend.queue("q"), []
+        queue, got = backend.queue("q"), list[str]()
         await queue.enqueue([NewJob(str(number), b"") for number in range(200)])
 
         async def work(worker: str) -> None:
@@ -170,7 +170,7 @@ class QueueConformance(Conformance):
 
     async def test_of_many_enqueues_of_an_id_one_makes_it(self, backend: Backend) -> None:
         """``enqueue``: "One atomic step"."""
-        queue, made = backend.queue("q"), []
+        queue, made = backend.queue("q"), list[int]()
 
         async def enqueue(number: int) -> None:
             (answer,) = await queue.enqueue([NewJob("a", b"%d" % number)])

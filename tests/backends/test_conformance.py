@@ -6,7 +6,9 @@ On memory and on the usual server each suite is a test module: tests/testing/tes
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from aiopatterns.testing.conformance import cases, suites
 from aiopatterns.testing.conformance_base import Hand
 from aiopatterns.testing.servers import RedisCluster, RedisSentinel, RedisServer
 
-SERVERS = {
+SERVERS: dict[str, Callable[[], Any]] = {
     "6.2": lambda: RedisServer(version="6.2"),
     "8.2": lambda: RedisServer(version="8.2"),
     "cluster": RedisCluster,

@@ -543,7 +543,7 @@ def check_redis(mutant: Mutant, server: RedisServer, monkeypatch: pytest.MonkeyP
         async with open_backend(server.url, namespace=f"m{next(namespaces)}") as backend:
             await case(backend)
 
-    noticed = noticed_by(mutant, partial(anyio.run, on_redis), unit=0.03)
+    noticed = noticed_by(mutant, lambda case: anyio.run(on_redis, case), unit=0.03)
     server.command("FLUSHALL")
     server.command("SCRIPT", "FLUSH")
     print(noticed)
