@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from aiopatterns.backends.queue import UniqueKey
 from aiopatterns.core.hashing import stable_hash
-from aiopatterns.jobs.template import Template
+from aiopatterns.core.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,9 +67,9 @@ class Keys:
         self._limits, self._window = options.limits, options.unique
         self._limit = self._unique = None
         if self._limits is not None and self._limits.key is not None:
-            self._limit = Template("limits.key", self._limits.key, signature)
+            self._limit = Template("limits.key", self._limits.key, signature.parameters)
         if self._window is not None:
-            self._unique = Template("unique.key", self._window.key, signature)
+            self._unique = Template("unique.key", self._window.key, signature.parameters)
         self._shared = () if shared is None else (shared.bucket(QUEUE_BUCKET),)
         self._plain = KeysOf(None, self._shared, None)
 

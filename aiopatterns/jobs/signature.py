@@ -14,24 +14,21 @@ from __future__ import annotations
 
 from inspect import Parameter, isclass, signature
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, cast, final, get_args, get_type_hints
 
 import msgspec
 import msgspec.inspect
 
 from aiopatterns.core.context import Context as BaseContext
 from aiopatterns.core.errors import CodecError
+from aiopatterns.core.template import Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Find", "Signature"]
-
-Find: TypeAlias = "Callable[[Sequence[Any], Mapping[str, Any]], Any]"
-"""Finds one argument of a call."""
+__all__ = ["Signature"]
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-_VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 # Forms of calls that are remembered as good; a program has as many as it has calls.
 _KEPT_FORMS: Final = 256
 
@@ -48,7 +45,17 @@ class Signature:
         TypeError: It has no signature, or is a batch function that takes anything but one list.
     """
 
-    __slots__ = ("_batch", "_fn", "_forms", "_kinds", "_name", "_result", "_whole", "takes_context")
+    __slots__ = (
+        "_batch",
+        "_fn",
+        "_forms",
+        "_kinds",
+        "_name",
+        "_result",
+        "_whole",
+        "parameters",
+        "takes_context",
+    )
 
     def __init__(self, fn: Callable[..., object], *, batch: bool = False) -> None:
         self._fn = fn
@@ -62,26 +69,10 @@ class Signature:
         if batch:
             parameters = self._one_list(parameters)
         self._whole = whole.replace(parameters=parameters)
+        self.parameters = Parameters(self._whole)  # what templates may name
         self._forms: set[tuple[object, ...]] = set()
         self._kinds: dict[str, Any] | None = None
         self._result: Any = Any
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters that a template may name, in order."""
-        found = self._whole.parameters.items()
-        return tuple(name for name, each in found if each.kind not in _VARIADIC)
-
-    def finder(self, name: str) -> Find:
-        """Return the function that finds the argument for the parameter ``name`` in a call."""
-        parameter = self._whole.parameters[name]
-        by_position = parameter.kind in _POSITIONAL
-        at, default = list(self._whole.parameters).index(name), parameter.default
-
-        def find(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-            return args[at] if by_position and at < len(args) else kwargs.get(name, default)
-
-        return find
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse a call that the function would refuse.

@@ -63,7 +63,7 @@ def rest(*ctx: Context): ...
 def test_a_first_parameter_for_the_context(fn):
     signature = Signature(fn)
     assert signature.takes_context
-    assert "ctx" not in signature.names
+    assert "ctx" not in signature.parameters.names
 
 
 @pytest.mark.parametrize("fn", [bare, second, by_keyword, annotated, unknown, none, rest])
@@ -111,13 +111,14 @@ def test_forms_of_calls_do_not_pile_up():
     signature = Signature(call)
     for n in range(1, 400):
         signature.check((0,) * n, {"c": 1})
-    assert len(signature._forms) == 256
+        signature.convert([0] * n, {"c": 1})
+    assert len(signature._forms) == len(signature._plans) == 256
 
 
 def test_arguments_are_found():
     signature = Signature(call)
-    assert signature.names == ("a", "b", "c", "d")
-    a, b, c = (signature.finder(name) for name in "abc")
+    assert signature.parameters.names == ("a", "b", "c", "d")
+    a, b, c = (signature.parameters.finder(name) for name in "abc")
     assert a((7,), {}) == 7
     assert a((), {"a": 8}) == 8
     assert b((7,), {}) == 2
@@ -146,6 +147,16 @@ def test_arguments_are_made_as_the_annotations_say():
     assert placed == [Order(1), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), Point(1), Point(2)]
     assert named == {"data": b"abc", "colours": {1: Colour.RED}, "free": {"as": "is"}, "n": 1.0}
     assert signature.result_type == list[Order]
+
+
+def test_a_bool_is_no_number_here_either():
+    def fn(n: int, on: bool): ...
+
+    fn.__annotations__.update(n=int, on=bool)
+    assert Signature(fn).convert([1, True], {}) == ([1, True], {})
+    for wrong in ([True, True], [1, 1]):
+        with pytest.raises(CodecError):
+            Signature(fn).convert(wrong, {})
 
 
 def test_what_is_made_already_stays():
@@ -243,7 +254,7 @@ class Callable:
 
 def test_an_object_that_can_be_called():
     signature = Signature(Callable())
-    assert signature.names == ("order",)
+    assert signature.parameters.names == ("order",)
     with pytest.raises(TypeError, match="wrong arguments for"):
         signature.check((), {})
 
@@ -264,7 +275,7 @@ def batch_with_more(rows, more=1): ...
 def test_a_batch_is_called_with_one_item(fn, takes_context, result):
     signature = Signature(fn, batch=True)
     assert signature.takes_context is takes_context
-    assert signature.names == ("rows",)
+    assert signature.parameters.names == ("rows",)
     signature.check((1,), {})
     for args, kwargs in [((), {}), ((1, 2), {}), ((), {"rows": [1]})]:
         with pytest.raises(TypeError, match="wrong arguments"):
@@ -272,7 +283,7 @@ def test_a_batch_is_called_with_one_item(fn, takes_context, result):
     made = [Order(1)] if fn is not untyped_batch else [{"id": 1}]
     assert signature.convert([{"id": 1}], {}) == (made, {})
     assert signature.result_type is result
-    assert signature.finder("rows")((5,), {}) == 5
+    assert signature.parameters.finder("rows")((5,), {}) == 5
 
 
 @pytest.mark.promise("jobs-bad-input")

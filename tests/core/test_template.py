@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopatterns.jobs.signature import Signature
-from aiopatterns.jobs.template import Template
+from aiopatterns.core.template import Parameters, Template
 
 
 def call(user_id, /, order, *more, region="eu", **rest): ...
 
 
-SIGNATURE = Signature(call)
+PARAMETERS = Parameters(signature(call))
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Order:
 
 
 def render(template, *args, **kwargs):
-    return Template("key", template, SIGNATURE).render(args, kwargs)
+    return Template("key", template, PARAMETERS).render(args, kwargs)
 
 
 def test_fields_are_filled_from_the_call():
@@ -37,6 +37,12 @@ def test_fields_are_filled_from_the_call():
     assert render("everything", 7, 1) == "everything"
     assert render("{{{user_id}}}", 7, 1) == "{7}"
     assert render("{order.id}-{order.customer}", 7, Order(3)) == "3-c"
+    assert render("{order.customer}", 7, Order(3)) == "c"
+
+
+def test_only_what_stands_between_two_fields_is_escaped():
+    assert render("user:{user_id}", "user:%") == "user:user:%"
+    assert render("user:{user_id}:{region}!", "user:%!", 1, region="eu") == "user:user%3a%25!:eu!"
 
 
 @pytest.mark.promise("jobs-bad-input")
@@ -63,12 +69,12 @@ def test_fields_are_filled_from_the_call():
 )
 def test_what_is_no_template_is_refused(template, message):
     with pytest.raises(ValueError, match=message):
-        Template("unique.key", template, SIGNATURE)
+        Template("unique.key", template, PARAMETERS)
 
 
 def test_a_signature_without_parameters_says_so():
     with pytest.raises(ValueError, match="it has: none"):
-        Template("key", "{x}", Signature(lambda: None))
+        Template("key", "{x}", Parameters(signature(lambda: None)))
 
 
 def test_an_attribute_that_is_not_there_is_an_error_of_the_call():
@@ -79,14 +85,14 @@ def test_an_attribute_that_is_not_there_is_an_error_of_the_call():
 @pytest.mark.promise("jobs-keys")
 @given(st.tuples(st.text(), st.text()), st.tuples(st.text(), st.text()))
 def test_two_calls_have_one_key_only_if_their_fields_are_equal(one, other):
-    template = Template("key", "a:{user_id}:{order}b", SIGNATURE)
+    template = Template("key", "a:{user_id}:{order}b", PARAMETERS)
     same = template.render(one, {}) == template.render(other, {})
     assert same == (one == other)
 
 
 @given(st.text(alphabet=":%{}b", max_size=6), st.text(alphabet=":%{}b", max_size=6))
 def test_the_text_of_the_template_cannot_be_faked(left, right):
-    template = Template("key", "{user_id}:{order}", SIGNATURE)
+    template = Template("key", "{user_id}:{order}", PARAMETERS)
     assert template.render((f"{left}:{right}", ""), {}) != template.render((left, right), {})
 
 
