@@ -30,8 +30,8 @@ For all of them:
   :class:`~aiopatterns.core.errors.BackendError`. Both name the URL, never its password.
 * **Closed**: every call on a backend that is not open raises
   :class:`~aiopatterns.core.errors.ClosedError`.
-* **Cancellation**: a cancelled call may have happened or not; nothing is left half done, and the
-  connection that carried it is not used again.
+* **Cancellation**: a cancelled call may have happened or not; nothing is left half done, and its
+  answer is never taken for another's.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class Pipeline:
         "_patience",
         "_tally",
         "_target",
+        "_waiting",
     )
 
     def __init__(
@@ -91,7 +92,9 @@ class Pipeline:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self._dialling: asyncio.Task[None] | None = None
-        self._outgoing: list[tuple[bytes, Waiting]] = []
+        # Two lists side by side: this is the hot path, and a pair for each command shows.
+        self._outgoing: list[bytes] = []
+        self._waiting: list[Waiting] = []
         self._flushing = False
         self._attempts = 0
 
@@ -99,7 +102,7 @@ class Pipeline:
     def in_flight(self) -> int:
         """How many commands wait for their replies."""
         sent = () if self._connection is None else self._connection.waiting
-        return len(sent) + len(self._outgoing)
+        return len(sent) + len(self._waiting)
 
     def send(self, command: Command) -> Waiting:
         """Issue ``command``; the future is given the reply or a failure, never an exception.
@@ -109,7 +112,8 @@ class Pipeline:
         """
         packed = pack(command)
         waiter = self._future()
-        self._outgoing.append((packed, waiter))
+        self._outgoing.append(packed)
+        self._waiting.append(waiter)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -145,12 +149,20 @@ class Pipeline:
             return
         if not connection.writable:
             return  # the connection says when it can
-        outgoing, self._outgoing = self._outgoing, []
-        live = [each for each in outgoing if not each[1].done()]
-        if live:
-            self._tally.commands += len(live)
+        outgoing, waiting = self._take()
+        if waiting:
+            self._tally.commands += len(waiting)
             self._tally.round_trips += 1
-            connection.send(b"".join([packed for packed, _ in live]), [each for _, each in live])
+            connection.send(b"".join(outgoing), waiting)
+
+    def _take(self) -> tuple[list[bytes], list[Waiting]]:
+        """Take what is outgoing, without what was cancelled before it was sent."""
+        outgoing, self._outgoing = self._outgoing, []
+        waiting, self._waiting = self._waiting, []
+        if not any(map(asyncio.Future.done, waiting)):
+            return outgoing, waiting
+        live = [pair for pair in zip(outgoing, waiting, strict=True) if not pair[1].done()]
+        return [packed for packed, _ in live], [waiter for _, waiter in live]
 
     async def _dial(self) -> None:
         """Connect, once; then send what waits, or fail it."""
@@ -191,7 +203,6 @@ class Pipeline:
             self._loop.call_soon(self._flush)
 
     def _fail(self, failure: Failure) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        for _, waiter in outgoing:
-            if not waiter.done():
-                waiter.set_result(failure)
+        _, waiting = self._take()
+        for waiter in waiting:
+            waiter.set_result(failure)
