@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import count
+from pkgutil import iter_modules
 
 import anyio
 import pytest
 
-from aiopatterns.backends import open_backend
+from aiopatterns import backends
+from aiopatterns.backends import memory, open_backend
 from aiopatterns.backends.redis import scripts
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.testing import conformance, simulate
@@ -31,7 +33,8 @@ class Mutant:
 
     Args:
         name: What comes of it.
-        place: ``module:Class.method`` of the memory backend, or the name of a Lua script.
+        place: ``Class.method`` of the memory backend, or ``method`` of whichever of its classes
+            has the text, or the name of a Lua script.
         old: What stands there, once.
         new: What is put there instead.
         suite: The suite that has to notice.
@@ -58,220 +61,210 @@ class Mutant:
 MEMORY = [
     Mutant(
         "cas-does-not-ask-for-absence",
-        "kv:MemoryKv.compare_and_set",
+        "MemoryKv.compare_and_set",
         "if self._values.get(key) != expected:",
         "if expected is not None and self._values.get(key) != expected:",
         "Kv",
     ),
     Mutant(
         "cas-tells-nobody",
-        "kv:MemoryKv.compare_and_set",
+        "MemoryKv.compare_and_set",
         "if notify is not None:\n        self",
         "if 0:\n        self",
         "Kv",
     ),
     Mutant(
         "incr-gives-a-new-life",
-        "kv:MemoryKv.incr",
+        "MemoryKv.incr",
         'self._values.change(key, b"%d" % total)',
         'self._values.put(key, b"%d" % total, life)',
         "Kv",
     ),
-    Mutant(
-        "nothing-expires", "expiring:Expiring.get", "expires <= self._home.now()", "False", "Kv"
-    ),
-    Mutant(
-        "anybody-releases-a-lease", "lease:MemoryHeld.release", "is not self", "is None", "Lease"
-    ),
-    Mutant("anybody-renews-a-lease", "lease:MemoryHeld.renew", "is not self", "is None", "Lease"),
-    Mutant(
-        "a-token-comes-twice", "lease:Leases.next_token", "self._token + 1", "self._token", "Lease"
-    ),
+    Mutant("nothing-expires", "Expiring.get", "expires <= self._home.now()", "False", "Kv"),
+    Mutant("anybody-releases-a-lease", "MemoryHeld.release", "is not self", "is None", "Lease"),
+    Mutant("anybody-renews-a-lease", "MemoryHeld.renew", "is not self", "is None", "Lease"),
+    Mutant("a-token-comes-twice", "Leases.next_token", "self._token + 1", "self._token", "Lease"),
     Mutant(
         "a-limit-forgets-the-cost",
-        "limiter:MemoryLimiter.acquire",
+        "MemoryLimiter.acquire",
         "spacing.wait(owed, cost)",
         "spacing.wait(owed, 0)",
         "Limiter",
     ),
     Mutant(
         "a-look-takes-one",
-        "limiter:MemoryLimiter.acquire",
+        "MemoryLimiter.acquire",
         "if cost > 0:",
         "if True:\n        cost = cost or 1",
         "Limiter",
     ),
     Mutant(
         "a-new-fence-is-no-change",
-        "directory:MemoryDirectory.put",
+        "MemoryDirectory.put",
         "!= (data, fence)",
         "!= (data, stored.fence)",
         "Directory",
     ),
     Mutant(
         "an-equal-fence-is-refused",
-        "directory:MemoryDirectory.put",
+        "MemoryDirectory.put",
         "stored.fence > fence",
         "stored.fence >= fence",
         "Directory",
     ),
     Mutant(
         "an-expiry-is-no-change",
-        "directory:MemoryDirectory._look",
+        "MemoryDirectory._look",
         "if len(members) < before:",
         "if False:",
         "Directory",
     ),
     Mutant(
         "the-newest-message-is-lost",
-        "pubsub:MemorySubscribed.deliver",
+        "deliver",
         "self._inbox.popleft()",
         "return",
         "PubSub",
     ),
     Mutant(
         "a-token-appends-twice",
-        "log:MemoryLog.append_many",
+        "MemoryLog.append_many",
         "if before is not None:",
         "if False:",
         "Log",
     ),
     Mutant(
         "a-release-counts",
-        "group:Group._give_back",
+        "Group._give_back",
         "held.deliveries - 1",
         "held.deliveries",
         "Group",
     ),
     Mutant(
         "anybody-settles-an-entry",
-        "group:Group._take",
+        "Group._take",
         " or held.consumer != consumer",
         "",
         "Group",
     ),
     Mutant(
         "entries-are-abandoned-at-once",
-        "group:Group._abandoned",
+        "Group._abandoned",
         "held.since > till",
         "False",
         "Group",
     ),
     Mutant(
         "held-shows-what-others-hold",
-        "group:Group.held",
+        "Group.held",
         " if held.consumer == consumer else None",
         "",
         "Pending",
     ),
     Mutant(
         "a-lost-answer-settles-twice",
-        "queuemachine:Machine.step",
+        "step",
         "if turn.number > holder.number:",
         "if True:",
         "Settling",
     ),
     Mutant(
         "one-crash-too-many",
-        "queuemachine:Machine._reap",
+        "_reap",
         "job.tries >= job.attempts",
         "job.tries > job.attempts",
         "Workers",
     ),
     Mutant(
         "suspects-are-not-alone",
-        "queuemachine:Machine._reap",
+        "_reap",
         "job.since = now",
         "job.since = None",
         "Workers",
     ),
     Mutant(
         "nobody-runs-dry-for-suspects",
-        "queuemachine:Machine._give_alone",
+        "_give_alone",
         "return stepped.quarantine",
         "return False",
         "Workers",
     ),
     Mutant(
         "places-are-never-free",
-        "queuemachine:Machine._settle",
-        "self.limits.free(job)",
-        "pass",
+        "_settle",
+        "limits.free(job)",
+        "limits.flush()",
         "Limits",
     ),
-    Mutant(
-        "one-more-than-the-limit", "queuelimits:Limits._has_room", "< most", "<= most", "Limits"
-    ),
+    Mutant("one-more-than-the-limit", "Limits._has_room", "< most", "<= most", "Limits"),
     Mutant(
         "a-release-goes-to-the-end",
-        "queueplaces:Places.push",
+        "Places.push",
         "last=False",
         "last=True",
         "Settling",
     ),
     Mutant(
         "keep-last-does-not-wait",
-        "queueunique:UniqueKeys.start",
+        "UniqueKeys.start",
         "self._running[unique.key] = job.id",
         "pass",
         "Unique",
     ),
     Mutant(
         "a-key-is-never-free",
-        "queueunique:UniqueKeys.end",
+        "UniqueKeys.end",
         "self._leave(unique.key, job)",
         "pass",
         "Unique",
     ),
     Mutant(
         "a-dead-job-cancels-nobody",
-        "queuemachine:Machine.work_off",
-        "cancel=strict and not well",
-        "cancel=False",
+        "work_off",
+        "strict and not well",
+        "False",
         "Dependencies",
     ),
     Mutant(
         "a-parent-counts-twice",
-        "queueedges:Edges.add",
+        "Edges.add",
         "if kid.id not in kids:",
         "if True:",
         "Dependencies",
     ),
     Mutant(
         "a-cancel-reaches-nobody",
-        "queuemachine:Machine.cancel",
+        "cancel",
         "job.stop = job.holder.asked",
         "job.holder.asked",
         "Pages",
     ),
     Mutant(
         "requeued-jobs-keep-their-attempts",
-        "queuemachine:Machine.requeue",
-        "job.tries, job.since, job.stop, job.after = 0,",
-        "_, job.since, job.stop, job.after = 0,",
+        "requeue",
+        "= 0, None, False, ()",
+        "= job.tries, None, False, ()",
         "Pages",
     ),
     Mutant(
         "a-dead-letter-too-many",
-        "queuekept:Kept.bury",
+        "Kept.bury",
         "> DEAD_LIMIT",
         "> DEAD_LIMIT + 1",
         "Settling",
     ),
-    Mutant("nobody-is-woken", "queuebell:Bell.ring", "bed.wake()", "pass", "Events"),
+    Mutant("nobody-is-woken", "Bell.ring", "bed.wake()", "pass", "Events"),
     Mutant(
         "a-start-is-not-told",
-        "queuemachine:Machine._start",
-        'self.tell("started", job.id)',
-        "pass",
+        "_start",
+        'tell("started"',
+        'tell("queued"',
         "Events",
     ),
-    Mutant(
-        "delays-are-over-at-once", "queueplaces:Places.promote", "and job.at <= now", "", "Queue"
-    ),
+    Mutant("delays-are-over-at-once", "Places.promote", "and job.at <= now", "", "Queue"),
     Mutant(
         "low-priorities-first",
-        "queuemachine:Machine._claim",
+        "_claim",
         "range(9, -1, -1)",
         "range(10)",
         "Queue",
@@ -467,17 +460,34 @@ REDIS = [
 SHORT = 6
 
 
+def methods(place: str) -> list[tuple[type, str]]:
+    """Find ``Class.method``, or a method of any class, in the memory backend and what it shares."""
+    class_name, _, method = place.rpartition(".")
+    found = {
+        each: method
+        for package in (backends, memory)
+        for module in iter_modules(package.__path__, f"{package.__name__}.")
+        if not module.ispkg
+        for each in vars(import_module(module.name)).values()
+        if isinstance(each, type) and method in vars(each) and class_name in {"", each.__name__}
+    }
+    return list(found.items())
+
+
 def mutate_method(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the method with the mistake into its class."""
-    module_name, _, path = mutant.place.partition(":")
-    module = import_module(f"aiopatterns.backends.memory.{module_name}")
-    class_name, _, method = path.partition(".")
-    owner = getattr(module, class_name)
-    source = mutant.applied(textwrap.dedent(inspect.getsource(getattr(owner, method))))
+    found = [
+        (owner, method, source)
+        for owner, method in methods(mutant.place)
+        if mutant.old in (source := textwrap.dedent(inspect.getsource(getattr(owner, method))))
+    ]
+    assert len(found) == 1, f"{mutant.old!r} stands in {len(found)} methods {mutant.place}"
+    owner, method, source = found[0]
     flags = __future__.annotations.compiler_flag
-    found: dict[str, object] = {}
-    exec(compile(source, "mutant", "exec", flags=flags, dont_inherit=True), vars(module), found)
-    monkeypatch.setattr(owner, method, found[method])
+    code = compile(mutant.applied(source), "mutant", "exec", flags=flags, dont_inherit=True)
+    made: dict[str, object] = {}
+    exec(code, vars(import_module(owner.__module__)), made)
+    monkeypatch.setattr(owner, method, made[method])
 
 
 def mutate_script(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
