@@ -61,7 +61,7 @@ class Edges:
     def next_ended(self, most: int) -> tuple[bool, list[tuple[str, bool]]]:
         """Take up to ``most`` kids of the first parent on the list, which must not be empty.
 
-        Parents that ended badly are first, else both parents and kids go by their ids.
+        Parents that ended badly are first, and kids on a loose edge; else both go by their ids.
 
         Returns:
             Whether the parent ended well, and of each kid the id and whether its edge is strict.
@@ -71,7 +71,7 @@ class Edges:
             heappop(self._order)
             well, parent = self._order[0]
         kids = self._kids[parent]
-        taken = sorted(kids)[:most]
+        taken = sorted(kids, key=lambda kid: (kids[kid], kid))[:most]
         edges = [(kid, kids.pop(kid)) for kid in taken]
         if not kids:
             del self._kids[parent], self.ended[parent]

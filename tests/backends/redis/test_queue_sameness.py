@@ -287,6 +287,7 @@ async def play(url: str, script: list[tuple[Any, ...]]) -> Pair:
     return pair
 
 
+@pytest.mark.promise("backends-queue-same-machine")
 @settings(
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
