@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         JobError,
         JobFailedError,
         JobNotFoundError,
+        LoadAbortedError,
         NoEndpointError,
         NoHandlersError,
         OutcomeUnknownError,

@@ -20,6 +20,7 @@ callers ever share a traceback.
     |-- QuorumError(got, need, errors)          fewer answers than needed
     |-- ClosedError                             used outside its ``async with``
     |-- WorkerCrashedError(attempts)            a worker process died under the call
+    |-- LoadAbortedError(key)                   a cache's loader cancelled itself
     |-- BackendError                            state could not be read or written
     |   `-- BackendUnavailableError             ... because nobody answers
     |-- CodecError                              bytes that are not what they should be
@@ -67,6 +68,7 @@ __all__ = [
     "JobError",
     "JobFailedError",
     "JobNotFoundError",
+    "LoadAbortedError",
     "NoEndpointError",
     "NoHandlersError",
     "OutcomeUnknownError",
@@ -231,6 +233,19 @@ class WorkerCrashedError(AioPatternsError):
     def __init__(self, message: str = "", *, attempts: int = 1) -> None:
         super().__init__(message or f"the worker process died {attempts} times under this call")
         self.attempts = attempts
+
+
+class LoadAbortedError(AioPatternsError):
+    """A cache's loader raised a cancellation that nobody had asked for; its callers go on.
+
+    Args:
+        message: What was loaded.
+        key: The key, as text.
+    """
+
+    def __init__(self, message: str = "", *, key: str = "") -> None:
+        super().__init__(message or f"the load of {key!r} cancelled itself")
+        self.key = key
 
 
 class BackendError(AioPatternsError):

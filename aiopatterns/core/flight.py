@@ -15,6 +15,8 @@ Guarantees:
   starts a new one), its task is cancelled, and that waiter stays, shielded, until the task has
   ended. Nothing runs on behalf of nobody. This holds for ``Task.cancel()``, also when it comes
   twice, for cancel scopes and for ``asyncio.timeout``.
+* A flight may be *kept* by whoever answers for it, such as a cache that refreshes a value while
+  nobody waits. It goes on without waiters, and its keeper dismisses it before it ends itself.
 * Every waiter gets the result or an error of its own: the first waiter gets the original, the
   others exact copies, so that notes, context and tracebacks added by one are not seen by another.
   An error that cannot be copied exactly is shared, with its traceback cut back for each waiter.
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "copied"]
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -57,8 +59,8 @@ _OWN = frozenset({"__dict__", "__weakref__", "__traceback__"})
 class Flight(Generic[T]):
     """One run of an async function, shared by everybody who joins it.
 
-    Must be created on a running loop and joined at once: its task starts with the next turn of
-    the loop and is cancelled when the last waiter is cancelled.
+    Must be created on a running loop and joined or kept at once: its task starts with the next
+    turn of the loop and is cancelled when the last waiter is cancelled.
 
     Args:
         fn: Async function of no arguments.
@@ -68,7 +70,7 @@ class Flight(Generic[T]):
     Complexity: about 6 us for the task, 1 us for each waiter; memory O(waiters).
     """
 
-    __slots__ = ("_ended", "_first", "_loop", "_model", "_parked", "_task", "_traceback")
+    __slots__ = ("_ended", "_first", "_kept", "_loop", "_model", "_parked", "_task", "_traceback")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Flight(Generic[T]):
         self._parked: dict[asyncio.Future[None], None] = {}
         self._ended = ended
         self._first = True
+        self._kept = False
         self._model: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._task: asyncio.Task[T] = self._loop.create_task(_fly(fn))
@@ -98,6 +101,20 @@ class Flight(Generic[T]):
             and not self._task.cancelling()
             and self._loop is asyncio.get_running_loop()
         )
+
+    def keep(self) -> None:
+        """Let it go on without waiters; who calls this answers for it, see :meth:`dismiss`."""
+        self._kept = True
+
+    async def dismiss(self) -> None:
+        """Cancel it and wait for its end; waiters get the cancellation. Not from inside it.
+
+        Cancellation: waits, shielded, all the same; then it is raised.
+        """
+        self._close()
+        self._task.cancel()
+        if (cancelled := await self._end()) is not None:
+            raise cancelled
 
     async def join(self) -> T:
         """Wait for the end of the flight; only for a flight that is :attr:`open`.
@@ -132,7 +149,7 @@ class Flight(Generic[T]):
     def _leave(self, parked: asyncio.Future[None]) -> bool:
         """Forget one waiter; True if it was the last and the task now is being cancelled."""
         self._parked.pop(parked, None)
-        if self._parked or self._task.done():
+        if self._parked or self._kept or self._task.done():
             return False
         self._close()
         self._task.cancel()
@@ -145,19 +162,25 @@ class Flight(Generic[T]):
             ended(self)
 
     async def _see_off(self, cancelled: asyncio.CancelledError) -> None:
-        """Wait until the cancelled task has ended, however often this waiter is cancelled.
+        """Wait until the cancelled task has ended, however often this waiter is cancelled."""
+        await self._end()
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise cancelled from error
 
-        The cancellation that is in progress is raised again in the end, and the task's count of
-        cancel requests is left alone, so absorbing another one here hides nothing.
+    async def _end(self) -> asyncio.CancelledError | None:
+        """Wait, shielded, until the task has ended; return the last cancellation on the way.
+
+        The caller raises that or the one that is in progress in the end, and the task's count of
+        cancel requests is left alone, so absorbing one here hides nothing.
         """
+        last: asyncio.CancelledError | None = None
         with CancelScope(shield=True):
             while not self._task.done():
                 try:
                     await asyncio.wait((self._task,))
-                except asyncio.CancelledError:
-                    continue
-        if not self._task.cancelled() and (error := self._task.exception()) is not None:
-            raise cancelled from error
+                except asyncio.CancelledError as cancelled:
+                    last = cancelled
+        return last
 
     def _land(self, task: asyncio.Task[T]) -> None:
         """Keep the outcome and wake everybody."""
@@ -165,7 +188,7 @@ class Flight(Generic[T]):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._traceback = error.__traceback__
             if len(self._parked) > 1:  # now, for the first of them may add to the original
-                self._model = _copied(error)
+                self._model = copied(error)
         parked, self._parked = self._parked, {}
         for each in parked:
             if not each.done():
@@ -180,7 +203,7 @@ class Flight(Generic[T]):
         if error is None:
             return None
         first, self._first = self._first, False
-        own = None if first or self._model is None else _copied(self._model)
+        own = None if first or self._model is None else copied(self._model)
         return (own or error).with_traceback(self._traceback)
 
 
@@ -263,7 +286,7 @@ async def _fly(fn: Callable[[], Awaitable[T]]) -> T:
     return await fn()
 
 
-def _copied(error: BaseException) -> BaseException | None:
+def copied(error: BaseException) -> BaseException | None:
     """Copy an error exactly, or return None.
 
     Its constructor is not called, for it may take other arguments than it stored and may do

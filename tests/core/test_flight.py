@@ -13,7 +13,7 @@ import pytest
 from aiopatterns.core import clock
 from aiopatterns.core.context import bind_deadline, deadline
 from aiopatterns.core.errors import QuorumError, TimeoutExceededError
-from aiopatterns.core.flight import Flight, Flights, _copied
+from aiopatterns.core.flight import Flight, Flights, copied
 from aiopatterns.core.waiters import cancel_requested
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
@@ -315,7 +315,7 @@ COPIED = [
 @pytest.mark.parametrize("error", COPIED, ids=range(len(COPIED)))
 def test_a_copy_is_exact_and_apart(error):
     error.add_note("a note")
-    copy: Any = _copied(error)
+    copy: Any = copied(error)
     assert copy is not error
     assert type(copy) is type(error)
     for name in ("args", "__dict__", "__cause__", "__context__", "__suppress_context__"):
@@ -331,8 +331,8 @@ def test_a_copy_is_exact_and_apart(error):
     assert error.__notes__ == ["a note"]
 
 
-def test_what_cannot_be_copied_exactly_has_no_copy():
-    assert _copied(NoCopy()) is None
+def test_what_cannot_becopied_exactly_has_no_copy():
+    assert copied(NoCopy()) is None
 
 
 async def test_the_context_is_that_of_the_first_caller():
