@@ -32,20 +32,19 @@ from __future__ import annotations
 import hmac
 import traceback as tracebacks
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import msgspec
 
-from aiopatterns.core.codec import JSON, MSGPACK, pack, unpack
+from aiopatterns.core.codec import JSON, MSGPACK, Header, pack, unpack
 from aiopatterns.core.errors import CodecError
 from aiopatterns.core.validate import count, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aiopatterns.core.codec import Codec, Header
+    from aiopatterns.core.codec import Codec
 
 __all__ = ["MAX_BYTES", "Envelope", "Envelopes", "ErrorRecord"]
 
@@ -57,6 +56,9 @@ _MIN_KEY: Final = 16
 _PLAIN: Final = b"\x01"
 _SIGNED: Final = b"\x02"
 _TAG: Final = 32
+# The header of most jobs: nothing is bound where they are enqueued.
+_NOTHING: Final = Header()
+EMPTY: Final = pack(_NOTHING, b"")
 # What the bytes are, under the tag: a result never passes for a call.
 _CALL: Final = b"call:"
 _RESULT: Final = b"result:"
@@ -66,9 +68,7 @@ _MAX_MESSAGE: Final = 4_000
 _MAX_TRACEBACK: Final = 16_000
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One call of a job's function.
 
     Args:
@@ -202,12 +202,16 @@ class Envelopes:
             CodecError: ``body`` is no envelope, is too long, is signed by nobody known here, or
                 is of a codec that is not accepted.
         """
-        header, payload = unpack(self._sized("call", self._open(_CALL, body)))
-        mark, data = _split(payload)
+        data = self._sized("call", self._open(_CALL, body))
+        if data.startswith(EMPTY):
+            header, payload = _NOTHING, data[len(EMPTY) :]
+        else:
+            header, payload = unpack(data)
+        mark, inner = _split(payload)
         decode = self._decoders.get(mark)
         if decode is None:
             raise _foreign(mark)
-        call: _Call = decode(data)
+        call: _Call = decode(inner)
         return Envelope(call.name, call.args, call.kwargs, call.enqueued_at, header)
 
     def encode_result(self, value: object) -> bytes:

@@ -73,15 +73,24 @@ class Invocation:
 
         Cancellation: reaches an asynchronous function; a synchronous one is awaited.
         """
-        call: CallNext = partial(self._call, args, kwargs)
-        for middleware in reversed(middlewares):
-            call = _Layer(middleware, call)
         token = enter_hops(ctx.hops)
         try:
-            value = await call(ctx)
+            if middlewares:
+                value = await self._around(args, kwargs, middlewares)(ctx)
+            else:
+                value = await self._call(args, kwargs, ctx)
         finally:
             leave_hops(token)
         return _each(value, len(args[0])) if self._batch else value
+
+    def _around(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], middlewares: Sequence[Middleware]
+    ) -> CallNext:
+        """Return the function within its middleware."""
+        call: CallNext = partial(self._call, args, kwargs)
+        for middleware in reversed(middlewares):
+            call = _Layer(middleware, call)
+        return call
 
     async def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], ctx: Context) -> Any:
         if self._signature.takes_context:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, fi
 
 from anyio import CancelScope
 
-from aiopatterns.backends.opening import resolve
 from aiopatterns.backends.names import check_name
+from aiopatterns.backends.opening import resolve
 from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import BackendError, ClosedError

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from inspect import Parameter, isclass, signature
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast, final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final, get_args, get_type_hints
 
 import msgspec
 import msgspec.inspect
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Signature"]
+
+_Plan: TypeAlias = "tuple[tuple[str, Any], ...]"
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # Forms of calls that are remembered as good; a program has as many as it has calls.
@@ -51,6 +53,7 @@ class Signature:
         "_forms",
         "_kinds",
         "_name",
+        "_plans",
         "_result",
         "_whole",
         "parameters",
@@ -71,6 +74,7 @@ class Signature:
         self._whole = whole.replace(parameters=parameters)
         self.parameters = Parameters(self._whole)  # what templates may name
         self._forms: set[tuple[object, ...]] = set()
+        self._plans: dict[tuple[object, ...], tuple[_Plan, _Plan]] = {}
         self._kinds: dict[str, Any] | None = None
         self._result: Any = Any
 
@@ -104,22 +108,22 @@ class Signature:
 
         Raises:
             CodecError: The call does not fit the function, or an argument its annotation.
+
+        Complexity: O(size); what is of its type already costs next to nothing.
         """
-        try:
-            self.check(args, kwargs)
-        except TypeError as error:
-            raise CodecError(str(error)) from None
-        kinds = self._resolved()
-        placed = [
-            self._convert(name, kinds.get(name, Any), value)
-            for name, value in zip(self._places(len(args)), args, strict=True)
+        form = (len(args), *kwargs)
+        placed, named = self._plans.get(form) or self._plan(form, args, kwargs)
+        made = [
+            value if kind is Any or type(value) is kind else self._make(name, kind, value)
+            for (name, kind), value in zip(placed, args, strict=True)
         ]
-        rest = kinds.get("**", Any)
-        named = {
-            name: self._convert(name, kinds.get(name, rest), value)
-            for name, value in kwargs.items()
+        if not kwargs:
+            return made, {}
+        values = kwargs.values()
+        return made, {
+            name: value if kind is Any or type(value) is kind else self._make(name, kind, value)
+            for (name, kind), value in zip(named, values, strict=True)
         }
-        return placed, named
 
     @property
     def result_type(self) -> Any:
@@ -144,9 +148,23 @@ class Signature:
                 found.append(name)
         return found[:count]
 
-    def _convert(self, name: str, kind: Any, value: Any) -> Any:
-        if kind is Any:
-            return value
+    def _plan(
+        self, form: tuple[object, ...], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[_Plan, _Plan]:
+        """Return the parameter and the type of each argument of calls of one form."""
+        try:
+            self.check(args, kwargs)
+        except TypeError as error:
+            raise CodecError(str(error)) from None
+        kinds = self._resolved()
+        rest = kinds.get("**", Any)
+        placed = tuple((name, kinds.get(name, Any)) for name in self._places(len(args)))
+        plan = placed, tuple((name, kinds.get(name, rest)) for name in kwargs)
+        if form in self._forms:  # which are bounded
+            self._plans[form] = plan
+        return plan
+
+    def _make(self, name: str, kind: Any, value: Any) -> Any:
         try:
             return msgspec.convert(value, kind, str_keys=True)  # JSON makes text of all keys
         except Exception as error:

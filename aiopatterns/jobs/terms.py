@@ -10,6 +10,7 @@ from aiopatterns.core.codec import Header, pack
 from aiopatterns.core.context import correlation_id, deadline
 from aiopatterns.core.validate import non_negative
 from aiopatterns.jobs.context import hops_onward
+from aiopatterns.jobs.envelope import EMPTY
 from aiopatterns.jobs.handle import Handle
 from aiopatterns.jobs.ids import partition_of
 from aiopatterns.jobs.keys import place
@@ -54,7 +55,6 @@ class Terms:
 
 #: As the job is defined, at once.
 PLAIN: Final = Terms()
-_EMPTY: Final = pack(Header(), b"")
 
 
 @final
@@ -106,7 +106,7 @@ def _header(now: float) -> bytes:
     """Return the header of what is sent from here, as bytes; most have an empty one."""
     hops = hops_onward()
     if not hops and correlation_id() is None and deadline() is None:
-        return _EMPTY
+        return EMPTY
     return pack(Header.here(sent_at=now, hops=hops), b"")
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import create_task_group, wait_all_tasks_blocked
+from anyio import create_task_group, fail_after, to_thread, wait_all_tasks_blocked
 
 from aiopatterns.backends import open_backend
+from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import (
@@ -16,6 +17,7 @@ from aiopatterns.core.errors import (
     BackendUnavailableError,
     ClosedError,
     CodecError,
+    JobCancelledError,
     JobFailedError,
     JobNotFoundError,
     TimeoutExceededError,
@@ -24,7 +26,7 @@ from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.core.rate import Rate
 from aiopatterns.jobs import JobStatus, Limits, Unique, Worker
 from aiopatterns.jobs.queue import JobQueue
-from aiopatterns.testing import Trial, cancel_everywhere, simulate
+from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 
 # Jobs stay where no worker runs.
 pytestmark = pytest.mark.leaves("{ap:q:*")
@@ -369,6 +371,67 @@ def test_an_enqueue_and_a_wait_that_are_cancelled_anywhere_leave_nothing_behind(
         scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=5
     )
     assert visited.runs > 20
+
+
+def test_producers_and_those_who_wait_agree_under_any_schedule():
+    async def main():
+        jobs, double, broken = make()
+
+        @jobs.job(unique=Unique("{x}"), result_ttl=0)
+        async def once(x: int) -> None:
+            await sleep(0.01)
+
+        values: dict[int, int] = {}
+        ids: set[str] = set()
+
+        async def produce(start):
+            handles = await jobs.enqueue_many([double.job(start + n) for n in range(3)])
+            handles.append(await double.using(delay=0.5, after=handles).enqueue(start + 3))
+            ids.add((await once.enqueue(7)).job_id)
+            for number, handle in enumerate(handles):
+                values[start + number] = await handle.result(timeout=30)
+            cancelled = await double.using(delay=60).enqueue(0)
+            assert await cancelled.cancel() is JobStatus.CANCELLED
+            with pytest.raises(JobCancelledError):
+                await cancelled.result()
+            with pytest.raises(JobFailedError):
+                await (await broken.enqueue()).result()
+
+        async with jobs, Worker(jobs, concurrency=2):
+            async with create_task_group() as tasks:
+                for start in (0, 10, 20):
+                    tasks.start_soon(produce, start)
+            figures = await jobs.statistics()
+        assert values == {start + n: 2 * (start + n) for start in (0, 10, 20) for n in range(4)}
+        assert len(ids) in {1, 2, 3}
+        assert (figures.queued, figures.scheduled, figures.waiting, figures.dead) == (0, 0, 0, 3)
+
+    explore(main, range(200))
+
+
+@pytest.mark.real
+async def test_a_wait_outlasts_the_death_of_the_server():
+    with RedisServer(config={"appendonly": "yes", "appendfsync": "always"}) as server:
+        jobs, double, _ = make(server.url)
+        async with jobs, create_task_group() as tasks:
+            found: list[int] = []
+
+            async def wait(handle):
+                found.append(await handle.result())
+
+            tasks.start_soon(wait, await double.using(id="first").enqueue(1))
+            await sleep(0.1)
+            server.kill()
+            with pytest.raises(BackendUnavailableError):
+                await double.using(id="second").enqueue(2)
+            await to_thread.run_sync(server.restart)
+            tasks.start_soon(wait, await double.using(id="second").enqueue(2))
+            assert not (await double.using(id="second").enqueue(2)).created
+            async with Worker(jobs):
+                with fail_after(8):
+                    while len(found) < 2:
+                        await sleep(0.02)
+            assert sorted(found) == [2, 4]
 
 
 async def test_middle_of_nowhere_is_fine():
