@@ -20,10 +20,12 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from operator import methodcaller
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.clock import call_later, monotonic
+from aiopatterns.core.errors import BackendError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.jobs.workerevents import LoopBlocked
 
@@ -91,8 +93,10 @@ class Watchdog:
     def stop(self) -> None:
         """End; the thread may need a moment, but renews nothing any more."""
         self._stopped.set()
+        self._keepers = ()  # their connections end with them
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _tick(self) -> None:
         """The loop moves."""
@@ -115,12 +119,16 @@ class Watchdog:
         if self._lease / 4 <= blocked < KEEP and now - self._renewed >= self._lease / 4:
             self._renewed = now
             for keep in self._keepers:
-                if not self._stopped.is_set():
+                with suppress(BackendError):  # the next try is near
                     keep()
 
     def _warn(self, blocked: float) -> None:
         if listening():
-            # CPython's documented, if underscored, way to another thread's frame.
-            frames: dict[int, FrameType] = methodcaller("_current_frames")(sys)
-            stack = "".join(traceback.format_stack(frames.get(self._loop_thread)))
-            emit(LoopBlocked(self._name, blocked, stack))
+            emit(LoopBlocked(self._name, blocked, _stack_of(self._loop_thread)))
+
+
+def _stack_of(thread: int) -> str:
+    """Return where a thread is; the frames of all threads are let go of at once."""
+    # CPython's documented, if underscored, way to another thread's frame.
+    frame: FrameType | None = methodcaller("_current_frames")(sys).get(thread)
+    return "".join(traceback.format_stack(frame))

@@ -12,6 +12,7 @@ import pytest
 
 from aiopatterns.cli.app import main
 from aiopatterns.cli.exits import FAILED, USAGE
+from tests.jobs.fleet import on_one_loop
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.real, pytest.mark.timeout(40)]
@@ -109,6 +110,7 @@ def test_nobody_at_the_url_is_one_line_and_code_1(shop):
         assert "ended" not in out
 
 
+@on_one_loop
 async def test_a_function_that_blocks_its_thread_does_not_keep_the_process(shop, redis_url):
     from aiopatterns.jobs import JobQueue
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,6 +17,16 @@ from aiopatterns.core.clock import monotonic
 from tests.jobs.faultjobs import define
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def on_one_loop(test):
+    """Run an async test once, by asyncio: what matters runs in processes of its own."""
+
+    @functools.wraps(test)
+    def run(*args, **fixtures):
+        anyio.run(functools.partial(test, *args, **fixtures))
+
+    return run
 
 
 class Fleet:

@@ -8,12 +8,13 @@ import anyio
 import pytest
 
 from aiopatterns.core.clock import monotonic
-from tests.jobs.fleet import Fleet
+from tests.jobs.fleet import Fleet, on_one_loop
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(40)]
 
 
 @pytest.mark.promise("jobs-fault-kill")
+@on_one_loop
 async def test_killed_workers_lose_nothing(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=5) as fleet:
         jobs = fleet.queue()
@@ -35,6 +36,7 @@ async def test_killed_workers_lose_nothing(redis_url, tmp_path):
 
 
 @pytest.mark.promise("jobs-fault-pause")
+@on_one_loop
 async def test_a_paused_process_finds_its_jobs_taken(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=2, lease=0.5) as fleet:
         jobs = fleet.queue()
@@ -54,6 +56,7 @@ async def test_a_paused_process_finds_its_jobs_taken(redis_url, tmp_path):
 
 
 @pytest.mark.promise("jobs-fault-poison")
+@on_one_loop
 async def test_poison_is_dead_after_its_attempts_and_the_rest_is_done(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=5, lease=0.5) as fleet:
         jobs = fleet.queue()
@@ -88,6 +91,7 @@ async def test_poison_is_dead_after_its_attempts_and_the_rest_is_done(redis_url,
 
 @pytest.mark.leaves("{ap:q:faults}:*")
 @pytest.mark.promise("jobs-fault-stop")
+@on_one_loop
 async def test_a_stop_finishes_or_hands_back_within_the_grace(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=50, grace=1.5) as fleet:
         jobs = fleet.queue()
@@ -113,6 +117,7 @@ async def test_a_stop_finishes_or_hands_back_within_the_grace(redis_url, tmp_pat
 
 @pytest.mark.leaves("{ap:q:faults}:*")
 @pytest.mark.promise("jobs-fault-stop")
+@on_one_loop
 async def test_a_second_stop_forces(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=5, grace=60) as fleet:
         jobs = fleet.queue()
@@ -130,6 +135,7 @@ async def test_a_second_stop_forces(redis_url, tmp_path):
 
 
 @pytest.mark.promise("jobs-fault-blocked")
+@on_one_loop
 async def test_a_blocked_loop_keeps_its_lease_and_warns(redis_url, tmp_path):
     with Fleet(redis_url, tmp_path, concurrency=3, lease=1.2) as fleet:
         jobs = fleet.queue()

@@ -12,6 +12,7 @@ from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
 from aiopatterns.testing import capture_events
 from aiopatterns.testing.proxy import FaultProxy
+from tests.jobs.fleet import on_one_loop
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(40)]
 
@@ -37,6 +38,7 @@ def durable():
 
 
 @pytest.mark.promise("jobs-fault-restart")
+@on_one_loop
 async def test_a_server_that_is_killed_and_restarted_loses_nothing(durable):
     runs: list[int] = []
     jobs = define(durable.url, runs)
@@ -71,6 +73,7 @@ async def test_a_server_that_is_killed_and_restarted_loses_nothing(durable):
 
 
 @pytest.mark.promise("jobs-fault-network")
+@on_one_loop
 async def test_lost_replies_and_cut_connections_lose_nothing(redis_url):
     runs: list[int] = []
     async with FaultProxy(redis_url) as proxy:
@@ -89,6 +92,7 @@ async def test_lost_replies_and_cut_connections_lose_nothing(redis_url):
 
 
 @pytest.mark.promise("jobs-fault-full")
+@on_one_loop
 async def test_a_full_server_refuses_producers_and_lets_consumers_drain():
     with RedisServer(private=True) as server:
         runs: list[int] = []
@@ -112,6 +116,7 @@ async def test_a_full_server_refuses_producers_and_lets_consumers_drain():
 
 
 @pytest.mark.promise("jobs-fault-restart")
+@on_one_loop
 async def test_an_idle_worker_hears_again_after_an_outage(durable):
     runs: list[int] = []
     jobs = define(durable.url, runs)

@@ -16,6 +16,7 @@ from aiopatterns.core.clock import monotonic
 from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.jobs import ChildCrashed, JobQueue, Supervisor
 from aiopatterns.testing import capture_events
+from tests.jobs.fleet import on_one_loop
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.real, pytest.mark.timeout(50)]
@@ -78,6 +79,7 @@ def alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
+@on_one_loop
 async def test_processes_run_jobs_and_one_that_crashes_is_replaced(target, jobs):
     with capture_events() as events:
         async with jobs, Supervisor(target, processes=2, grace=2) as supervisor:
@@ -109,6 +111,7 @@ async def leave_nothing(jobs: JobQueue) -> None:
                 await anyio.sleep(0.05)
 
 
+@on_one_loop
 async def test_leaving_by_an_error_ends_the_processes_too(target, jobs):
     with pytest.raises(KeyError):
         async with Supervisor(target, processes=1, grace=0.5) as supervisor:
@@ -120,6 +123,7 @@ async def test_leaving_by_an_error_ends_the_processes_too(target, jobs):
     await leave_nothing(jobs)
 
 
+@on_one_loop
 async def test_signals_are_passed_on_and_a_second_one_forces(target, jobs):
     supervisor = Supervisor(target, processes=2, grace=60, concurrency=1)
     async with jobs, anyio.create_task_group() as tasks:
@@ -140,6 +144,7 @@ async def test_signals_are_passed_on_and_a_second_one_forces(target, jobs):
             await each.cancel()
 
 
+@on_one_loop
 async def test_a_process_that_has_run_its_jobs_is_replaced_at_once(target, jobs):
     async with jobs, Supervisor(target, processes=1, grace=2, max_jobs=2) as supervisor:
         seen = set()
@@ -149,6 +154,7 @@ async def test_a_process_that_has_run_its_jobs_is_replaced_at_once(target, jobs)
         assert supervisor.statistics().restarts >= 1
 
 
+@on_one_loop
 async def test_a_change_of_the_source_restarts(target, jobs, tmp_path):
     async with jobs, Supervisor(target, processes=1, grace=2, reload=True) as supervisor:
         pid, version = await ask(jobs)
@@ -160,6 +166,7 @@ async def test_a_change_of_the_source_restarts(target, jobs, tmp_path):
         assert (other != pid, version) == (True, 22)
 
 
+@on_one_loop
 async def test_the_number_of_processes_follows_the_load(target, jobs):
     scale = Autoscale(1, 2, target_wait=0.5, idle=1)
     async with jobs, Supervisor(target, autoscale=scale, concurrency=2, grace=2) as supervisor:
@@ -171,6 +178,7 @@ async def test_the_number_of_processes_follows_the_load(target, jobs):
             await anyio.sleep(0.02)
 
 
+@on_one_loop
 async def test_no_process_outlives_a_supervisor_that_is_killed(target, jobs):
     code = (
         "import anyio, sys\nfrom aiopatterns.jobs import Supervisor\n"

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from aiopatterns.core.clock import monotonic
+from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.jobs.watchdog import BLOCKED, KEEP, Watchdog
 from aiopatterns.jobs.workerevents import LoopBlocked
 from aiopatterns.testing import capture_events
@@ -52,6 +53,18 @@ def test_leases_are_not_kept_for_ever():
     dog, renewed = make()
     dog._look(dog._beat + KEEP + 1)
     assert renewed == []
+
+
+def test_a_server_that_is_away_does_not_end_the_thread():
+    calls = []
+
+    def keep() -> bool:
+        calls.append(1)
+        raise BackendUnavailableError("away")
+
+    dog = Watchdog("w", [keep, keep], lease=8.0)
+    dog._look(dog._beat + 3)
+    assert len(calls) == 2
 
 
 def test_once_stopped_it_renews_nothing():
