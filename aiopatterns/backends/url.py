@@ -21,6 +21,7 @@ Passwords are never shown: not by an error, not by a repr, not by :attr:`Target.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -35,14 +36,16 @@ SCHEMES: Final = ("memory", *_REDIS, "embedded")
 
 _TLS: Final = ("rediss", "redis+sentinel", "redis+cluster")
 #: Options of the query, and the schemes that know them.
-OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "db": ("redis", "rediss", "unix", "redis+sentinel"),  # number of the database
-    "tls": ("redis+sentinel", "redis+cluster"),  # 1: speak TLS
-    "ca": _TLS,  # file with the authorities to trust
-    "cert": _TLS,  # file with the client's certificate
-    "key": _TLS,  # file with the key of that certificate
-    "sentinel_password": ("redis+sentinel",),  # password of the Sentinels themselves
-}
+OPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "db": ("redis", "rediss", "unix", "redis+sentinel"),  # number of the database
+        "tls": ("redis+sentinel", "redis+cluster"),  # 1: speak TLS
+        "ca": _TLS,  # file with the authorities to trust
+        "cert": _TLS,  # file with the client's certificate
+        "key": _TLS,  # file with the key of that certificate
+        "sentinel_password": ("redis+sentinel",),  # password of the Sentinels themselves
+    }
+)
 
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379

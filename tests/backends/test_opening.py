@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import cast
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_the_password_is_masked_in_what_can_be_seen():
 @pytest.mark.parametrize("namespace", ["a", "shop:prod", "A.b-c_d/e", "x" * 100])
 def test_namespaces(namespace):
     backend = open_backend("redis://h", namespace=namespace)
+    assert isinstance(backend, RedisBackend)
     assert backend.client.key("kv", "a") == f"{namespace}:kv:a"
     open_backend("memory://", namespace=namespace)
 
@@ -52,7 +54,7 @@ def test_bad_namespaces_are_refused(url, namespace):
 
 def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match="namespace"):
-        open_backend("memory://", namespace=5)
+        open_backend("memory://", namespace=cast("str", 5))
     for bad in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="timeout"):
             open_backend("memory://", timeout=bad)
@@ -66,7 +68,7 @@ def test_resolve_takes_backends_and_urls():
     assert resolve("memory://") is not resolve("memory://")
     assert type(resolve("redis://h")) is RedisBackend
     with pytest.raises(TypeError, match="backend must be a backend or a URL"):
-        resolve(5)
+        resolve(cast("str", 5))
     with pytest.raises(ValueError, match="url must be"):
         resolve("nowhere")
 

@@ -17,6 +17,7 @@ leaves nothing open either. After the last exit it can be opened again, also on 
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from anyio import CancelScope, Event
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisBackend"]
 
 # What a private server with a data directory is told: at most a second of writes can be lost.
-_PERSISTENT: Final = {"appendonly": "yes", "appendfsync": "everysec"}
+_PERSISTENT: Final = MappingProxyType({"appendonly": "yes", "appendfsync": "everysec"})
 
 
 @final

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
-from aiopatterns.backends.redis.errors import FAILURES, Lost, Refusal, translated
+from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError, translated
 from aiopatterns.backends.redis.hub import Hub
 from aiopatterns.backends.redis.line import Line
 from aiopatterns.backends.redis.routing import make_route
@@ -55,6 +55,7 @@ _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 0.5
 # Redirections in a row that are followed without a pause.
 _MAX_REDIRECTS: Final = 5
+_VERSION: Final = ("INFO", "server")
 _CLOSED: Final = "the backend was closed"
 
 
@@ -190,7 +191,11 @@ class RedisClient:
         deadline = monotonic() + RETRY_FOR
         pause, redirects = _FIRST_PAUSE, 0
         while True:
-            if isinstance(failure, Refusal) and failure.code == "NOSCRIPT" and script is not None:
+            if (
+                isinstance(failure, RefusalError)
+                and failure.code == "NOSCRIPT"
+                and script is not None
+            ):
                 command = ("EVAL", script.text, *command[2:])
             elif self.cluster and redirects < _MAX_REDIRECTS and _is_redirect(failure):
                 redirects += 1
@@ -248,9 +253,9 @@ class RedisClient:
         self._route, self.send = route, route.send
         try:
             failure = await route.open()
-            reply: Reply = failure or await route.send(("INFO", "server"))
-            if isinstance(reply, Refusal) and reply.later:
-                reply = await self.again(("INFO", "server"), reply, repeatable=True)
+            reply: Reply = await route.send(_VERSION) if failure is None else failure
+            if isinstance(reply, RefusalError) and reply.later:
+                reply = await self.again(_VERSION, reply, repeatable=True)
             if type(reply) in FAILURES:
                 raise self._unreachable(reply)
             self.version = _version(reply)
@@ -297,7 +302,7 @@ class RedisClient:
 
     def _unreachable(self, failure: Failure) -> BackendError:
         error = translated(failure, self.url)
-        if type(error) is BackendUnavailableError and not isinstance(failure, Refusal):
+        if type(error) is BackendUnavailableError and not isinstance(failure, RefusalError):
             return BackendUnavailableError(
                 f"{error}; start a server there, or use embedded:// (a private one) or memory://"
             )
@@ -317,19 +322,19 @@ class RedisClient:
 
 
 def _is_redirect(failure: Failure) -> bool:
-    return isinstance(failure, Refusal) and failure.code in {"MOVED", "ASK"}
+    return isinstance(failure, RefusalError) and failure.code in {"MOVED", "ASK"}
 
 
 def _is_final(failure: Failure, *, repeatable: bool) -> bool:
     """Whether a command may not be sent again, or need not."""
-    if isinstance(failure, Refusal):
+    if isinstance(failure, RefusalError):
         return not failure.later
-    return isinstance(failure, Lost) and not repeatable
+    return isinstance(failure, LostError) and not repeatable
 
 
-def _version(info: bytes) -> tuple[int, int, int]:
+def _version(info: Reply) -> tuple[int, int, int]:
     """Return the version that ``INFO server`` tells."""
-    for line in info.decode("utf-8", "replace").splitlines():
+    for line in bytes(info).decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
         if name == "redis_version":
             numbers = [int(each) for each in value.split(".") if each.isdecimal()]

@@ -9,7 +9,9 @@
 
 The map is read when the backend is opened and again, by one task at a time and at most ten times
 a second, after every sign that it is stale: a MOVED, a lost or refused connection, CLUSTERDOWN.
-Commands without a key (``PUBLISH``, ``TIME``) go to any node; a cluster carries messages to all.
+Commands without a key (``TIME``) go to any node. A cluster carries messages to all nodes, but those
+of two nodes overtake each other: so each client publishes through one node, whoever has a slot that
+it has chosen by chance.
 
 Not guaranteed: a command whose keys live in different slots. Nothing of this library sends one.
 """
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from redis.crc import key_slot
 
-from aiopatterns.backends.redis.errors import FAILURES, Refusal, Unsent
+from aiopatterns.backends.redis.errors import FAILURES, RefusalError, UnsentError
 from aiopatterns.backends.redis.keys import key_of
 from aiopatterns.backends.redis.pipeline import Pipeline
 from aiopatterns.backends.url import Address
@@ -52,14 +54,15 @@ class ClusterRoute:
         tally: Where to count.
     """
 
-    __slots__ = ("_nodes", "_patience", "_pipelines", "_read_at", "_reading", "_slots", "_tally",
-                 "_target")  # fmt: skip
+    __slots__ = ("_nodes", "_patience", "_pipelines", "_read_at", "_reading", "_slots", "_speaker",
+                 "_tally", "_target")  # fmt: skip
 
     def __init__(self, target: Target, *, patience: float, tally: Tally) -> None:
         self._target = target
         self._patience = patience
         self._tally = tally
         self._slots: dict[int, Address] = {}
+        self._speaker = rng().randrange(_SLOTS)  # the slot whose node takes what is published
         self._nodes: list[Address] = list(target.addresses)
         self._pipelines: dict[Address, Pipeline] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -85,16 +88,16 @@ class ClusterRoute:
             self._refresh()
             return self.send(command)
         pipeline = self._pipeline(address)
-        if cast("Refusal", failure).code == "ASK":
+        if cast("RefusalError", failure).code == "ASK":
             pipeline.send(("ASKING",))  # holds for the next command, which goes in the same write
         return pipeline.send(command)
 
     def home(self, command: Command) -> Address | None:
-        """Return the node that has the key of ``command``; None if it names no key."""
+        """Return the node that ``command`` has to go to; None if any will do."""
         key = key_of(command)
-        if key is None:
+        if key is None and command[0] != "PUBLISH":
             return None
-        slot = key_slot(key)
+        slot = self._speaker if key is None else key_slot(key)
         found = self._slots.get(slot)
         if found is None:
             self._refresh()
@@ -103,7 +106,7 @@ class ClusterRoute:
 
     def redirected(self, failure: Failure) -> Address | None:
         """Return the node that MOVED or ASK names; MOVED also puts the map right."""
-        if not isinstance(failure, Refusal) or failure.code not in {"MOVED", "ASK"}:
+        if not isinstance(failure, RefusalError) or failure.code not in {"MOVED", "ASK"}:
             return None
         code, slot, place = str(failure).split(" ")[:3]
         host, _, port = place.rpartition(":")
@@ -154,7 +157,7 @@ class ClusterRoute:
         """Ask one node after the other, those to begin with included."""
         known = list(dict.fromkeys((*self._nodes, *self._target.addresses)))
         rng().shuffle(known)
-        failure: Failure = Unsent("no node is known")
+        failure: Failure = UnsentError("no node is known")
         for address in known:
             reply = await self._pipeline(address).send(("CLUSTER", "SLOTS"))
             if type(reply) in FAILURES:
@@ -163,7 +166,7 @@ class ClusterRoute:
                 self._learn(reply, address)
                 return None
             else:
-                failure = Unsent(f"{address} has no slots: it belongs to no cluster yet")
+                failure = UnsentError(f"{address} has no slots: it belongs to no cluster yet")
         return failure
 
     def _learn(self, ranges: Sequence[Reply], teller: Address) -> None:

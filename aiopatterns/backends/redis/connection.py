@@ -11,7 +11,7 @@ of the usual clients goes. redis-py awaits each reply by itself and takes 9 ms f
 
 Guarantees: a reply goes to the waiter whose command it answers, also if other waiters have been
 cancelled. A connection that breaks, or on which nothing arrives for ``patience`` seconds while a
-reply is due, gives every waiter :class:`~aiopatterns.backends.redis.errors.Lost` and is never used
+reply is due, gives every waiter :class:`~aiopatterns.backends.redis.errors.LostError` and is never used
 again. One timer serves all commands of a connection, and none while nothing is under way.
 
 RESP2 is spoken, as every server since 1.2 does by itself.
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import hiredis
 
-from aiopatterns.backends.redis.errors import FAILURES, Lost, Refusal, Unsent
+from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError, UnsentError
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ Command: TypeAlias = "tuple[Word, ...]"
 Reply: TypeAlias = Any  # bytes, int, None, a list of these, or a failure: the shapes of RESP2
 Waiting: TypeAlias = "asyncio.Future[Reply]"
 
-#: Turn a command into what is sent. hiredis' own annotation allows commands of one word only.
-pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
+_untyped: Any = hiredis  # its own annotation allows commands of one word only
+#: Turn a command into what is sent.
+pack: Final[Callable[[Command], bytes]] = _untyped.pack_command
 
 # What the parser returns when it has no whole reply; no reply is ever this object.
 _NOTHING: Final = object()
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._closed = closed
         self._push = push or self._unasked
-        self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=_NOTHING)
+        self._reader = hiredis.Reader(replyError=RefusalError, notEnoughData=_NOTHING)
         self._gets: Callable[[], Reply] = self._reader.gets
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -139,7 +140,7 @@ class Connection(asyncio.Protocol):
         self.waiting.clear()
         for waiter in waiting:
             if not waiter.done():
-                waiter.set_result(Lost(why))
+                waiter.set_result(LostError(why))
         self._closed()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -214,8 +215,8 @@ async def connect(
         push: See :class:`Connection`.
 
     Raises:
-        Unsent: Nobody answers.
-        Refusal: The server does not take us.
+        UnsentError: Nobody answers.
+        RefusalError: The server does not take us.
 
     Cancellation: the connection is dropped.
     """
@@ -224,19 +225,19 @@ async def connect(
         async with asyncio.timeout(patience):
             await _dial(connection, target, address)
             await _greet(connection, target)
-    except Refusal:
+    except RefusalError:
         connection.drop("the server does not take us")
         raise
     except Exception as error:
         connection.drop("it was not made")
         timed_out = isinstance(error, TimeoutError) and not error.args
         why = f"no answer within {patience:g} s" if timed_out else str(error)
-        raise Unsent(f"{address}: {why}") from error
+        raise UnsentError(f"{address}: {why}") from error
     except BaseException:
         connection.drop("nobody waits for it any more")
         raise
     if not connection.usable:
-        raise Unsent(f"{address}: the connection broke")
+        raise UnsentError(f"{address}: the connection broke")
     return connection
 
 
@@ -271,7 +272,7 @@ async def _greet(connection: Connection, target: Target) -> None:
     connection.send(b"".join(map(pack, commands)), waiters)
     replies = [await waiter for waiter in waiters]
     # The name is a courtesy, which a user may lack the right to; a lost connection is no answer.
-    needed = replies[:-1] if isinstance(replies[-1], Refusal) else replies
+    needed = replies[:-1] if isinstance(replies[-1], RefusalError) else replies
     for reply in needed:
         if type(reply) in FAILURES:
             raise reply

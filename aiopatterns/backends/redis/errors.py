@@ -11,38 +11,41 @@ in place of a reply              the command          what the client does
 CLUSTERDOWN MASTERDOWN BUSY``
 ``MOVED ASK`` of a cluster       did not run          sends it to the node that is named
 ``NOSCRIPT``                     did not run          sends the script's text
-:class:`Unsent`                  never left here      sends it again, whatever its class
-:class:`Lost`                    may have run         sends it again if it is repeatable
+:class:`UnsentError`                  never left here      sends it again, whatever its class
+:class:`LostError`                    may have run         sends it again if it is repeatable
 any other refusal                was refused          raises :class:`BackendError`
 ===============================  ===================  ========================================
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
-__all__ = ["FAILURES", "Failure", "Lost", "Refusal", "Unsent", "translated"]
+__all__ = ["FAILURES", "Failure", "LostError", "RefusalError", "UnsentError", "translated"]
 
 # Refusals that say: not now, and nothing has happened.
 _LATER: Final = frozenset({"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"})
 # What a reader can do about a refusal.
-_CURES: Final = {
-    "OOM": "it is full: free memory or raise maxmemory",
-    "NOAUTH": "put the password into the URL: scheme://user:password@host",
-    "WRONGPASS": "the user or the password in the URL is wrong",
-    "NOPERM": "the user in the URL lacks the right to this command, key or channel",
-    "READONLY": "it is a replica: connect to the master",
-    "LOADING": "it is still reading its data",
-    "MISCONF": "it cannot save to disk: see its log",
-    "MOVED": "it belongs to a cluster: use redis+cluster://",
-}
+_CURES: Final = MappingProxyType(
+    {
+        "OOM": "it is full: free memory or raise maxmemory",
+        "NOAUTH": "put the password into the URL: scheme://user:password@host",
+        "WRONGPASS": "the user or the password in the URL is wrong",
+        "NOPERM": "the user in the URL lacks the right to this command, key or channel",
+        "READONLY": "it is a replica: connect to the master",
+        "LOADING": "it is still reading its data",
+        "MISCONF": "it cannot save to disk: see its log",
+        "MOVED": "it belongs to a cluster: use redis+cluster://",
+    }
+)
 
 
 @final
-class Refusal(Exception):  # noqa: N818 - a reply: the parser makes one of every `-ERR ...`
-    """An error reply of the server; its first word is the :attr:`code`."""
+class RefusalError(Exception):
+    """An error reply of the server, made by the parser; its first word is the :attr:`code`."""
 
     @property
     def code(self) -> str:
@@ -56,22 +59,22 @@ class Refusal(Exception):  # noqa: N818 - a reply: the parser makes one of every
 
 
 @final
-class Lost(Exception):  # noqa: N818 - a value in place of a reply
+class LostError(Exception):
     """The connection broke, or was silent too long, after the command was sent."""
 
 
 @final
-class Unsent(Exception):  # noqa: N818 - a value in place of a reply
+class UnsentError(Exception):
     """There was no connection."""
 
 
-Failure: TypeAlias = Refusal | Lost | Unsent
-FAILURES: Final = frozenset({Refusal, Lost, Unsent})
+Failure: TypeAlias = RefusalError | LostError | UnsentError
+FAILURES: Final = frozenset({RefusalError, LostError, UnsentError})
 
 
 def translated(failure: Failure, url: str) -> BackendError:
     """Return the library's error for ``failure``."""
-    if not isinstance(failure, Refusal):
+    if not isinstance(failure, RefusalError):
         return BackendUnavailableError(f"no Redis answers at {url}: {failure}")
     cure = _CURES.get(failure.code)
     message = f"Redis at {url} refuses: {failure}" + (f" ({cure})" if cure else "")

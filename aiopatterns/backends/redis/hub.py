@@ -19,10 +19,10 @@ names, and no unsubscription of one is under way.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
 
 from aiopatterns.backends.redis.connection import connect, pack
-from aiopatterns.backends.redis.errors import Refusal, Unsent, translated
+from aiopatterns.backends.redis.errors import RefusalError, UnsentError, translated
 from aiopatterns.core.clock import rng, sleep
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Hub:
         self._stale: dict[Reader, None] = {}
         self._connection: Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._why: Failure = Unsent("it does not confirm the subscription")
+        self._why: Failure = UnsentError("it does not confirm the subscription")
 
     async def add(self, reader: Reader) -> None:
         """Put ``reader`` in force.
@@ -140,7 +140,7 @@ class Hub:
 
     def drop(self, why: str) -> list[asyncio.Future[None]]:
         """End all subscriptions and hang up; returns whose end is to be awaited."""
-        self._tell(Unsent(why))
+        self._tell(UnsentError(why))
         for reader in (*self._entering, *self._in_force):
             reader.close()
         ends: list[asyncio.Future[None]] = []
@@ -199,9 +199,9 @@ class Hub:
                 closed=self._broken,
                 push=self._push,
             )
-        except (Unsent, Refusal) as failure:
+        except (UnsentError, RefusalError) as failure:
             self._why = failure
-            if isinstance(failure, Refusal) and not failure.later:
+            if isinstance(failure, RefusalError) and not failure.later:
                 self._tell(failure)
             return False
         self._connection = connection
@@ -231,20 +231,21 @@ class Hub:
 
     def _push(self, reply: Reply) -> None:
         """Take what the server says."""
-        if isinstance(reply, Refusal):
+        if isinstance(reply, RefusalError):
             self._tell(reply)
             if self._connection is not None:  # whose name that was is not said: begin anew
                 self._connection.drop("the server refuses a subscription")
             return
         if not isinstance(reply, list):
             return
-        kind = reply[0]
+        words = cast("list[bytes]", reply)
+        kind = words[0]
         if kind == b"message":
-            self._deliver(Name(False, reply[1]), reply[1], reply[2])
+            self._deliver(Name(False, words[1]), words[1], words[2])
         elif kind == b"pmessage":
-            self._deliver(Name(True, reply[1]), reply[2], reply[3])
+            self._deliver(Name(True, words[1]), words[2], words[3])
         elif kind in {b"subscribe", b"psubscribe"}:
-            self._confirm(Name(kind == b"psubscribe", reply[1]))
+            self._confirm(Name(kind == b"psubscribe", words[1]))
 
     def _deliver(self, name: Name, channel: bytes, data: bytes) -> None:
         for reader in self._names.get(name, ()):

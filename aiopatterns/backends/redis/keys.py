@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ _KEYLESS: Final = frozenset(
 # Commands whose first word is that of a subcommand: the key is the second.
 _SECOND: Final = frozenset({"MEMORY", "OBJECT", "XGROUP", "XINFO"})
 # Commands that say how many keys follow: the position of that number.
-_COUNTED: Final = {"EVAL": 2, "EVALSHA": 2, "ZUNION": 1, "ZINTER": 1, "LMPOP": 1, "ZMPOP": 1}
+_COUNTED: Final = MappingProxyType({"EVAL": 2, "EVALSHA": 2, "ZUNION": 1, "ZINTER": 1})
 # Commands whose keys follow this word.
-_BEHIND: Final = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
+_BEHIND: Final = MappingProxyType({"XREAD": "STREAMS", "XREADGROUP": "STREAMS"})
 
 
 def key_of(command: Command) -> bytes | None:

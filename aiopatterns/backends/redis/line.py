@@ -13,7 +13,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.redis.connection import connect, pack
-from aiopatterns.backends.redis.errors import FAILURES, Refusal, Unsent, translated
+from aiopatterns.backends.redis.errors import FAILURES, RefusalError, UnsentError, translated
 from aiopatterns.core.validate import positive
 from aiopatterns.core.waiters import Waiters
 
@@ -116,7 +116,7 @@ class Line:
         home, asking = route.home(command), False
         reply = await self._exchange(command, home, timeout=timeout)
         for _ in range(_MAX_REDIRECTS):
-            if type(reply) is not Refusal:
+            if type(reply) is not RefusalError:
                 break
             if reply.code == "NOSCRIPT" and script is not None:
                 command = ("EVAL", script.text, *command[2:])
@@ -138,7 +138,7 @@ class Line:
         if connection is None or not connection.usable or home != self._home:
             try:
                 connection = await self._connect(home, timeout)
-            except (Unsent, Refusal) as failure:
+            except (UnsentError, RefusalError) as failure:
                 return failure
         waiters = [asyncio.get_running_loop().create_future() for _ in range(1 + asking)]
         connection.patience = timeout
@@ -150,7 +150,7 @@ class Line:
         except BaseException:
             connection.drop("the call was cancelled")
             raise
-        if type(reply) is Refusal and reply.later:
+        if type(reply) is RefusalError and reply.later:
             connection.drop("the server does not serve now")
         return reply
 

@@ -15,7 +15,7 @@ next turn.
 Guarantees: what is issued first runs first, while one connection lasts. A caller that is cancelled
 before the flush sends nothing; one that is cancelled later is not answered; nobody else notices
 either. What is issued while there is no connection waits for one, and is given
-:class:`~aiopatterns.backends.redis.errors.Unsent` if that fails. Attempts to connect are made one
+:class:`~aiopatterns.backends.redis.errors.UnsentError` if that fails. Attempts to connect are made one
 at a time, while there is something to send, with jittered pauses of at most a second.
 
 Backpressure: every caller waits for its reply, so there are never more commands than callers; when
@@ -25,10 +25,11 @@ the transport holds back a megabyte, further ones stay here until it has room.
 from __future__ import annotations
 
 import asyncio
+from operator import methodcaller
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.redis.connection import connect, pack
-from aiopatterns.backends.redis.errors import Refusal, Unsent
+from aiopatterns.backends.redis.errors import RefusalError, UnsentError
 from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from aiopatterns.backends.url import Address, Target
 
 __all__ = ["Pipeline"]
+
+# Called by `map`, it costs no call of Python's.
+_is_done: Final = methodcaller("done")
 
 # Seconds between attempts to connect: the first doubles up to the last; each is cut by chance.
 _FIRST_PAUSE: Final = 0.02
@@ -54,7 +58,7 @@ class Pipeline:
 
     Args:
         target: User, password, database and TLS.
-        locate: Tells where the server is now; raises :class:`Unsent` if nobody knows.
+        locate: Tells where the server is now; raises :class:`UnsentError` if nobody knows.
         patience: Seconds that connecting may take, and that the server may be silent.
         tally: Where to count.
     """
@@ -130,7 +134,7 @@ class Pipeline:
         if self._dialling is not None:
             self._dialling.cancel()
             ends.append(self._dialling)
-        self._fail(Unsent(why))
+        self._fail(UnsentError(why))
         if (connection := self._connection) is not None:
             connection.drop(why)
             ends.append(connection.gone)
@@ -159,7 +163,7 @@ class Pipeline:
         """Take what is outgoing, without what was cancelled before it was sent."""
         outgoing, self._outgoing = self._outgoing, []
         waiting, self._waiting = self._waiting, []
-        if not any(map(asyncio.Future.done, waiting)):
+        if not any(map(_is_done, waiting)):
             return outgoing, waiting
         live = [pair for pair in zip(outgoing, waiting, strict=True) if not pair[1].done()]
         return [packed for packed, _ in live], [waiter for _, waiter in live]
@@ -176,10 +180,10 @@ class Pipeline:
             connection = await connect(
                 self._target, address, patience=self._patience, closed=self._gone
             )
-        except (Unsent, Refusal) as error:
+        except (UnsentError, RefusalError) as error:
             failure = error
         except Exception as error:  # nobody may be left waiting, whatever it was
-            failure = Unsent(repr(error))
+            failure = UnsentError(repr(error))
         else:
             self._dialling = None
             self._connected(connection)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from hiredis import Reader
 
 from aiopatterns.backends.redis.connection import pack, tls_context
-from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent, translated
+from aiopatterns.backends.redis.errors import LostError, RefusalError, UnsentError, translated
 from aiopatterns.backends.redis.scripts import Script
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Keeper:
         try:
             reply = self._exchange(self._command)
         except OSError as error:
-            failure = Lost(str(error))
-        except (Unsent, Refusal) as error:
+            failure = LostError(str(error))
+        except (UnsentError, RefusalError) as error:
             failure = error
         else:
             return bool(reply == 1)
@@ -101,7 +101,7 @@ class Keeper:
                 raise ConnectionResetError("the server closed the connection")
             self._reader.feed(data)
         if isinstance(reply, Exception):
-            raise Refusal(str(reply))
+            raise RefusalError(str(reply))
         return reply
 
     def _dial(self, address: Address) -> socket.socket:

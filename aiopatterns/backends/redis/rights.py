@@ -18,7 +18,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from aiopatterns.backends.redis.connection import connect, pack
-from aiopatterns.backends.redis.errors import Refusal
+from aiopatterns.backends.redis.errors import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ async def missing_rights(client: RedisClient) -> tuple[str, ...] | None:
         return [await each for each in waiters]
 
     try:
-        if any(isinstance(reply, Refusal) for reply in await ask(("MULTI",), ("DISCARD",))):
+        if any(isinstance(reply, RefusalError) for reply in await ask(("MULTI",), ("DISCARD",))):
             return None
         forms = [form for form in _wanted(client) if form[0] not in _FRAME]
         replies = await ask(("MULTI",), *(words for _, words in forms), ("DISCARD",))
@@ -108,7 +108,7 @@ def _wanted(client: RedisClient) -> Iterator[tuple[str, Command]]:
 
 
 def _is_refused(reply: Reply) -> bool:
-    return isinstance(reply, Refusal) and reply.code == "NOPERM"
+    return isinstance(reply, RefusalError) and reply.code == "NOPERM"
 
 
 def _forms(key: str, channel: str) -> Iterator[tuple[str, Command]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
 
-from aiopatterns.backends.redis.errors import Refusal
+from aiopatterns.backends.redis.errors import RefusalError
 from aiopatterns.backends.redis.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class Route(Protocol):
         """Learn the map; a failure if nobody tells it."""
         ...
 
-    def send(self, command: Command) -> Waiting:
-        """Issue a command."""
+    @property
+    def send(self) -> Callable[[Command], Waiting]:
+        """Issues a command."""
         ...
 
     def resend(self, command: Command, failure: Failure) -> Waiting:
@@ -56,7 +57,7 @@ class Route(Protocol):
         """Return where to connect to for ``home``.
 
         Raises:
-            Unsent: Nobody knows.
+            UnsentError: Nobody knows.
         """
         ...
 
@@ -76,7 +77,7 @@ class SingleRoute:
         tally: Where to count.
     """
 
-    __slots__ = ("_find", "_pipeline", "send")
+    __slots__ = ("_find", "_pipeline")
 
     def __init__(
         self,
@@ -88,7 +89,11 @@ class SingleRoute:
     ) -> None:
         self._find = find
         self._pipeline = Pipeline(target, find, patience=patience, tally=tally)
-        self.send: Callable[[Command], Waiting] = self._pipeline.send
+
+    @property
+    def send(self) -> Callable[[Command], Waiting]:
+        """Issues a command; the client keeps what this returns, for it is the pipeline's own."""
+        return self._pipeline.send
 
     @property
     def in_flight(self) -> int:
@@ -101,7 +106,7 @@ class SingleRoute:
 
     def resend(self, command: Command, failure: Failure) -> Waiting:
         """Issue a command again; a server that is no master any more is looked for anew."""
-        if isinstance(failure, Refusal) and failure.code in {"READONLY", "MASTERDOWN"}:
+        if isinstance(failure, RefusalError) and failure.code in {"READONLY", "MASTERDOWN"}:
             self._pipeline.renew("the server is no master any more")
         return self._pipeline.send(command)
 

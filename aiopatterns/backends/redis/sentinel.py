@@ -8,14 +8,14 @@ that believe the master to be down.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from aiopatterns.backends.redis.errors import Unsent
+from aiopatterns.backends.redis.errors import UnsentError
 from aiopatterns.backends.url import Address
 
 if TYPE_CHECKING:
@@ -47,17 +47,19 @@ def finder(target: Target, patience: float) -> Callable[[], Awaitable[Address]]:
     if not target.tls:
         options = {name: value for name, value in options.items() if not name.startswith("ssl")}
 
-    make: Callable[..., Sentinel] = Sentinel  # its own constructor has no annotations
+    make: Callable[..., Any] = Sentinel  # its own constructor has no annotations
 
     async def find() -> Address:
         sentinels = make(list(target.addresses), sentinel_kwargs=options)
         try:
-            host, port = await sentinels.discover_master(target.service)
+            found = cast("tuple[str, int]", await sentinels.discover_master(target.service))
         except (RedisError, OSError) as error:
-            raise Unsent(f"the Sentinels know no master {target.service!r}: {error}") from error
+            raise UnsentError(
+                f"the Sentinels know no master {target.service!r}: {error}"
+            ) from error
         finally:
             for each in sentinels.sentinels:
                 await each.aclose()
-        return Address(str(host), int(port))
+        return Address(*found)
 
     return find

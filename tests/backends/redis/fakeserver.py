@@ -6,10 +6,21 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import hiredis
 
+from aiopatterns.backends import opening
+from aiopatterns.backends.redis.backend import RedisBackend
+
 OK = b"+OK\r\n"
+
+
+def open_backend(url: str, **options: Any) -> RedisBackend:
+    """As the library's, but typed for tests that look behind the protocols."""
+    backend = opening.open_backend(url, **options)
+    assert isinstance(backend, RedisBackend)
+    return backend
 
 
 class FakeServer:

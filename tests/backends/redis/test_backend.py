@@ -4,11 +4,10 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends import open_backend
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.testing.proxy import FaultProxy
-from tests.backends.redis.fakeserver import FakeServer, info
+from tests.backends.redis.fakeserver import FakeServer, info, open_backend
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("*")]
 
@@ -211,6 +210,7 @@ async def test_a_private_server(tmp_path):
         await backend.kv.set("a", b"1")
         async with backend:
             assert await backend.kv.get("a") == b"1"
+        assert backend._server is not None
         pid = backend._server.pid
     assert backend._server is None
     with pytest.raises(ProcessLookupError):

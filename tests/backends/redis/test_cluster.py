@@ -4,15 +4,14 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.cluster import ClusterRoute
-from aiopatterns.backends.redis.errors import Lost, Refusal
+from aiopatterns.backends.redis.errors import LostError, RefusalError
 from aiopatterns.backends.redis.statistics import Tally
 from aiopatterns.backends.url import Address, parse
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.testing.clusters import RedisCluster
-from tests.backends.redis.fakeserver import FakeServer, info
+from tests.backends.redis.fakeserver import FakeServer, info, open_backend
 
 pytestmark = pytest.mark.real
 OK = b"+OK\r\n"
@@ -70,6 +69,15 @@ async def test_scripts_lines_and_messages(backend):
             await backend.pubsub.publish("news", b"%d" % number)
         assert sorted([int((await anext(notices)).data) for _ in range(20)]) == list(range(20))
     assert await backend.time() > 1.7e9
+
+
+async def test_messages_of_one_publisher_do_not_overtake_each_other(backend):
+    """Not even on different channels, whose slots are on different nodes."""
+    channels = [f"news-{number}" for number in range(10)]
+    async with backend.pubsub.subscribe(*channels) as notices:
+        for number in range(200):
+            await backend.pubsub.publish(channels[number % 10], b"%d" % number)
+        assert [int((await anext(notices)).data) for _ in range(200)] == list(range(200))
 
 
 @pytest.mark.promise("backends-cluster-moves")
@@ -192,14 +200,14 @@ async def test_the_map_is_read_again_but_not_all_the_time():
         route = ClusterRoute(target, patience=5, tally=Tally())
         assert await route.open() is None
         for _ in range(100):
-            await route.resend(("GET", "a"), Lost("why"))
+            await route.resend(("GET", "a"), LostError("why"))
         assert len(readings) <= 2
         await sleep(0.12)
-        await asyncio.gather(*(route.resend(("GET", "a"), Lost("why")) for _ in range(10)))
+        await asyncio.gather(*(route.resend(("GET", "a"), LostError("why")) for _ in range(10)))
         await sleep(0.05)
         assert 2 <= len(readings) <= 3
-        assert route.redirected(Refusal("ERR no")) is None
-        assert route.redirected(Refusal("MOVED 5 :7")) == Address("127.0.0.1", 7)
+        assert route.redirected(RefusalError("ERR no")) is None
+        assert route.redirected(RefusalError("MOVED 5 :7")) == Address("127.0.0.1", 7)
         assert route.in_flight >= 0
         await asyncio.wait(route.drop("end"))
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from aiopatterns.backends.redis.connection import Connection, connect, pack, tls_context
-from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent
+from aiopatterns.backends.redis.errors import LostError, RefusalError, UnsentError
 from aiopatterns.backends.url import Address, parse
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import simulate
@@ -16,8 +16,9 @@ from tests.backends.redis.fakeserver import OK, FakeServer
 PLAIN = parse("unix:///x")
 
 
-class Transport:
+class Transport(asyncio.WriteTransport):
     def __init__(self):
+        super().__init__()
         self.sent = []
         self.aborted = False
 
@@ -27,7 +28,10 @@ class Transport:
     def abort(self):
         self.aborted = True
 
-    def set_write_buffer_limits(self, high):
+    def is_closing(self):
+        return self.aborted
+
+    def set_write_buffer_limits(self, high=None, low=None):
         assert high > 64 * 1024
 
 
@@ -71,9 +75,9 @@ async def test_errors_are_values():
     two = waiters(2)
     connection.send(b"", two)
     connection.data_received(b"-OOM full\r\n*2\r\n:1\r\n-ERR in\r\n")
-    assert type(two[0].result()) is Refusal
+    assert type(two[0].result()) is RefusalError
     assert two[0].result().code == "OOM"
-    assert type(two[1].result()[1]) is Refusal
+    assert type(two[1].result()[1]) is RefusalError
     connection.drop("end")
 
 
@@ -86,7 +90,7 @@ async def test_whoever_waits_learns_of_the_end_once():
     connection.connection_lost(OSError("cable cut"))
     connection.connection_lost(None)
     connection.drop("again")
-    assert type(two[1].result()) is Lost
+    assert type(two[1].result()) is LostError
     assert "cable cut" in str(two[1].result())
     assert ends == [1]
     assert not connection.open
@@ -128,7 +132,7 @@ async def test_what_nobody_asked_for_ends_it():
 
 
 async def test_what_nobody_asked_for_is_pushed():
-    pushed = []
+    pushed: list[object] = []
     connection, _ = made(push=pushed.append)
     (one,) = waiters(1)
     connection.send(b"", [one])
@@ -160,7 +164,7 @@ def test_silence_is_noticed_at_the_limit():
         await sleep(1.9)
         assert not two[1].done()
         await sleep(0.2)
-        assert type(two[1].result()) is Lost
+        assert type(two[1].result()) is LostError
         assert "silent for 2 s" in str(two[1].result())
 
     simulate(scenario)
@@ -240,10 +244,14 @@ async def test_a_name_that_is_refused_does_not_matter():
 @pytest.mark.parametrize(
     ("answer", "kind", "why"),
     [
-        (lambda words: b"-WRONGPASS no\r\n" if words[0] == b"AUTH" else OK, Refusal, "WRONGPASS"),
-        (lambda words: None, Unsent, "closed the connection"),
-        (lambda words: b"HTTP/1.1\r\n", Unsent, "no Redis protocol"),
-        (lambda words: b"", Unsent, "no answer within 0.1 s"),
+        (
+            lambda words: b"-WRONGPASS no\r\n" if words[0] == b"AUTH" else OK,
+            RefusalError,
+            "WRONGPASS",
+        ),
+        (lambda words: None, UnsentError, "closed the connection"),
+        (lambda words: b"HTTP/1.1\r\n", UnsentError, "no Redis protocol"),
+        (lambda words: b"", UnsentError, "no answer within 0.1 s"),
     ],
 )
 async def test_a_greeting_that_fails(answer, kind, why):
@@ -260,17 +268,17 @@ async def test_a_connection_that_breaks_behind_its_greeting(monkeypatch):
 
     monkeypatch.setattr("aiopatterns.backends.redis.connection._greet", greet)
     async with FakeServer() as server:
-        with pytest.raises(Unsent, match="the connection broke"):
+        with pytest.raises(UnsentError, match="the connection broke"):
             await connect(PLAIN, Address(str(server.path)), patience=5)
 
 
 @pytest.mark.real
 async def test_nobody_is_there(tmp_path):
-    with pytest.raises(Unsent, match="No such file"):
+    with pytest.raises(UnsentError, match="No such file"):
         await connect(PLAIN, Address(str(tmp_path / "none")), patience=5)
-    with pytest.raises(Unsent, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(UnsentError, match=r"127\.0\.0\.1:1"):
         await connect(PLAIN, Address("127.0.0.1", 1), patience=5)
-    with pytest.raises(Unsent, match="x" * 64):
+    with pytest.raises(UnsentError, match="x" * 64):
         await connect(PLAIN, Address("x" * 64, 1), patience=5)
 
 
@@ -320,9 +328,9 @@ async def test_tls(certificate):
         assert seen == [pack(("CLIENT", "SETNAME", "aiopatterns"))]
         connection.drop("end")
         await connection.gone
-        with pytest.raises(Unsent, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(UnsentError, match="CERTIFICATE_VERIFY_FAILED"):
             await connect(parse("rediss://localhost"), address, patience=5)
-        with pytest.raises(Unsent, match="No such file"):
+        with pytest.raises(UnsentError, match="No such file"):
             await connect(parse("rediss://localhost?ca=/none"), address, patience=5)
 
 

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from aiopatterns.backends.redis.errors import FAILURES, Lost, Refusal, Unsent, translated
+from aiopatterns.backends.redis.errors import (
+    FAILURES,
+    LostError,
+    RefusalError,
+    UnsentError,
+    translated,
+)
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
 URL = "redis://:***@h"
@@ -20,7 +26,7 @@ URL = "redis://:***@h"
     ],
 )
 def test_not_now_is_unavailable(reply):
-    failure = Refusal(reply)
+    failure = RefusalError(reply)
     assert failure.later
     assert failure.code == reply.partition(" ")[0]
     error = translated(failure, URL)
@@ -44,7 +50,7 @@ def test_not_now_is_unavailable(reply):
     ],
 )
 def test_a_refusal_is_an_error_with_a_cure(reply, cure):
-    failure = Refusal(reply)
+    failure = RefusalError(reply)
     assert not failure.later
     error = translated(failure, URL)
     assert type(error) is BackendError
@@ -52,7 +58,7 @@ def test_a_refusal_is_an_error_with_a_cure(reply, cure):
     assert cure in str(error)
 
 
-@pytest.mark.parametrize("kind", [Lost, Unsent])
+@pytest.mark.parametrize("kind", [LostError, UnsentError])
 def test_no_answer_is_unavailable(kind):
     error = translated(kind("why"), URL)
     assert type(error) is BackendUnavailableError

@@ -4,13 +4,12 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.testing.proxy import FaultProxy
-from tests.backends.redis.fakeserver import OK, FakeServer, info
+from tests.backends.redis.fakeserver import OK, FakeServer, info, open_backend
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("*")]
 INCR = Script("kv_incr")

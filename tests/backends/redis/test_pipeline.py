@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends.redis.errors import Lost, Refusal, Unsent
+from aiopatterns.backends.redis.errors import LostError, RefusalError, UnsentError
 from aiopatterns.backends.redis.pipeline import Pipeline
 from aiopatterns.backends.redis.statistics import Tally
 from aiopatterns.backends.url import parse
@@ -99,12 +99,12 @@ async def test_nothing_is_flushed_when_all_are_cancelled():
 async def test_nobody_answers(tmp_path):
     async with Opened(f"unix://{tmp_path}/none") as opened:
         replies = await asyncio.gather(*(opened("PING") for _ in range(10)))
-        assert {type(each) for each in replies} == {Unsent}
+        assert {type(each) for each in replies} == {UnsentError}
         assert opened.located == 1
         cancelled = opened.pipeline.send(("PING",))
         other = opened.pipeline.send(("PING",))
         cancelled.cancel()
-        assert type(await other) is Unsent
+        assert type(await other) is UnsentError
         assert opened.located == 2
 
 
@@ -120,7 +120,7 @@ async def test_a_refusal_of_the_greeting_is_everybodys():
     answer = lambda words: b"-WRONGPASS no\r\n"
     async with FakeServer(answer, greet=False) as server:
         async with Opened(server.url.replace("unix://", "unix://:p@")) as opened:
-            assert type(await opened("PING")) is Refusal
+            assert type(await opened("PING")) is RefusalError
 
 
 async def test_a_surprise_leaves_nobody_waiting(redis_url):
@@ -129,7 +129,7 @@ async def test_a_surprise_leaves_nobody_waiting(redis_url):
 
     async with Opened(redis_url, locate=locate) as opened:
         reply = await opened("PING")
-        assert type(reply) is Unsent
+        assert type(reply) is UnsentError
         assert "lost the map" in str(reply)
 
 
@@ -139,7 +139,7 @@ async def test_what_was_not_sent_goes_over_the_next_connection():
 
     async with FakeServer(answer) as server, Opened(server.url) as opened:
         await opened("HELLO")
-        assert type(await opened("DIE")) is Lost
+        assert type(await opened("DIE")) is LostError
         assert await opened("AGAIN") == b"OK"
         assert server.connections == 2
         assert opened.tally.reconnects == 1
@@ -206,7 +206,7 @@ async def test_dropped_while_it_connects():
             while not server.seen:
                 await sleep(0.001)
             await asyncio.wait(opened.pipeline.drop("the end"))
-            assert type(waiter.result()) is Unsent
+            assert type(waiter.result()) is UnsentError
             assert str(waiter.result()) == "the end"
 
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.hub import Name
 from aiopatterns.backends.redis.pubsub import RedisPubSub, RedisSubscribed, glob
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing.conformance_pubsub import PubSubConformance
 from aiopatterns.testing.proxy import FaultProxy
+from tests.backends.redis.fakeserver import open_backend
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("*")]
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from aiopatterns.backends.redis.cluster import ClusterRoute
-from aiopatterns.backends.redis.errors import Refusal, Unsent
+from aiopatterns.backends.redis.errors import RefusalError, UnsentError
 from aiopatterns.backends.redis.routing import SingleRoute, make_route
 from aiopatterns.backends.redis.statistics import Tally
 from aiopatterns.backends.url import Address, parse
@@ -32,7 +32,7 @@ async def test_one_server_needs_no_map():
     route = make_route(parse("redis://h:1"), None, patience=1, tally=Tally())
     assert await route.open() is None
     assert route.home(("GET", "a")) is None
-    assert route.redirected(Refusal("MOVED 1 h:1")) is None
+    assert route.redirected(RefusalError("MOVED 1 h:1")) is None
     assert await route.locate(None) == Address("h", 1)
 
 
@@ -46,7 +46,7 @@ async def test_after_a_refusal_for_good_the_connection_stays():
     async with FakeServer() as server:
         route = make_route(parse(server.url), None, patience=1, tally=Tally())
         await route.send(("ONE",))
-        await route.resend(("TWO",), Unsent("why"))
-        await route.resend(("THREE",), Refusal("LOADING"))
+        await route.resend(("TWO",), UnsentError("why"))
+        await route.resend(("THREE",), RefusalError("LOADING"))
         assert server.connections == 1
         await asyncio.wait(route.drop("end"))

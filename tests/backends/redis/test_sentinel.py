@@ -4,14 +4,13 @@ import asyncio
 
 import pytest
 
-from aiopatterns.backends import open_backend
-from aiopatterns.backends.redis.errors import Unsent
+from aiopatterns.backends.redis.errors import UnsentError
 from aiopatterns.backends.redis.sentinel import finder
 from aiopatterns.backends.url import Address, parse
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.testing.clusters import RedisSentinel
-from tests.backends.redis.fakeserver import FakeServer
+from tests.backends.redis.fakeserver import FakeServer, open_backend
 
 pytestmark = pytest.mark.real
 
@@ -68,12 +67,12 @@ async def test_a_sentinel_with_a_password_of_its_own():
         assert [b"AUTH", b"secret"] in server.seen
         while server.writers:
             await asyncio.sleep(0.001)
-        with pytest.raises(Unsent, match="know no master 'other'"):
+        with pytest.raises(UnsentError, match="know no master 'other'"):
             await finder(parse(url.replace("/m", "/other")), 2.0)()
 
 
 async def test_sentinels_over_tls():
     async with FakeServer(sentinel, host="127.0.0.1") as server:
         find = finder(parse(f"redis+sentinel://127.0.0.1:{server.port}/m?tls=1"), 0.3)
-        with pytest.raises(Unsent):
+        with pytest.raises(UnsentError):
             await find()

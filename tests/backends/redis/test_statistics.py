@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from aiopatterns.backends import open_backend
+from tests.backends.redis.fakeserver import open_backend
 
 
 def test_the_record_is_frozen_and_starts_at_nothing():
@@ -13,4 +13,4 @@ def test_the_record_is_frozen_and_starts_at_nothing():
     assert (record.users, record.commands, record.round_trips) == (0, 0, 0)
     assert (record.retries, record.reconnects, record.in_flight) == (0, 0, 0)
     with pytest.raises(FrozenInstanceError):
-        record.users = 1
+        setattr(record, "users", 1)
