@@ -10,7 +10,8 @@ from aiopatterns.jobs.deadletter import DeadLetter
 from aiopatterns.jobs.envelope import Envelope, Envelopes, ErrorRecord
 from aiopatterns.jobs.events import JobEvent, JobEvents, JobProgress
 from aiopatterns.jobs.handle import Handle, JobStatus
-from aiopatterns.jobs.job import Job, UnsentJob
+from aiopatterns.jobs.invocation import CallNext, Middleware
+from aiopatterns.jobs.job import Job, Prepared, UnsentJob
 from aiopatterns.jobs.ledger import QueueFigures, WorkerStatistics
 from aiopatterns.jobs.limits import Limits
 from aiopatterns.jobs.options import JobOptions
@@ -36,6 +37,7 @@ from aiopatterns.jobs.workerevents import (
 __all__ = [
     "BackendRecovered",
     "BackendTroubled",
+    "CallNext",
     "ChildCrashed",
     "Context",
     "DeadLetter",
@@ -61,6 +63,8 @@ __all__ = [
     "JobStatus",
     "Limits",
     "LoopBlocked",
+    "Middleware",
+    "Prepared",
     "QueueFigures",
     "Reject",
     "RetryLater",

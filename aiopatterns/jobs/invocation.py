@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from anyio import CapacityLimiter, to_thread
@@ -39,11 +40,17 @@ class Invocation:
         signature: Its parameters.
         fn: The function.
         batch: Whether it takes a list of items.
+
+    Raises:
+        TypeError: ``fn`` is a generator, which returns no result.
     """
 
     __slots__ = ("_async", "_batch", "_fn", "_signature")
 
     def __init__(self, signature: Signature, fn: Callable[..., Any], *, batch: bool) -> None:
+        if isgeneratorfunction(fn) or isasyncgenfunction(fn):
+            msg = f"fn must be a function that returns its result, not the generator {fn!r}"
+            raise TypeError(msg)
         self._signature = signature
         self._fn = fn
         self._batch = batch

@@ -126,7 +126,7 @@ class Job(Generic[P, R]):
         batching: How its jobs come together, for a batch.
 
     Raises:
-        TypeError: ``fn`` is a batch function of another form.
+        TypeError: ``fn`` is a generator, or a batch function of another form.
         ValueError: A template does not fit the function, or its keys do not fit the partitions.
     """
 

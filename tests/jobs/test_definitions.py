@@ -31,6 +31,14 @@ async def load(rows: list[int]) -> None: ...
 async def tick() -> None: ...
 
 
+def lines():
+    yield 1
+
+
+async def stream():
+    yield 1
+
+
 def test_a_job_has_the_name_and_the_text_of_its_function():
     jobs = JobQueue("q")
     job = jobs.job(plain)
@@ -124,8 +132,10 @@ def define(**options):
         (lambda jobs: jobs.cron("* * * * *")(plain), TypeError, "wrong arguments for plain"),
         (lambda jobs: jobs.middleware(threaded), TypeError, "middleware must be an async function"),
         (lambda jobs: jobs.middleware(None), TypeError, "middleware must be a function"),
+        (lambda jobs: jobs.job(lines), TypeError, "fn must be a function that returns its result"),
+        (lambda jobs: jobs.job(stream), TypeError, "fn must be a function that returns its result"),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_bad_input_defines_nothing(make, error, message):
     jobs = JobQueue("q")

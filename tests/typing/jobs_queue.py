@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.jobs import (
+    CallNext,
     Context,
     DeadLetter,
     Handle,
@@ -18,6 +19,8 @@ from aiopatterns.jobs import (
     JobStatistics,
     JobStatus,
     Limits,
+    Middleware,
+    Prepared,
     Unique,
     UnsentJob,
 )
@@ -89,6 +92,14 @@ async def timed(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) ->
     return await call_next(ctx)
 
 
+@jobs.middleware
+async def counted(ctx: Context, call_next: CallNext) -> int:
+    return int(await call_next(ctx))
+
+
+layers: list[Middleware] = [timed, counted]
+
+
 async def calls() -> None:
     handle = await thumbnail.enqueue("a.png", size=64)
     assert_type(handle, Handle[bytes])
@@ -100,6 +111,8 @@ async def calls() -> None:
     assert_type(thumbnail.job("a.png", size=3), UnsentJob[bytes])
     other = thumbnail.using(delay=5, priority=9, after=[handle, "id"], id="mine")
     assert_type(await other.enqueue("b.png"), Handle[bytes])
+    later: Prepared[[Row], int] = bare.using(delay=1)
+    assert_type(await later.enqueue(Row(2)), Handle[int])
     assert_type(other.job("b.png"), UnsentJob[bytes])
     assert_type(thumbnail.handle("id"), Handle[bytes])
     assert_type(await bare.enqueue(Row(1)), Handle[int])
