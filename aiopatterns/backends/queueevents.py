@@ -8,9 +8,10 @@ one ``gap``.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from struct import Struct
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 from anyio import move_on_after
 
@@ -18,14 +19,14 @@ from aiopatterns.backends.queue import QueueEvent
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
     from aiopatterns.backends.protocols import PubSub
     from aiopatterns.backends.queue import EventKind
 
-__all__ = ["WATCH_LIFE", "Keep", "Watch", "pack_events"]
+__all__ = ["WATCH_LIFE", "Watch", "pack_events"]
 
 _HEAD: Final = Struct(">BHI")
 # In the order of their numbers, from 1.
@@ -44,14 +45,6 @@ WATCH_LIFE: Final = 15.0
 _RENEW: Final = 5.0
 
 
-class Keep(Protocol):
-    """Tells the queue that somebody watches (``True``), or that this one does no longer."""
-
-    async def __call__(self, *, watching: bool) -> None:
-        """Say so."""
-        ...
-
-
 def pack_events(events: Sequence[QueueEvent]) -> bytes:
     """Write events as one message."""
     parts: list[bytes] = []
@@ -68,23 +61,27 @@ class Watch:
     Args:
         pubsub: What carries the messages.
         channel: Where they are published.
-        keep: How the queue is told that somebody watches.
+        keep: Tells the queue that somebody watches, for WATCH_LIFE seconds.
 
     Cancellation: a cancelled ``__anext__`` loses no event.
     """
 
     __slots__ = ("_gap", "_inbox", "_keep", "_kept", "_notices", "_subscription")
 
-    def __init__(self, pubsub: PubSub, channel: str, keep: Keep) -> None:
+    def __init__(self, pubsub: PubSub, channel: str, keep: Callable[[], Awaitable[object]]) -> None:
         self._subscription = pubsub.subscribe(channel, on_gap=self._note_gap)
         self._keep = keep
-        self._kept = 0.0
+        self._kept = -math.inf
         self._gap = False
         self._inbox: deque[QueueEvent] = deque()
 
     async def __aenter__(self) -> Self:
         self._notices = await self._subscription.__aenter__()
-        await self._renew()
+        try:
+            await self._renew()
+        except BaseException:
+            await self._subscription.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -93,10 +90,7 @@ class Watch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self._keep(watching=False)
-        finally:
-            await self._subscription.__aexit__(exc_type, exc, traceback)
+        await self._subscription.__aexit__(exc_type, exc, traceback)
 
     def __aiter__(self) -> Self:
         return self
@@ -116,8 +110,8 @@ class Watch:
     async def _renew(self) -> None:
         """Say again that somebody watches; who said so too late has missed what happened."""
         now = monotonic()
-        await self._keep(watching=True)
-        if self._kept and now - self._kept >= WATCH_LIFE:
+        await self._keep()
+        if WATCH_LIFE <= now - self._kept < math.inf:
             self._gap = True
         self._kept = now
 

@@ -208,9 +208,8 @@ class MemoryQueue:
         """Iterate over what happens to jobs from now on."""
         return Watch(self._pubsub, _CHANNEL, self._watched)
 
-    async def _watched(self, *, watching: bool) -> None:
-        """Say something as long as somebody listens, and for a while after."""
-        del watching  # once nobody listens any more, the next message finds that out
+    async def _watched(self) -> None:
+        """Tell what happens until a message reaches nobody any more."""
         if self._state.events is None:
             self._state.events = []
 

@@ -253,11 +253,10 @@ class RedisQueue:
         """Iterate over what happens to jobs from now on."""
         return Watch(RedisPubSub(self._client, kind="q"), self.name, self._watched)
 
-    async def _watched(self, *, watching: bool) -> None:
+    async def _watched(self) -> None:
         """Let the scripts tell what happens for a while; they stop by themselves."""
-        if watching:
-            life = milliseconds("life", WATCH_LIFE)
-            await self._client.write("SET", f"{self._tag}:watch", 1, "PX", life)
+        life = milliseconds("life", WATCH_LIFE)
+        await self._client.write("SET", f"{self._tag}:watch", 1, "PX", life)
 
     async def _block(self, line: Line, worker: str, seconds: float, *, full: bool) -> bool:
         """Wait for a call, or unless the worker is full for work."""

@@ -203,7 +203,9 @@ def test_nobody_is_forgotten_and_no_bucket_overrun(seed):
             chosen = dice.sample(buckets, dice.randint(1, 2))
             rig.add(f"j{total}", *chosen, priority=dice.randrange(3))
         known = {job.id: job for job in rig.places.in_lanes()} | rig.limits.parked
-        running += [known.get(name) or rig.limits.parked[name] for name in rig.claim(dice.randrange(4))]
+        running += [
+            known.get(name) or rig.limits.parked[name] for name in rig.claim(dice.randrange(4))
+        ]
         for bucket in buckets:
             assert sum(bucket in job.limits for job in running) <= (bucket.concurrency or 0)
         for job in [job for job in running if dice.random() < 0.5]:

@@ -108,8 +108,14 @@ def test_random_moves_keep_every_job_in_one_place():
             inside.discard(each.id)
         else:
             each.since = dice.choice([None, None, now])
-            places.schedule(each, now + dice.randrange(9)) if dice.random() < 0.5 else places.append(each)
+            places.schedule(
+                each, now + dice.randrange(9)
+            ) if dice.random() < 0.5 else places.append(each)
             inside.add(each.id)
         places.promote(now, 3)
-        found = [*names(places.in_lanes()), *places.scheduled, *(name for _, name in places.suspects)]
+        found = [
+            *names(places.in_lanes()),
+            *places.scheduled,
+            *(name for _, name in places.suspects),
+        ]
         assert sorted(found) == sorted(inside)

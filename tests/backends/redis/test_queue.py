@@ -77,9 +77,15 @@ async def test_after_the_last_job_nothing_is_left(backend, queue):
 @pytest.mark.promise("backends-queue-nothing-left")
 async def test_what_is_kept_has_a_life(backend, queue):
     turn = turns("w")
-    await queue.enqueue([*jobs(2, keep=60.0), NewJob("x", b"", unique=UniqueKey("k", "throttle", 60.0))])
+    await queue.enqueue(
+        [*jobs(2, keep=60.0), NewJob("x", b"", unique=UniqueKey("k", "throttle", 60.0))]
+    )
     first, second, third = (await queue.step(turn(free=3))).claimed
-    settled = [Settled(first.id, "done"), Settled(second.id, "dead", b"why"), Settled(third.id, "done")]
+    settled = [
+        Settled(first.id, "done"),
+        Settled(second.id, "dead", b"why"),
+        Settled(third.id, "done"),
+    ]
     await queue.step(turn(settled))
     await queue.step(turn(leave=True))
     left = await keys_left(backend)
@@ -181,7 +187,9 @@ async def test_poison_is_dead_after_exactly_its_attempts(queue):
 async def test_a_crowd_of_held_jobs_is_taken_back_in_bounded_steps(queue):
     turn = turns("dead", lease=0.3)
     for first in range(0, 1500, 500):
-        await queue.enqueue([NewJob(f"j{n:04}", b"", attempts=2) for n in range(first, first + 500)])
+        await queue.enqueue(
+            [NewJob(f"j{n:04}", b"", attempts=2) for n in range(first, first + 500)]
+        )
         await queue.step(turn(free=500))
     assert (await queue.counts()).running == 1500
     await anyio.sleep(0.35)
@@ -207,7 +215,9 @@ async def test_limits_hold_under_many_workers(queue):
     for n in range(120):
         names = dice.sample(sorted(most), dice.randint(1, 2))
         limits = tuple(Bucket(each, None, most[each]) for each in names)
-        await queue.enqueue([NewJob(f"j{n}", ",".join(names).encode(), dice.randrange(3), limits=limits)])
+        await queue.enqueue(
+            [NewJob(f"j{n}", ",".join(names).encode(), dice.randrange(3), limits=limits)]
+        )
     running: dict[str, int] = dict.fromkeys(most, 0)
     held: dict[str, list] = {f"w{n}": [] for n in range(5)}
     turn = {each: turns(each) for each in held}
@@ -276,7 +286,9 @@ async def test_a_batch_wakes_one_after_another(queue):
         await queue.enqueue(jobs(4))
         await anyio.sleep(0.4)
         assert len(woken) == 4
-        assert sorted(sum(got.values(), [])) == [f"j{n:04}" for n in range(4)]
+        assert sorted(name for each in got.values() for name in each) == [
+            f"j{n:04}" for n in range(4)
+        ]
 
 
 async def test_one_job_wakes_one_worker(queue):
@@ -390,7 +402,11 @@ async def test_a_full_server_still_takes_settlements(version):
             queue, turn = backend.queue("q"), turns("w")
             await queue.enqueue([NewJob(f"j{n}", bytes(20_000), keep=60.0) for n in range(50)])
             turned = await queue.step(turn(free=30))
-            used = int((await backend.client.read("INFO", "memory")).split(b"used_memory:")[1].split(b"\r")[0])
+            used = int(
+                (await backend.client.read("INFO", "memory"))
+                .split(b"used_memory:")[1]
+                .split(b"\r")[0]
+            )
             await backend.client.write("CONFIG", "SET", "maxmemory", used - 200_000)
             await backend.client.write("CONFIG", "SET", "maxmemory-policy", "noeviction")
             with pytest.raises(BackendError, match="OOM"):
@@ -401,9 +417,16 @@ async def test_a_full_server_still_takes_settlements(version):
             beat = await queue.step(turn())  # the lease alone
             assert not beat.reaped
             assert await asyncio.to_thread(_renewed, queue)
-            settled = [Settled(job.id, how) for job, how in zip(turned.claimed, ("done", "retry", "dead", "release"))]
+            settled = [
+                Settled(job.id, how)
+                for job, how in zip(turned.claimed, ("done", "retry", "dead", "release"))
+            ]
             assert not (await queue.step(turn(settled))).stale
-            assert not (await queue.step(turn([Settled(job.id, "done", b"r") for job in turned.claimed[4:]]))).stale
+            assert not (
+                await queue.step(
+                    turn([Settled(job.id, "done", b"r") for job in turned.claimed[4:]])
+                )
+            ).stale
             assert (await queue.outcomes([turned.claimed[9].id])).popitem()[1].data == b"r"
             await backend.client.write("CONFIG", "SET", "maxmemory", 0)
             assert (await queue.enqueue([NewJob("more", b"")]))[0].created
@@ -450,7 +473,9 @@ async def test_dependents_beyond_one_step_follow(queue):
     turn = turns("w")
     await queue.enqueue([NewJob("root", b"")])
     for first in range(0, 2500, 500):
-        await queue.enqueue([NewJob(f"k{n:04}", b"", after=("root",)) for n in range(first, first + 500)])
+        await queue.enqueue(
+            [NewJob(f"k{n:04}", b"", after=("root",)) for n in range(first, first + 500)]
+        )
     (root,) = (await queue.step(turn(free=1))).claimed
     turned = await queue.step(turn([Settled(root.id, "done")]))
     assert turned.more
@@ -467,7 +492,9 @@ async def test_dependents_beyond_one_step_follow(queue):
 async def test_a_cancel_takes_all_dependents_along(queue):
     await queue.enqueue([NewJob("root", b"", delay=60.0)])
     for first in range(0, 1500, 500):
-        await queue.enqueue([NewJob(f"k{n:04}", b"", after=("root",)) for n in range(first, first + 500)])
+        await queue.enqueue(
+            [NewJob(f"k{n:04}", b"", after=("root",)) for n in range(first, first + 500)]
+        )
     assert await queue.cancel(["root"]) == {"root": "cancelled"}
     counts = await queue.counts()
     assert (counts.waiting, counts.scheduled) == (0, 0)
