@@ -127,7 +127,9 @@ class Link:
         frames = Frames() if self._framed else None
         # A side is gone, and with it the connection; uvloop's transports say RuntimeError then.
         with suppress(OSError, RuntimeError):
-            while data := await reader.read(_CHUNK):
+            # A scope that was cancelled lets a read that has ended already return: what it brought
+            # comes after a fault, and must not pass for what was lost.
+            while (data := await reader.read(_CHUNK)) and not self._scope.cancel_called:
                 await handle([data] if frames is None else frames.feed(data))
         self._end()
 
