@@ -170,7 +170,8 @@ async def test_pending_tells_who_has_what_since_when(backend):
     await log.turn("g", "c:1\n:é", GroupTurn(renews=[ids[1]]))
     one, other = await log.pending("g")
     assert (one.id, one.consumer, one.deliveries) == (ids[0], "c:1\n:é", 1)
-    assert one.idle >= 0.02 > other.idle
+    assert one.idle > 0.019
+    assert one.idle - other.idle > 0.019  # however slow the machine is
     assert [each.id for each in await log.pending("g", limit=1)] == [one.id]
 
 
