@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.queue import DEAD_TTL, NewJob
+from aiopatterns.core.context import new_id
 from aiopatterns.testing import simulate
 from aiopatterns.testing.conformance import cases, suites
 from aiopatterns.testing.conformance_base import Hand
@@ -48,12 +48,10 @@ def server(request):
 @pytest.mark.promise("backends-conformance")
 @pytest.mark.parametrize("subject", suites)
 async def test_every_server_conforms(server, subject):
-    namespaces = count()
     failed = []
     for case in cases(subject, unit=0.05):
         # A namespace for each case: nothing is left of the one before that matters.
-        namespace = f"{subject}{next(namespaces)}"
-        async with open_backend(server.url, namespace=namespace) as backend:
+        async with open_backend(server.url, namespace=new_id()) as backend:
             try:
                 await case(backend)
             except Exception as error:
