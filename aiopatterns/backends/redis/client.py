@@ -264,7 +264,9 @@ class RedisClient:
                 raise BackendError(f"Redis at {self.url} is {found}; 6.2 or newer is needed")
             self.is_open = True
         except BaseException:
-            if ends := self.drop():
+            # Another opening may have begun since this one was cancelled: that stays.
+            ends = self.drop() if self._route is route else route.drop(_CLOSED)
+            if ends:
                 await asyncio.wait(ends)
             raise
 

@@ -163,6 +163,28 @@ async def test_one_who_gives_up_does_not_hurt_the_others():
             await backend.__aexit__(None, None, None)
 
 
+async def test_one_comes_in_the_turn_in_which_the_other_gives_up():
+    async with FakeServer(lambda words: b"") as server:
+        for turns in range(6):
+            server.answer = lambda words: b""
+            server.seen.clear()
+            backend = open_backend(server.url)
+            first = asyncio.create_task(backend.__aenter__())
+            while len(server.seen) < 2:
+                await sleep(0.001)
+            server.answer = lambda words: info()
+            first.cancel()
+            for _ in range(turns):
+                await sleep(0)
+            async with backend:
+                assert backend.client.is_open
+                await asyncio.wait((first,))
+                assert first.cancelled()
+                assert backend.client.is_open
+                assert await backend.client.read("GET", "a") is not None
+            assert backend.statistics().users == 0
+
+
 async def test_the_bodys_own_error_leaves_bare(redis_url):
     error = ValueError("mine")
     with pytest.raises(ValueError, match="mine") as caught:

@@ -228,8 +228,9 @@ async def test_dropped_while_it_reads_the_map():
 
 
 @pytest.mark.promise("backends-cluster-moves")
-async def test_a_node_that_comes_back(backend, cluster):
+async def test_a_node_that_comes_back(backend, cluster, monkeypatch):
     """A node is killed and restarted with its data: callers wait, and none sees an error."""
+    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 15.0)
     keys = [f"k{n}" for n in range(60)]
     await backend.kv.set_many(dict.fromkeys(keys, b"1"))
     cluster.nodes[0].kill()
