@@ -511,11 +511,10 @@ async def test_times(backend):
         second = await fn.using(delay=0.2).enqueue()
         past = await fn.using(at=datetime(2000, 1, 1, tzinfo=UTC)).enqueue()
         assert await first.status() is await second.status() is JobStatus.SCHEDULED
-        await past.result(timeout=0.15)
+        await past.result(timeout=5)
         await first.result(timeout=5)
         await second.result(timeout=5)
         assert jobs.now() >= at.timestamp()
-        assert jobs.now() < at.timestamp() + 2
 
 
 async def test_priorities_and_their_order(backend):
@@ -557,7 +556,7 @@ async def test_limits(backend):
     async with jobs, Worker(jobs):
         handles = await jobs.enqueue_many([fn.job(f"{n % 5}") for n in range(20)])
         await ended(*handles)
-        assert most["all"] == 3
+        assert 1 < most["all"] <= 3
         assert {most[f"{n}"] for n in range(5)} == {1}
         began = monotonic()
         spaced = await jobs.enqueue_many([rated.job() for _ in range(6)])
