@@ -65,7 +65,7 @@ from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from aiopatterns.backends.queue import (
         ClaimedJob,
@@ -169,7 +169,7 @@ class RedisQueue:
         finally:
             self._idle.append(line)
 
-    def keeper(self, worker: str, *, lease: float) -> Callable[[], bool] | None:
+    def keeper(self, worker: str, *, lease: float) -> Keeper:
         """Return a function for another thread that renews the lease of ``worker``."""
         check_name("worker", worker)
         route = self._client.route()

@@ -49,6 +49,15 @@ async def test_no_other_process_so_no_keeper(queue):
         queue.keeper("w", lease=0.0)
 
 
+async def test_a_cancel_takes_all_dependents_along(queue):
+    await queue.enqueue([NewJob("root", b"", delay=60.0)])
+    for first in range(0, 1_500, 500):
+        kids = [NewJob(f"k{n:04}", b"", after=("root",)) for n in range(first, first + 500)]
+        await queue.enqueue(kids)
+    assert await queue.cancel(["root"]) == {"root": "cancelled"}
+    assert (await queue.counts()).waiting == 0
+
+
 async def test_closing_ends_a_wait():
     backend = MemoryBackend()
     async with anyio.create_task_group() as group:

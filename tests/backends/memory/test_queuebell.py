@@ -137,7 +137,8 @@ async def _ring_soon(bell: Bell) -> None:
 def test_each_of_many_wake_ups_reaches_somebody():
     async def scenario() -> None:
         bell = Bell()
-        work, taken = 20, []
+        work = 20
+        taken: list[str] = []
 
         async def worker(name: str) -> None:
             nonlocal work

@@ -177,7 +177,8 @@ def test_two_rates_are_spent_together():
 @pytest.mark.parametrize("seed", range(20))
 def test_no_schedule_exceeds_a_rate(seed):
     dice = random.Random(seed)
-    rig, starts, waiting = Rig(), [], 0
+    rig, waiting = Rig(), 0
+    starts: list[int] = []
     while len(starts) < 60:
         rig.now += dice.choice([0, 100, 1_000, 7_000, 60_000])
         for _ in range(dice.randrange(4)):

@@ -9,6 +9,7 @@ import pytest
 from aiopatterns.backends.memory import queuemachine
 from aiopatterns.backends.memory.home import MemoryHome
 from aiopatterns.backends.memory.queueintake import enqueue
+from aiopatterns.backends.memory.queuejob import Holder
 from aiopatterns.backends.memory.queuemachine import Machine
 from aiopatterns.backends.memory.queuestate import State
 from aiopatterns.backends.queue import Bucket, NewJob, Settled, Turn
@@ -75,7 +76,7 @@ def test_a_job_given_back_that_was_to_be_cancelled_ends(state, machine):
     settled = [Settled("release", "release"), Settled("retry", "retry")]
     assert sorted(machine.step(Turn("w", 2, 60.0, settled), 0).cancels) == ["crash", "leave"]
     state.jobs["crash"].holder.held.pop("crash")  # it goes on at another worker, which dies
-    other = queuemachine.Holder("dead")
+    other = Holder("dead")
     other.held["crash"] = state.jobs["crash"]
     machine.holders["dead"] = other
     machine._soonest = 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.queue import Bucket, NewJob, Settled, Turn, UniqueKey
+from aiopatterns.backends.queue import Bucket, How, NewJob, Settled, Turn, UniqueKey
+from aiopatterns.backends.redis import queue as redis_queue
+from aiopatterns.backends.redis.backend import RedisBackend
 from aiopatterns.backends.redis.binaries import installed_binaries
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.queue import RedisQueue
@@ -20,14 +23,23 @@ from aiopatterns.core.errors import BackendError, BackendUnavailableError, Close
 pytestmark = [pytest.mark.real, pytest.mark.leaves("{ap:q:*")]
 
 TAG = "{ap:q:q}"
+ENDS: tuple[How, ...] = ("done", "retry", "dead", "release")
+HOWS: tuple[How, ...] = ("done", "done", "release", "retry")
 
 
 VERSIONS = sorted({each.version for each in installed_binaries()})
 
 
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisBackend]:
+    async with open_backend(url) as backend:
+        assert isinstance(backend, RedisBackend)
+        yield backend
+
+
 @pytest.fixture
 async def backend(redis_url):
-    async with open_backend(redis_url) as backend:
+    async with opened(redis_url) as backend:
         yield backend
 
 
@@ -124,7 +136,9 @@ async def test_lost_answers_lose_and_double_nothing(queue):
     """Every answer of a worker may be lost; it recovers as the contract says."""
     dice = random.Random(7)
     ran: dict[str, int] = {}
-    number, held, settled = 0, set(), []
+    number = 0
+    held: set[str] = set()
+    settled: list[Settled] = []
     fresh = [NewJob(f"j{n}", b"", keep=60.0) for n in range(400)]
     for first in range(0, 400, 50):
         await queue.enqueue(fresh[first : first + 50])  # the answer to this one is lost
@@ -225,7 +239,7 @@ async def test_limits_hold_under_many_workers(queue):
     for _ in range(2000):
         worker = dice.choice(sorted(held))
         ends = [job for job in held[worker] if dice.random() < 0.5]
-        how = dice.choice(["done", "done", "release", "retry"])
+        how: How = dice.choice(HOWS)
         turned = await queue.step(turn[worker]([Settled(job.id, how) for job in ends], 3))
         for job in ends:
             held[worker].remove(job)
@@ -303,7 +317,7 @@ async def test_one_job_wakes_one_worker(queue):
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_cancelled_wait_hands_its_wake_up_on(version):
     with RedisServer(version=version) as server:
-        async with open_backend(server.url) as backend:
+        async with opened(server.url) as backend:
             await _cancel_near_the_wake_up(backend.queue("q"))
 
 
@@ -372,8 +386,15 @@ async def test_a_full_worker_is_not_woken_by_work_but_by_its_name(queue):
     assert (await queue.step(turn([Settled(job.id, "cancelled")]))).cancels == []
 
 
+async def test_a_long_wait_is_made_of_shorter_ones(queue, monkeypatch):
+    monkeypatch.setattr(redis_queue, "_LONGEST_BLOCK", 0.02)
+    began = monotonic()
+    assert not await queue.wait("w", timeout=0.1)
+    assert monotonic() - began >= 0.1
+
+
 async def test_a_wait_ends_when_the_backend_is_closed(redis_url):
-    async with open_backend(redis_url) as backend:
+    async with opened(redis_url) as backend:
         waiting = asyncio.create_task(backend.queue("q").wait("w", timeout=30.0))
         await anyio.sleep(0.05)
     with pytest.raises((ClosedError, BackendUnavailableError)):
@@ -398,7 +419,7 @@ class _Nothing:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_full_server_still_takes_settlements(version):
     with RedisServer(version=version) as server:
-        async with open_backend(server.url) as backend:
+        async with opened(server.url) as backend:
             queue, turn = backend.queue("q"), turns("w")
             await queue.enqueue([NewJob(f"j{n}", bytes(20_000), keep=60.0) for n in range(50)])
             turned = await queue.step(turn(free=30))
@@ -417,16 +438,11 @@ async def test_a_full_server_still_takes_settlements(version):
             beat = await queue.step(turn())  # the lease alone
             assert not beat.reaped
             assert await asyncio.to_thread(_renewed, queue)
-            settled = [
-                Settled(job.id, how)
-                for job, how in zip(turned.claimed, ("done", "retry", "dead", "release"))
-            ]
-            assert not (await queue.step(turn(settled))).stale
-            assert not (
-                await queue.step(
-                    turn([Settled(job.id, "done", b"r") for job in turned.claimed[4:]])
-                )
-            ).stale
+            pairs = zip(turned.claimed, ENDS, strict=False)
+            answer = await queue.step(turn([Settled(job.id, how) for job, how in pairs]))
+            assert not answer.stale
+            rest = [Settled(job.id, "done", b"r") for job in turned.claimed[4:]]
+            assert not (await queue.step(turn(rest))).stale
             assert (await queue.outcomes([turned.claimed[9].id])).popitem()[1].data == b"r"
             await backend.client.write("CONFIG", "SET", "maxmemory", 0)
             assert (await queue.enqueue([NewJob("more", b"")]))[0].created

@@ -11,16 +11,20 @@ import asyncio
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
-from aiopatterns.backends.queue import Bucket, NewJob, Settled, Turn, UniqueKey
+from aiopatterns.backends.queue import Bucket, How, NewJob, Settled, Turn, UniqueKey, UniqueMode
 from aiopatterns.backends.redis import queue as redis_queue
+from aiopatterns.backends.redis.backend import RedisBackend
+from aiopatterns.backends.redis.binaries import installed_binaries
+from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.core import clock
 from aiopatterns.core.rate import Rate
@@ -41,67 +45,63 @@ WORKERS = ["w0", "w1", "w2"]
 # Lasting keys that a drained queue may leave: none. These live for a time.
 MORTAL = (b":res:", b":win:", b":rate:", b":dead", b":letters", b":wake:")
 
-buckets = st.sampled_from(
-    [
-        Bucket("one", None, 1),
-        Bucket("two", None, 2),
-        Bucket("slow", Rate(1, per=20)),
-        Bucket("pair", Rate(2, per=60)),
-        Bucket("both", Rate(1, per=10), 1),
-    ]
-)
-uniques = st.tuples(
-    st.sampled_from(["k0", "k1"]),
-    st.sampled_from(["drop", "throttle", "debounce", "keep_last"]),
-    st.sampled_from([0.0, 30.0]),
-).map(lambda fields: UniqueKey(*fields))
-new_jobs = st.tuples(
-    st.sampled_from(IDS),
-    st.binary(max_size=3),
-    st.sampled_from([0, 0, 0, 5, 9]),  # priority
-    st.sampled_from([0.0, 0.0, 0.0, 10.0, 40.0]),  # delay
-    st.sampled_from([None, None, None, float(START), START + 50.0]),  # at
-    st.sampled_from([1, 2, 3]),  # attempts
-    st.sampled_from([0.0, 500.0]),  # keep
-    st.lists(st.sampled_from(IDS), max_size=2).map(tuple),  # after
-    st.none() | uniques,
-    st.lists(buckets, max_size=2, unique_by=lambda each: each.key).map(tuple),
-).map(lambda fields: _not_after_itself(NewJob(*fields)))
-plain_jobs = st.tuples(st.sampled_from(IDS), st.binary(max_size=3)).map(
-    lambda fields: NewJob(*fields, keep=500.0)
-)
-settlements = st.tuples(
-    st.sampled_from(["done", "done", "done", "retry", "release", "dead", "cancelled"]),
-    st.binary(max_size=2),
-    st.sampled_from([0.0, 15.0]),
-    st.sampled_from([True, True, False]),
-)
-steps = st.tuples(
-    st.just("step"),
-    st.sampled_from(WORKERS),
-    st.lists(settlements, max_size=4),
-    st.lists(st.sampled_from(IDS), max_size=1),
-    st.sampled_from([0, 1, 2, 5]),
-    st.sampled_from(["", "", "", "", "leave", "lost", "progress"]),
-)
-operations = st.one_of(
-    st.tuples(st.just("enqueue"), st.lists(new_jobs, min_size=1, max_size=4)),
-    st.tuples(st.just("enqueue"), st.lists(plain_jobs, min_size=1, max_size=4)),
-    steps,
-    steps,
-    steps,
-    st.tuples(
-        st.just("cancel"), st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True)
-    ),
-    st.tuples(st.just("requeue"), st.lists(st.sampled_from(IDS), min_size=1, max_size=3)),
-    st.tuples(st.just("purge"), st.none() | st.lists(st.sampled_from(IDS), max_size=2)),
-    st.tuples(st.just("pause"), st.booleans()),
-    st.tuples(st.just("pass"), st.sampled_from([5.0, 10.0, 20.0, 60.0])),
-)
+BUCKETS = [
+    Bucket("one", None, 1),
+    Bucket("two", None, 2),
+    Bucket("slow", Rate(1, per=20)),
+    Bucket("pair", Rate(2, per=60)),
+    Bucket("both", Rate(1, per=10), 1),
+]
+MODES: list[UniqueMode] = ["drop", "throttle", "debounce", "keep_last"]
+HOWS: list[How] = ["done", "done", "done", "retry", "release", "dead", "cancelled"]
 
 
-def _not_after_itself(job: NewJob) -> NewJob:
-    return job._replace(after=tuple(each for each in job.after if each != job.id))
+def some_job(dice: Random, *, plain: bool) -> NewJob:
+    job_id, body = dice.choice(IDS), dice.randbytes(1)
+    if plain:
+        return NewJob(job_id, body, keep=500.0)
+    key = UniqueKey(dice.choice(["k0", "k1"]), dice.choice(MODES), dice.choice([0.0, 30.0]))
+    parents = dice.sample(IDS, dice.choice([0, 0, 0, 1, 2]))
+    limits = dice.sample(BUCKETS, dice.choice([0, 0, 0, 1, 2]))
+    return NewJob(
+        job_id,
+        body,
+        priority=dice.choice([0, 0, 0, 5, 9]),
+        delay=dice.choice([0.0, 0.0, 0.0, 10.0, 40.0]),
+        at=dice.choice([None, None, None, float(START), START + 50.0]),
+        attempts=dice.choice([1, 2, 3]),
+        keep=dice.choice([0.0, 500.0]),
+        after=tuple(each for each in parents if each != job_id),
+        unique=key if dice.random() < 0.4 else None,
+        limits=tuple(limits),
+    )
+
+
+def some_settlement(dice: Random) -> tuple[How, bytes, float, bool]:
+    return dice.choice(HOWS), dice.randbytes(1), dice.choice([0.0, 15.0]), dice.random() < 0.7
+
+
+def some_operation(dice: Random) -> tuple[Any, ...]:
+    kind = dice.choices(
+        ["enqueue", "step", "cancel", "requeue", "purge", "pause", "pass"],
+        [30, 45, 7, 4, 1, 3, 10],
+    )[0]
+    match kind:
+        case "enqueue":
+            plain = dice.random() < 0.3
+            return kind, [some_job(dice, plain=plain) for _ in range(dice.randint(1, 4))]
+        case "step":
+            settled = [some_settlement(dice) for _ in range(dice.randint(0, 4))]
+            strange = [dice.choice(IDS)] if dice.random() < 0.15 else []
+            how = dice.choice(["", "", "", "", "leave", "lost", "progress"])
+            return kind, dice.choice(WORKERS), settled, strange, dice.choice([0, 1, 2, 5]), how
+        case "cancel" | "requeue":
+            return kind, dice.sample(IDS, dice.randint(1, 3))
+        case "purge":
+            return kind, None if dice.random() < 0.5 else [dice.choice(IDS)]
+        case "pause":
+            return kind, dice.random() < 0.3
+    return kind, dice.choice([5.0, 10.0, 20.0, 60.0])
 
 
 @dataclass
@@ -168,14 +168,14 @@ class Pair:
         await self.both(lambda queue: queue.states(IDS))
         await self.both(lambda queue: queue.outcomes(IDS))
         for state in PAGED:
-            jobs = await self.both(lambda queue, state=state: _all_pages(queue, state))
+            jobs = await self.both(partial(_all_pages, state))
             assert len(jobs) == getattr(counts, state)
             assert {job.state for job in jobs} <= {state}
         for worker in WORKERS:
             one, other = await self.memory.held(worker), await self.redis.held(worker)
             assert sorted(one) == sorted(other)
         for each in IDS:
-            await self.both(lambda queue, each=each: queue.progress(each))
+            await self.both(methodcaller("progress", each))
         await self.check_limits()
 
     async def check_limits(self) -> None:
@@ -215,9 +215,7 @@ class Pair:
             raise AssertionError("the queue cannot be drained")
         for worker in WORKERS:
             self.numbers[worker] += 1
-            await self.both(
-                lambda queue, worker=worker: _leave(queue, worker, self.numbers[worker])
-            )
+            await self.both(partial(_leave, worker, self.numbers[worker]))
         await self.compare()
         for key in await self.client.read("KEYS", "{ap:q:*"):
             assert any(each in key for each in MORTAL), key
@@ -228,7 +226,7 @@ class Pair:
         assert not any((unique._holders, unique._running, limits._busy, limits._parked))
 
 
-async def _leave(queue: Any, worker: str, number: int) -> Any:
+async def _leave(worker: str, number: int, queue: Any) -> Any:
     return (await queue.step(Turn(worker, number, 45.0, leave=True))).more
 
 
@@ -238,7 +236,7 @@ def _same_turn(one: Any, other: Any) -> None:
     assert one == other, f"memory {one}\nredis  {other}"
 
 
-async def _all_pages(queue: Any, state: Any) -> list[Any]:
+async def _all_pages(state: Any, queue: Any) -> list[Any]:
     jobs, cursor = [], None
     while True:
         page = await queue.page(state, cursor=cursor, limit=2)
@@ -271,6 +269,7 @@ async def play(url: str, script: list[tuple[Any, ...]]) -> Pair:
     time = [0.0]
     with steered(time):
         async with open_backend(url) as redis, MemoryBackend() as memory:
+            assert isinstance(redis, RedisBackend)
             pair = Pair(memory.queue("q"), redis.queue("q"), redis.client, time)
             await redis.client.write("FLUSHALL")
             await pair.let_pass(0.0)
@@ -287,12 +286,22 @@ async def play(url: str, script: list[tuple[Any, ...]]) -> Pair:
     return pair
 
 
+def play_seed(url: str, seed: int) -> None:
+    dice = Random(seed)
+    asyncio.run(play(url, [some_operation(dice) for _ in range(60)]))
+
+
 @pytest.mark.promise("backends-queue-same-machine")
-@settings(
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-)
-@given(st.lists(operations, max_size=40))
-def test_memory_and_redis_are_one_machine(redis_url, script):
-    asyncio.run(play(redis_url, script))
+@pytest.mark.parametrize("first", range(0, 24, 8))
+def test_memory_and_redis_are_one_machine(redis_url, first):
+    for seed in range(first, first + 8):
+        play_seed(redis_url, seed)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", sorted({each.version for each in installed_binaries()}))
+def test_memory_and_redis_are_one_machine_at_length(version):
+    with RedisServer(version=version) as server:
+        for seed in range(1_000, 1_600):
+            play_seed(server.url, seed)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import sleep as block
 
 import pytest
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.queue import NewJob, Turn
+from aiopatterns.backends.redis import queuekeeper
+from aiopatterns.backends.redis.backend import RedisBackend
 from aiopatterns.backends.redis.embedded import RedisServer
+from aiopatterns.backends.url import Address, parse
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("{ap:q:*")]
 
 
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisBackend]:
+    async with open_backend(url) as backend:
+        assert isinstance(backend, RedisBackend)
+        yield backend
+
+
 async def test_it_keeps_a_lease_while_the_loop_is_blocked(redis_url):
-    async with open_backend(redis_url) as backend:
+    async with opened(redis_url) as backend:
         queue = backend.queue("q")
         await queue.enqueue([NewJob("a", b"")])
         await queue.step(Turn("w", 1, 0.1, (), 1))
@@ -33,7 +45,7 @@ async def test_it_keeps_a_lease_while_the_loop_is_blocked(redis_url):
 
 
 async def test_it_tells_that_the_worker_is_not_known_any_more(redis_url):
-    async with open_backend(redis_url) as backend:
+    async with opened(redis_url) as backend:
         queue = backend.queue("q")
         keeper = queue.keeper("w", lease=30.0)
         assert not await asyncio.to_thread(keeper)
@@ -45,7 +57,7 @@ async def test_it_tells_that_the_worker_is_not_known_any_more(redis_url):
 
 
 async def test_it_connects_anew_and_hangs_up_with_its_end(redis_url):
-    async with open_backend(redis_url) as backend:
+    async with opened(redis_url) as backend:
         queue = backend.queue("q")
         await queue.step(Turn("w", 1, 15.0))
         keeper = queue.keeper("w", lease=30.0)
@@ -62,7 +74,7 @@ async def test_user_password_and_database_are_used():
     with RedisServer(private=True) as server:
         server.command("ACL", "SETUSER", "anna", "on", ">s3cret", "~*", "&*", "+@all")
         path = server.url.removeprefix("unix://")
-        async with open_backend(f"unix://anna:s3cret@{path}?db=3") as backend:
+        async with opened(f"unix://anna:s3cret@{path}?db=3") as backend:
             queue = backend.queue("q")
             await queue.step(Turn("w", 1, 15.0))
             keeper = queue.keeper("w", lease=30.0)
@@ -78,7 +90,7 @@ async def test_it_speaks_over_a_port_and_says_when_nobody_answers():
     with RedisServer(port=0, private=True) as server:
         port = _free_port()
     with RedisServer(port=port) as server:
-        async with open_backend(f"redis://127.0.0.1:{port}") as backend:
+        async with opened(f"redis://127.0.0.1:{port}") as backend:
             queue = backend.queue("q")
             await queue.step(Turn("w", 1, 15.0))
             keeper = queue.keeper("w", lease=30.0)
@@ -89,9 +101,31 @@ async def test_it_speaks_over_a_port_and_says_when_nobody_answers():
                     await asyncio.to_thread(keeper)
 
 
+async def test_it_speaks_tls_where_the_url_says_so(monkeypatch):
+    wrapped = []
+
+    class Context:
+        def wrap_socket(self, plain, *, server_hostname):
+            wrapped.append(server_hostname)
+            return plain
+
+    monkeypatch.setattr(queuekeeper, "tls_context", lambda target: Context())
+    port = _free_port()
+    with RedisServer(port=port):
+
+        async def locate() -> Address:
+            return Address("127.0.0.1", port)
+
+        target = parse(f"rediss://127.0.0.1:{port}")
+        keeper = queuekeeper.Keeper(target, locate, tag="{ap:q:q}", worker="w", lease=1)
+        assert not await asyncio.to_thread(keeper)
+        assert wrapped == ["127.0.0.1"]
+        keeper.close()
+
+
 async def test_a_socket_that_is_gone_is_told():
     with RedisServer(private=True) as server:
-        async with open_backend(server.url) as backend:
+        async with opened(server.url) as backend:
             keeper = backend.queue("q").keeper("w", lease=30.0)
             server.kill()
             with pytest.raises(BackendUnavailableError):
