@@ -204,7 +204,8 @@ class PubSub(Protocol):
 
         Args:
             channels: Names, taken literally.
-            patterns: Globs: ``*`` is any run of characters, ``?`` is one; ``\\`` escapes.
+            patterns: Globs: ``*`` is any run of characters, ``?`` is one byte
+                of UTF-8, which is one character of ASCII; ``\\`` escapes.
             capacity: Messages that wait for the reader at most, 1 or more.
             on_gap: Called, on the loop, when messages may have been missed.
 

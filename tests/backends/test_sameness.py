@@ -128,6 +128,34 @@ def test_keys_and_values(both):
     same()
 
 
+# --------------------------------------------------------------------------------------- pubsub
+
+GLOBS = st.text(alphabet="aé*?\\[]^-", min_size=1, max_size=6)
+CHANNELS = st.text(alphabet="aé*?\\[]", min_size=1, max_size=5)
+
+
+async def play_pubsub(backend, name, steps):
+    patterns, channels = steps
+    pubsub, told = backend.pubsub, []
+    async with pubsub.subscribe(name, patterns=[f"{name}{each}" for each in patterns]) as notices:
+        for channel in channels:
+            await pubsub.publish(f"{name}{channel}", channel.encode())
+        await pubsub.publish(name, b"end")
+        while (notice := await anext(notices)).data != b"end":
+            told.append(notice.data)
+    return told
+
+
+@pytest.mark.promise("backends-same-answers")
+def test_live_messages(both):
+    @EXAMPLES
+    @given(st.tuples(st.lists(GLOBS, max_size=3), st.lists(CHANNELS, max_size=8)))
+    def same(steps):
+        both.compare(play_pubsub, steps)
+
+    same()
+
+
 # ---------------------------------------------------------------------------------------- lease
 
 LEASE_STEPS = st.lists(

@@ -50,8 +50,9 @@ class MemoryPubSub:
     def publish_nowait(self, channel: str, data: bytes) -> int:
         """Do what :meth:`publish` does, as a part of another atomic step."""
         readers = self._channels.get(channel, {}).copy()
+        raw = _bytewise(channel) if self._patterns else ""
         for reader, patterns in self._patterns.items():
-            if reader not in readers and any(each.match(channel) for each in patterns):
+            if reader not in readers and any(each.match(raw) for each in patterns):
                 readers[reader] = None
         notice = Notice(channel, data)
         for reader in readers:
@@ -138,10 +139,15 @@ class MemorySubscribed(Inbox):
         self._end()
 
 
+def _bytewise(name: str) -> str:
+    """Return ``name`` with one character for each byte, for to a server that is what names are."""
+    return name if name.isascii() else name.encode().decode("latin-1")
+
+
 def _compile(glob: str) -> re.Pattern[str]:
     r"""Compile a glob of ``*``, ``?`` and ``\``; everything else is literal."""
     literal, parts = False, list[str]()
-    for character in glob:
+    for character in _bytewise(glob):
         if character == "\\" and not literal:
             literal = True
             continue

@@ -45,6 +45,8 @@ async def test_whoever_listens_hears():
         ("a.b", ["a.b"], ["axb"]),
         ("a\\bc", ["abc"], ["a\\bc"]),
         ("!", ["!"], ["a"]),
+        ("é*", ["é", "éa"], ["e", "è"]),
+        ("??", ["é", "ab"], ["a", "éa"]),
     ],
 )
 async def test_patterns_are_globs(glob, fits, differs):
