@@ -106,6 +106,7 @@ __all__ = [
     "JobFailedError",
     "JobNotFoundError",
     "JobQueue",
+    "LoadAbortedError",
     "NoEndpointError",
     "NoHandlersError",
     "Ok",

@@ -35,20 +35,23 @@ from __future__ import annotations
 
 import asyncio
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, final
 
 from anyio import CancelScope
 
 from aiopatterns.core.context import forget_deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
-__all__ = ["Flight", "Flights", "copied"]
+__all__ = ["Flight", "Flights", "Seat", "copied", "see_off"]
 
 T = TypeVar("T")
 K = TypeVar("K")
+
+Seat: TypeAlias = "asyncio.Future[None]"
+"""The place of one waiter."""
 
 _FIELDS = (MemberDescriptorType, GetSetDescriptorType)
 # What a copy must not share with its original.
@@ -79,7 +82,7 @@ class Flight(Generic[T]):
         ended: Callable[[Flight[T]], object] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._parked: dict[asyncio.Future[None], None] = {}
+        self._parked: dict[Seat, None] = {}
         self._ended = ended
         self._first = True
         self._kept = False
@@ -113,7 +116,7 @@ class Flight(Generic[T]):
         """
         self._close()
         self._task.cancel()
-        if (cancelled := await self._end()) is not None:
+        if (cancelled := await self.end()) is not None:
             raise cancelled
 
     async def join(self) -> T:
@@ -129,26 +132,41 @@ class Flight(Generic[T]):
             shielded, for its end. An error of the function's own cleanup becomes the
             ``__cause__`` of the cancellation.
         """
-        parked: asyncio.Future[None] = self._loop.create_future()
-        self._parked[parked] = None
+        return await self.ride(self.board())
+
+    def board(self) -> Seat:
+        """Become a waiter now, and wait later; only for a flight that is :attr:`open`.
+
+        Returns:
+            A seat, for one :meth:`ride` or :meth:`leave`. It must be used, whatever happens.
+        """
+        seat: Seat = self._loop.create_future()
+        self._parked[seat] = None
+        return seat
+
+    async def ride(self, seat: Seat) -> T:
+        """Wait on a seat, as :meth:`join` does."""
         try:
-            await parked
+            await seat
         except asyncio.CancelledError as cancelled:
-            if self._leave(parked):
+            if self.leave(seat):
                 await self._see_off(cancelled)
             raise
         except BaseException:
             # The waiting coroutine is being closed: it may not wait for anything any more.
-            self._leave(parked)
+            self.leave(seat)
             raise
         error = self._error()
         if error is None:
             return self._task.result()
         raise error
 
-    def _leave(self, parked: asyncio.Future[None]) -> bool:
-        """Forget one waiter; True if it was the last and the task now is being cancelled."""
-        self._parked.pop(parked, None)
+    def leave(self, seat: Seat) -> bool:
+        """Give a seat up; True if it was the last and the flight is being cancelled for it.
+
+        Whoever is told so waits for the end, see :func:`see_off`.
+        """
+        self._parked.pop(seat, None)
         if self._parked or self._kept or self._task.done():
             return False
         self._close()
@@ -163,11 +181,11 @@ class Flight(Generic[T]):
 
     async def _see_off(self, cancelled: asyncio.CancelledError) -> None:
         """Wait until the cancelled task has ended, however often this waiter is cancelled."""
-        await self._end()
+        await self.end()
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise cancelled from error
 
-    async def _end(self) -> asyncio.CancelledError | None:
+    async def end(self) -> asyncio.CancelledError | None:
         """Wait, shielded, until the task has ended; return the last cancellation on the way.
 
         The caller raises that or the one that is in progress in the end, and the task's count of
@@ -278,6 +296,17 @@ class Flights(Generic[K, T]):
         flights = self._flights
         flight = flights[key] = Flight(fn, ended=ended)
         return flight
+
+
+async def see_off(flights: Iterable[Flight[Any]]) -> None:
+    """Wait, shielded, for the end of flights that have been cancelled.
+
+    Cancellation: waits all the same; then it is raised.
+    """
+    ways = [await flight.end() for flight in flights]
+    for cancelled in ways:
+        if cancelled is not None:
+            raise cancelled
 
 
 async def _fly(fn: Callable[[], Awaitable[T]]) -> T:

@@ -1,0 +1,142 @@
+"""Batches: many keys, one call of a loader for those that nobody has or is loading.
+
+::
+
+    keys --> in memory ---------------------------------> answered
+         |-> being loaded, alone or in a batch ---------> waited for
+         '-> missing --> one call: loader([k3, k7, ...]) --> stored, answered
+
+A caller waits for all loads that concern it at once: it has a seat in each, so none of them is
+cancelled for lack of waiters while this one waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
+
+from aiopatterns.cache.loads import Failed
+from aiopatterns.cache.terms import MISSING
+from aiopatterns.core.flight import copied, see_off
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from aiopatterns.cache.loads import Found, Load, Loads
+    from aiopatterns.cache.stock import Stock
+
+__all__ = ["Batch"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@final
+class Batch(Generic[K, V]):
+    """One question for many keys; used once.
+
+    Args:
+        loads: The loads of the cache.
+        stock: Its entries.
+        loader: The batch loader.
+        tags: What loaded values are tagged with.
+    """
+
+    __slots__ = ("_answer", "_loader", "_loads", "_missing", "_stale", "_stock", "_tags", "_waits")
+
+    def __init__(
+        self,
+        loads: Loads[K, V],
+        stock: Stock[K, V],
+        loader: Callable[[list[K]], Awaitable[Mapping[K, V | Exception]]],
+        *,
+        tags: Sequence[str],
+    ) -> None:
+        self._loads = loads
+        self._stock = stock
+        self._loader = loader
+        self._tags = tags
+        self._answer: Found[K, V] = {}
+        self._missing: list[K] = []
+        self._stale: list[K] = []
+        self._waits: dict[Load[K, V], list[K]] = {}
+
+    async def run(self, keys: Iterable[K]) -> dict[K, V | Exception]:
+        """Return what is found, in the order of ``keys``."""
+        wanted = dict.fromkeys(keys)
+        for key in wanted:
+            self._look(key)
+        if self._stale:
+            self._loads.refresh(self._stale, self._work(self._stale), tags=self._tags)
+        own = None
+        if self._missing:
+            own = self._loads.begin(self._missing, self._work(self._missing), tags=self._tags)
+            self._waits = {own: self._missing, **self._waits}
+        await self._collect(own)
+        answer = ((key, self._answer[key]) for key in wanted)
+        return {key: _plain(value) for key, value in answer if value is not MISSING}
+
+    def _look(self, key: K) -> None:
+        """Put one key where it belongs."""
+        entry = self._stock.look(key)
+        if entry is not None:
+            self._stock.hits += 1
+            self._answer[key] = entry.value
+            if self._stock.due(entry) and self._loads.find(key) is None:
+                self._stale.append(key)
+            return
+        self._stock.misses += 1
+        load = self._loads.find(key)
+        if load is None:
+            self._missing.append(key)
+        else:
+            self._stock.joins += 1
+            self._waits.setdefault(load, []).append(key)
+
+    def _work(self, keys: Sequence[K]) -> Callable[[Load[K, V]], Awaitable[Found[K, V]]]:
+        """Return the work of a load of ``keys``."""
+
+        async def work(_: Load[K, V]) -> Found[K, V]:
+            self._stock.loads += 1
+            return _found(keys, await self._loader(list(keys)))
+
+        return work
+
+    async def _collect(self, own: Load[K, V] | None) -> None:
+        """Wait for all loads; an error of this batch's own loader is raised, others are values."""
+        seats = {load: load.flight.board() for load in self._waits}
+        try:
+            for load, keys in self._waits.items():
+                try:
+                    found = await load.flight.ride(seats.pop(load))
+                except Exception as error:
+                    if load is own:
+                        raise
+                    found = dict.fromkeys(keys, Failed(error))
+                self._answer.update((key, found[key]) for key in keys)
+        except BaseException as error:
+            last = [load.flight for load, seat in seats.items() if load.flight.leave(seat)]
+            if not isinstance(error, GeneratorExit):  # a coroutine that is closed may not wait
+                await see_off(last)
+            raise
+
+
+def _found(keys: Sequence[K], answer: object) -> Found[K, V]:
+    """Return the answer of a batch loader for each of ``keys``.
+
+    Raises:
+        TypeError: It is no mapping.
+    """
+    if not isinstance(answer, Mapping):
+        msg = f"a batch loader must return a mapping of keys to values, not {answer!r}"
+        raise TypeError(msg)
+    given = cast("Mapping[K, Any]", answer)
+    found: Found[K, V] = {}
+    for key in keys:
+        value = given.get(key, MISSING)
+        found[key] = Failed(value) if isinstance(value, Exception) else value
+    return found
+
+
+def _plain(value: V | Failed) -> V | Exception:
+    return (copied(value.error) or value.error) if isinstance(value, Failed) else value

@@ -1,0 +1,181 @@
+"""What a cache keeps in the memory of this process, and what that means: lives, tags, counters.
+
+The near tier holds entries and knows when one is over. This module says what may be done with an
+entry that is not:
+
+=========  ==============================================  ===================================
+entry      when                                            may be
+=========  ==============================================  ===================================
+calm       fresh, no tags, a value, early refresh is far   given out without a further thought
+fresh      now < ``fresh_until`` and its tags are current  given out; perhaps loaded anew early
+stale      now < ``stale_until`` and its tags are current  given out, and loaded anew
+absent     MISSING: a batch loader has left the key out    the answer of a batch; else loaded
+=========  ==============================================  ===================================
+
+Everything here is synchronous, so what is seen and what is done with it are one step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+from aiopatterns.cache._near import Near
+from aiopatterns.cache.tags import Tags
+from aiopatterns.cache.terms import MISSING, CacheStatistics
+from aiopatterns.core.clock import monotonic, rng
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aiopatterns.cache._near import Entry
+    from aiopatterns.cache.tags import Stamp
+    from aiopatterns.cache.terms import Bounds, Life, Missing, Ttl
+
+__all__ = ["NO_TAGS", "Stock"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: The stamp of an entry without tags.
+NO_TAGS: Stamp = frozenset()
+# Tags that are remembered for each entry that fits in; what has more loses the oldest.
+_TAGS_EACH = 4
+# Beyond that many mean lengths of a load before its end, an early refresh has a chance of e**-12.
+_CALM = 12.0
+
+
+@final
+class Stock(Generic[K, V]):
+    """The entries of one cache in this process.
+
+    Args:
+        bounds: How much it holds.
+        ttl: How long values live.
+        copy: Copies a value for whoever gets it, or None.
+
+    Complexity: O(1) for each key.
+    """
+
+    __slots__ = (
+        "_find",
+        "_near",
+        "copy",
+        "epoch",
+        "errors",
+        "hits",
+        "joins",
+        "loads",
+        "misses",
+        "rejected",
+        "stale",
+        "tags",
+        "ttl",
+    )
+
+    def __init__(self, bounds: Bounds, ttl: Ttl, copy: Callable[[V], V] | None) -> None:
+        self._near: Near[K, V | Missing] = Near(
+            max_size=bounds.count,
+            max_weight=bounds.weight,
+            weigh=bounds.weigh,
+            eviction=bounds.eviction,
+        )
+        self._find: Callable[[K, float], Entry[K, V | Missing] | None] = self._near.find
+        self.ttl = ttl
+        self.copy = copy
+        self.tags = Tags(_TAGS_EACH * bounds.count)
+        #: Grows with every invalidation: who reads elsewhere stores nothing if it has grown since.
+        self.epoch: int = 0
+        self.hits = self.misses = self.loads = self.joins = 0
+        self.stale = self.rejected = self.errors = 0
+
+    def calm(self, key: K) -> Entry[K, V | Missing] | None:
+        """Return, and count, an entry that may be given out without a further thought."""
+        now = monotonic()
+        entry = self._find(key, now)
+        if entry is None or now >= entry.calm_until:
+            return None
+        self.hits += 1
+        return entry
+
+    def given(self, value: V) -> V:
+        """Return what a caller gets of a value."""
+        return value if self.copy is None else self.copy(value)
+
+    def look(self, key: K) -> Entry[K, V | Missing] | None:
+        """Return an entry that is fresh, stale or absent; one whose tags are not current is gone."""
+        entry = self._find(key, monotonic())
+        if entry is not None and not self.tags.current(entry.tags):
+            self._near.drop(key)
+            return None
+        return entry
+
+    def due(self, entry: Entry[K, V | Missing]) -> bool:
+        """Whether an entry should be loaded anew: stale, or by chance shortly before (XFetch)."""
+        now = monotonic()
+        if now < entry.retry_at:
+            return False
+        ahead = self.ttl.early and entry.cost * self.ttl.early * rng().expovariate(1.0)
+        return now + ahead >= entry.fresh_until
+
+    def put(
+        self, key: K, value: V | Missing, life: Life | None, *, cost: float = 0.0, stamp: Stamp
+    ) -> None:
+        """Store a value; without a life the key is dropped, for what it held is older."""
+        if life is None or not self.tags.current(stamp):
+            self._near.drop(key)
+            return
+        entry = self._near.put(
+            key,
+            value,
+            fresh_until=life.fresh_until,
+            stale_until=life.stale_until,
+            cost=cost,
+            tags=stamp,
+        )
+        if entry is not None:
+            plain = not stamp and value is not MISSING
+            early = _CALM * self.ttl.early * cost
+            entry.calm_until = life.fresh_until - early if plain else -math.inf
+
+    def failed(self, keys: Iterable[K]) -> None:
+        """Let the stale entries of a load that has failed rest for a while."""
+        now = monotonic()
+        for key in keys:
+            entry = self._find(key, now)
+            if entry is not None:
+                entry.retry_at = now + self.ttl.retry_floor
+
+    def drop(self, keys: Iterable[K]) -> None:
+        """Forget ``keys``."""
+        self.epoch += 1
+        for key in keys:
+            self._near.drop(key)
+
+    def drop_tags(self, tags: Iterable[str]) -> None:
+        """Forget every entry that carries one of ``tags``."""
+        self.epoch += 1
+        self.tags.invalidate(tags)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.epoch += 1
+        self._near.clear()
+
+    def keys(self) -> list[K]:
+        """Return the keys of all entries, also of those that are over and were not swept yet."""
+        return self._near.keys()
+
+    def statistics(self) -> CacheStatistics:
+        """Return the figures."""
+        return CacheStatistics(
+            hits=self.hits,
+            misses=self.misses,
+            loads=self.loads,
+            joins=self.joins,
+            stale=self.stale,
+            evictions=self._near.evictions,
+            rejected_fills=self.rejected,
+            errors=self.errors,
+            size=len(self._near),
+        )
