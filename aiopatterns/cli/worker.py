@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["worker"]
 
+W = TypeVar("W", Worker, Supervisor)
+
 # Threads that a synchronous function still keeps busy do not keep the process from ending.
 _ANYIO_THREAD: Final = "AnyIO worker thread"
 
@@ -48,10 +51,11 @@ def worker(options: Namespace) -> int:
     """
     log = log_events()
     # A line for each job would cost more than most jobs; --debug has them.
-    install_listener(log if "debug" in options else lambda event: _log_rare(log, event))
-    if options.processes > 1 or options.reload:
-        return _supervise(options)
-    return _work(options)
+    listener = log if "debug" in options else partial(_log_rare, log)
+    with install_listener(listener):
+        if options.processes > 1 or options.reload:
+            return _supervise(options)
+        return _work(options)
 
 
 def _log_rare(log: Listener, event: Event) -> None:
@@ -70,9 +74,7 @@ def _supervise(options: Namespace) -> int:
         reload=options.reload,
     )
     _banner(load_queue(options.target), options)
-    _run(supervisor)
-    print(f"ended: {supervisor.statistics().restarts} restarts", flush=True)
-    return DONE
+    return _ended(f"{_run(supervisor).statistics().restarts} restarts")
 
 
 def _work(options: Namespace) -> int:
@@ -85,18 +87,33 @@ def _work(options: Namespace) -> int:
     )
     if options.child:
         _end_with_parent()
-    else:
-        _banner(queue, options)
-    _run(one)
-    if not options.child:
-        print(f"ended: {_summary(one.statistics())}", flush=True)
+        return _leave(_run(one), quiet=True)
+    _banner(queue, options)
+    return _leave(_run(one), quiet=False)
+
+
+def _leave(one: Worker, *, quiet: bool) -> int:
+    """Say how it went, and end."""
+    if not quiet:
+        _ended(_summary(one.statistics()))
     _leave_threads()
     return DONE
 
 
-def _run(owner: Worker | Supervisor) -> None:
+def _ended(how: str) -> int:
+    print(f"ended: {how}", flush=True)
+    return DONE
+
+
+def _run(owner: W) -> W:
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-    anyio.run(owner.serve, backend_options=uvloop)
+    return anyio.run(_serve, owner, backend_options=uvloop)
+
+
+async def _serve(owner: W) -> W:
+    """Serve until a signal; returns who has served."""
+    await owner.serve()
+    return owner
 
 
 def _banner(queue: JobQueue, options: Namespace) -> None:

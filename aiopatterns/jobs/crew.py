@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.core.clock import Parked
     from aiopatterns.jobs.envelope import Envelope
     from aiopatterns.jobs.hold import Hold
     from aiopatterns.jobs.job import Job
@@ -89,7 +90,7 @@ class Crew:
         self._alone: deque[Hold] = deque()
         self._called = 0  # woken or started, and not at work yet
         self.home = Home()
-        self.idle: list[Runner] = []
+        self.idle: list[Parked] = []
         self.runners: dict[Runner, None] = {}
 
     # ---------------------------------------------------------------------- what comes and goes
@@ -101,8 +102,7 @@ class Crew:
             self._admit_alone()
             return
         self._ready.append(hold)
-        if not self._called:
-            self._call()
+        self._call_one()
 
     def take(self) -> Attempt | None:
         """Return the next attempt to be made; None if nothing is ready."""
@@ -169,8 +169,8 @@ class Crew:
             if attempt.cut is None and current_effective_deadline() == -inf:
                 attempt.cut = Cut.LEAVE
             self.interrupted(attempt)
-        if self._ready and not self._called:
-            self._call()
+        if self._ready:
+            self._call_one()
 
     def abandon(self) -> None:
         """Close what still runs, whether it lets itself be cancelled or not."""
@@ -179,11 +179,16 @@ class Crew:
 
     # ------------------------------------------------------------------------------ private core
 
+    def _call_one(self) -> None:
+        """Something is ready: call a runner, unless one is on its way."""
+        if not self._called:
+            self._call()
+
     def _call(self) -> bool:
         """Wake a runner, or start one; False if there are as many as may be."""
         while self.idle:
-            seat = self.idle.pop().seat
-            if seat is not None and not seat.done():
+            seat = self.idle.pop()
+            if not seat.done():  # else its runner is cancelled in this very turn
                 seat.set_result(None)
                 self._called += 1
                 return True
@@ -196,16 +201,14 @@ class Crew:
         return True
 
     def _leave(self, attempt: Attempt) -> None:
-        """The jobs of an attempt give their places up."""
-        for _ in attempt.calls:
-            self._slots.leave()
+        """The jobs of an attempt have run, and give their places up."""
+        self._vacate(len(attempt.calls))
         self._left(len(attempt.calls))
-        if self._alone:
-            self._admit_alone()
 
-    def _drop(self) -> None:
-        """A job gives its place up that has not run."""
-        self._slots.leave()
+    def _vacate(self, places: int) -> None:
+        """Give places up; a suspect may run now."""
+        for _ in range(places):
+            self._slots.leave()
         if self._alone:
             self._admit_alone()
 
@@ -213,8 +216,7 @@ class Crew:
         """Let a suspect run, if nothing else does."""
         if self._slots.used == len(self._alone):
             self._ready.append(self._alone.popleft())
-            if not self._called:
-                self._call()
+            self._call_one()
 
     def _prepared(self, hold: Hold) -> Attempt | None:
         """Read a job; None if it does not run now, and then it is seen to."""
@@ -230,7 +232,7 @@ class Crew:
         job = shop.jobs.get(envelope.name)
         if job is None:
             hold.turns.settle(hold, "retry", delay=PARKED, counted=False)
-            self._drop()
+            self._vacate(1)
             return None
         if job.batching is not None and not hold.alone:
             self._batcher(shop, job, job.batching).add(hold, envelope)
@@ -244,9 +246,10 @@ class Crew:
 
     def _refuse(self, hold: Hold) -> None:
         """A job was cut off before it ran."""
-        if hold.cut is Cut.CANCEL and hold.turns.settle(hold, "cancelled"):
+        if hold.cut is Cut.CANCEL:
+            hold.turns.settle(hold, "cancelled")
             hold.turns.shop.ledger.cancelled += 1
-        self._drop()
+        self._vacate(1)
 
     def _batcher(self, shop: Shop, job: Job[..., Any], batching: Batching) -> Batcher:
         """Return where the jobs of this name come together."""
@@ -255,8 +258,7 @@ class Crew:
 
             def full(calls: list[tuple[Hold, Envelope]]) -> None:
                 self._ready.append(self._attempt(shop, job, calls))
-                if not self._called:
-                    self._call()
+                self._call_one()
 
             size = min(batching.size, self._slots.limit)
             found = Batcher(size, batching.within, full)
@@ -270,4 +272,4 @@ class Crew:
         shop.ledger.failed += 1
         if listening():
             emit(JobDead(shop.name, "", hold.id, hold.attempt, None, error))
-        self._drop()
+        self._vacate(1)

@@ -25,7 +25,6 @@ from aiopatterns.core.waiters import cancel_count, cancel_requested, canceller
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiopatterns.core.clock import Parked
     from aiopatterns.jobs.attempt import Attempt
     from aiopatterns.jobs.crew import Crew
 
@@ -44,7 +43,7 @@ class Runner:
         crew: The others, and what is ready.
     """
 
-    __slots__ = ("_abandoned", "_cancel", "_crew", "_halted", "_scope", "_steps", "attempt", "seat")
+    __slots__ = ("_abandoned", "_cancel", "_crew", "_halted", "_scope", "_steps", "attempt")
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -54,18 +53,14 @@ class Runner:
         self._abandoned = False
         self._cancel: Callable[[], object] | None = None
         self.attempt: Attempt | None = None
-        self.seat: Parked | None = None
 
     async def work(self) -> None:
         """Live: make attempts until the worker ends."""
         self._cancel = canceller()
         self._crew.arrived()
         try:
-            while not self._abandoned:
+            while True:
                 await self._work_in_scope()
-        except Exception:
-            if not self._abandoned:  # else what it left behind is in the way; it is given up
-                raise
         except get_cancelled_exc_class():
             # Cancelled alone, as a function can do to its task: this one ends, others go on.
             if current_effective_deadline() == -inf and not self._abandoned:
@@ -129,14 +124,16 @@ class Runner:
 
     async def _sit_down(self) -> None:
         """Wait to be called."""
-        self.seat = seat = self._crew.home.future()
-        self._crew.idle.append(self)
+        crew = self._crew
+        seat = crew.home.future()
+        crew.idle.append(seat)
         try:
             await seat
-        finally:
-            self.seat = None
-            if seat.done() and not seat.cancelled():
-                self._crew.arrived()
-            else:
-                with suppress(ValueError):
-                    self._crew.idle.remove(self)
+        except BaseException:
+            if seat.cancelled():
+                with suppress(ValueError):  # it may have been taken out to be called
+                    crew.idle.remove(seat)
+                raise
+            crew.arrived()
+            raise
+        crew.arrived()

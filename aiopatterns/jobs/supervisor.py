@@ -188,9 +188,8 @@ class Supervisor(Owner):
         """Pass the signal on and wait; kill what does not obey."""
         assert self._stopped is not None
         self._resize(0)
-        if self._alive:
-            with move_on_after(self._grace + MARGIN):
-                await self._stopped.wait()
+        with move_on_after(self._grace + MARGIN):
+            await self._stopped.wait()
         for each in self._alive:
             each.kill()
 

@@ -223,16 +223,19 @@ class Turns:
                 await self._gate
             try:
                 woken = await self.store.wait(self.worker, timeout=_WAIT)
+                failures = 0
             except BackendError:
                 failures += 1
                 await sleep(AGAIN.delay(failures, rng=rng()))
                 woken = True  # the loop finds out what is wrong
-            else:
-                failures = 0
-            if woken:
-                self._wants = self._hand_on = True
-                self._resting = False
-                self.signal()
+            self._hear(woken=woken)
+
+    def _hear(self, *, woken: bool) -> None:
+        """The wait on the store's side is over: look at once, if it was woken."""
+        if woken:
+            self._wants = self._hand_on = True
+            self._resting = False
+            self.signal()
 
     async def leave(self) -> None:
         """Say what there is still to say, and give back what is held; once, whatever happens.

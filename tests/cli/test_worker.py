@@ -5,13 +5,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aiopatterns.cli import worker as command
 from aiopatterns.cli.app import main
 from aiopatterns.cli.exits import FAILED, USAGE
+from aiopatterns.core.telemetry import Event
+from aiopatterns.jobs import JobStarted, LoopBlocked
+from aiopatterns.jobs.ledger import Ledger, add_up
 from tests.jobs.fleet import on_one_loop
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -98,6 +105,89 @@ def test_a_worker_ends_after_a_signal_with_code_0(number, shop):
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (0, "ended: 0 done, 0 dead, 0 retried\n", "")
+
+
+@pytest.fixture
+def here(shop, monkeypatch):
+    """Run the command in this process, without what it leaves behind in one."""
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    monkeypatch.setattr(command, "_leave_threads", lambda: None)
+    listeners: list[Any] = []
+
+    def install(listener):
+        listeners.append(listener)
+        return nullcontext()
+
+    monkeypatch.setattr(command, "install_listener", install)
+    yield listeners
+    sys.modules.pop("shop", None)
+
+
+def signal_later() -> None:
+    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+
+
+def test_the_command_says_how_it_went(here, capsys, monkeypatch):
+    signal_later()
+    assert main(["worker", "shop:jobs"]) == 0
+    assert capsys.readouterr().out.endswith("ended: 0 done, 0 dead, 0 retried\n")
+    (rare,) = here
+    logged: list[Event] = []
+    monkeypatch.setattr(command, "log_events", lambda: logged.append)
+    here.clear()
+    signal_later()
+    assert main(["worker", "shop:jobs", "--debug"]) == 0
+    assert here == [logged.append]
+    assert rare.func is command._log_rare
+    for event in (JobStarted("q", "j", "1", 1, None), LoopBlocked("w", 1.0, "")):
+        command._log_rare(logged.append, event)
+    assert [type(each) for each in logged] == [LoopBlocked]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_supervisor_says_how_it_went(redis_url, capsys, monkeypatch):
+    monkeypatch.setenv("SHOP_URL", redis_url)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    signal_later()
+    assert main(["worker", "shop:jobs", "--processes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "2 processes, 100 jobs at once in each" in out
+    assert out.endswith(" restarts\n")
+
+
+def test_the_summary_tells_how_long_jobs_took():
+    ledger = Ledger("q")
+    ledger.processed, ledger.lost, ledger.stale = 3, 1, 1
+    ledger.seconds.record(0.5)
+    assert command._summary(add_up([ledger])) == (
+        "3 done, 0 dead, 0 retried, 2 lost to other workers; half within 0.502 s, 99 % within 0.502 s"
+    )
+
+
+def test_threads_that_a_function_keeps_busy_do_not_keep_the_process(monkeypatch):
+    codes: list[int] = []
+    monkeypatch.setattr(command.os, "_exit", codes.append)
+    command._leave_threads()
+    assert codes == []
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, name="AnyIO worker thread")
+    thread.start()
+    command._leave_threads()
+    end.set()
+    thread.join()
+    assert codes == [0]
+
+
+def test_a_pipe_that_ends_stops_the_process(monkeypatch):
+    found = [b"x", b""]
+    killed = threading.Event()
+    monkeypatch.setattr(command.os, "read", lambda *_: found.pop(0))
+    monkeypatch.setattr(command.os, "kill", lambda *_: killed.set())
+    command._end_with_parent()
+    assert killed.wait(5)
+    assert found == []
 
 
 def test_nobody_at_the_url_is_one_line_and_code_1(shop):

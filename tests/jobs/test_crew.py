@@ -7,12 +7,13 @@ import anyio
 from aiopatterns.backends.queue import NewJob, Turn
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import JobCancelledError
-from aiopatterns.jobs import Context, JobQueue, Worker
-from aiopatterns.jobs.crew import PARKED
+from aiopatterns.jobs import Context, JobDead, JobQueue, Worker
+from aiopatterns.jobs.crew import PARKED, Crew
 from aiopatterns.jobs.handle import JobStatus
+from aiopatterns.jobs.slots import Slots
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
-from aiopatterns.testing import simulate
+from aiopatterns.testing import capture_events, simulate
 
 
 async def ended(handle) -> object:
@@ -311,3 +312,47 @@ async def test_a_hundred_jobs_that_wait_have_a_hundred_running():
         for each in handles:
             await each.result(timeout=10)
         assert worker.statistics().processed == 100
+
+
+async def test_a_seat_whose_runner_is_cancelled_is_passed_over():
+    async with anyio.create_task_group() as tasks:
+        crew = Crew(tasks, Slots(1), lambda _: None)
+        left, there = crew.home.future(), crew.home.future()
+        left.cancel()
+        crew.idle.extend([there, left])
+        crew._call_one()
+        assert there.done()
+        assert crew.idle == []
+        crew._call_one()  # one is on its way
+        assert crew.runners == {}
+
+
+def test_poison_is_told_to_those_who_listen():
+    async def main() -> None:
+        jobs = JobQueue("q")
+        async with jobs:
+            await jobs.stores[0].enqueue([NewJob("p", b"?")])
+            with capture_events() as events:
+                await Worker(jobs).run_until_empty()
+        (dead,) = events
+        assert isinstance(dead, JobDead)
+        assert (dead.job, dead.job_id) == ("", "p")
+
+    simulate(main)
+
+
+def test_a_job_that_gives_its_place_up_lets_a_suspect_run():
+    async def main() -> None:
+        jobs, other = JobQueue("q", lease=1.0), JobQueue("p")
+        known = jobs.job(name="known")(_nothing)
+        async with jobs, other:
+            suspect = await known.enqueue()
+            await die_with(jobs, 1)
+            await other.stores[0].enqueue([NewJob("poison", b"?")])
+            await jobs.stores[0].pause()
+            async with Worker(jobs, other, concurrency=2) as worker:
+                await jobs.stores[0].pause(paused=False)
+                assert await ended(suspect) is None
+                assert worker.statistics().failed == 1
+
+    simulate(main)

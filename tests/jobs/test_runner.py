@@ -7,8 +7,9 @@ import asyncio
 import anyio
 import pytest
 
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import Home, Parked, monotonic, sleep
 from aiopatterns.jobs import JobQueue, JobStatus, Worker
+from aiopatterns.jobs.runner import Runner
 from aiopatterns.testing import simulate
 
 
@@ -127,3 +128,64 @@ def test_a_function_that_returns_in_spite_of_its_end_is_done():
             assert await handle.result(timeout=1) == 5
 
     simulate(main)
+
+
+async def test_a_function_that_ends_as_it_is_cancelled_has_ended():
+    jobs = JobQueue("q")
+    event = anyio.Event()
+    running = anyio.Event()
+
+    @jobs.job
+    async def wait() -> int:
+        running.set()
+        await event.wait()
+        return 1
+
+    async with jobs, Worker(jobs, concurrency=1) as worker:
+        handle = await wait.enqueue()
+        await running.wait()
+        assert worker._duty is not None
+        assert worker._duty.crew is not None
+        (runner,) = worker._duty.crew.runners
+        event.set()
+        runner.halt()  # what it waits for has happened, and it has not run yet
+        assert await handle.result(timeout=5) == 1
+        assert await (await wait.enqueue()).result(timeout=5) == 1
+
+
+async def test_a_runner_that_has_not_begun_can_be_abandoned():
+    Runner(None).abandon()  # type: ignore[arg-type]
+
+
+class Crew:
+    """What a runner sees of a crew."""
+
+    def __init__(self) -> None:
+        self.home = Home()
+        self.idle: list[Parked] = []
+        self.arrivals = 0
+
+    def arrived(self) -> None:
+        self.arrivals += 1
+
+    def take(self) -> None: ...
+
+    def farewell(self, runner: Runner) -> None: ...
+
+
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("woken", [False, True])
+async def test_a_runner_that_is_cancelled_while_idle_leaves_its_seat(woken, taken):
+    crew = Crew()
+    runner = Runner(crew)  # type: ignore[arg-type]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.work)
+        await sleep(0.001)
+        (seat,) = crew.idle
+        if taken:
+            crew.idle.clear()
+        if woken:
+            seat.set_result(None)
+        tasks.cancel_scope.cancel()
+    assert crew.arrivals == 1 + woken
+    assert crew.idle == ([seat] if woken and not taken else [])

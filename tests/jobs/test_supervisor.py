@@ -15,6 +15,7 @@ import pytest
 from aiopatterns.core.clock import monotonic
 from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.jobs import ChildCrashed, JobQueue, Supervisor
+from aiopatterns.jobs import supervisor as module
 from aiopatterns.testing import capture_events
 from tests.jobs.fleet import on_one_loop
 
@@ -33,6 +34,10 @@ SOURCE = """
     async def who(seconds: float = 0.0) -> list[int]:
         await anyio.sleep(seconds)
         return [os.getpid(), VERSION]
+
+    @jobs.job(name="block")
+    async def block() -> None:
+        time.sleep(20)
 """
 
 
@@ -190,6 +195,26 @@ async def test_no_process_outlives_a_supervisor_that_is_killed(target, jobs):
         process.kill()
         process.wait()
         await until(lambda: not alive(pid), within=5)
+
+
+@on_one_loop
+async def test_a_process_that_does_not_obey_is_killed(target, jobs, monkeypatch):
+    monkeypatch.setattr(module, "MARGIN", 0.2)
+
+    @jobs.job(name="block")
+    async def block() -> None: ...
+
+    async with jobs:
+        async with Supervisor(target, processes=1, grace=0.0) as supervisor:
+            handle = await block.enqueue()
+            while (await jobs.stores[0].counts()).running == 0:
+                await anyio.sleep(0.01)
+            (pid,) = supervisor.statistics().pids
+            began = monotonic()
+        assert monotonic() - began < 2
+        assert not alive(pid)
+        await handle.cancel()
+    await leave_nothing(jobs)
 
 
 @pytest.mark.promise("jobs-worker-input")
