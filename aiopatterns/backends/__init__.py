@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from aiopatterns.backends.opening import open_backend, resolve
 from aiopatterns.backends.protocols import (
+    ANYTHING,
     DELETE,
+    Anything,
     Backend,
+    Change,
     Claimed,
     Delete,
     Directory,
@@ -26,8 +29,11 @@ from aiopatterns.backends.protocols import (
 from aiopatterns.backends.queue import Queue
 
 __all__ = [
+    "ANYTHING",
     "DELETE",
+    "Anything",
     "Backend",
+    "Change",
     "Claimed",
     "Delete",
     "Directory",

@@ -10,16 +10,20 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.core.validate import count, positive, text
+from aiopatterns.backends.protocols import Anything, Delete
+from aiopatterns.core.validate import count, non_negative, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from aiopatterns.backends.protocols import Change
 
 __all__ = [
     "MAX_FENCE",
     "MAX_NAME_BYTES",
     "MAX_NUMBER",
     "MIN_NUMBER",
+    "check_change",
     "check_data",
     "check_fence",
     "check_name",
@@ -85,6 +89,22 @@ def check_data(parameter: str, value: bytes) -> bytes:
         msg = f"{parameter} must be bytes, not {type(value).__name__}"
         raise TypeError(msg)
     return value
+
+
+def check_change(change: Change) -> None:
+    """Refuse a change of a key of which a part is not what it may be."""
+    check_name("key", change.key)
+    if not isinstance(change.expected, Anything) and change.expected is not None:
+        check_data("expected", change.expected)
+    if not isinstance(change.value, Delete):
+        check_data("value", change.value)
+    check_ttl(change.ttl)
+    if change.notify is not None:
+        check_name("notify", change.notify)
+    if change.notice is not None:
+        check_data("notice", change.notice)
+    if change.before is not None:
+        non_negative("before", change.before)
 
 
 def check_ttl(value: float | None) -> float | None:

@@ -7,7 +7,7 @@ and one conformance suite (``aiopatterns.testing.conformance``) holds them to it
 ============  =====================================  ===========================================
 protocol      holds                                  atomic step
 ============  =====================================  ===========================================
-Kv            bytes under a key, with a life         ``compare_and_set``, ``incr``
+Kv            bytes under a key, with a life         ``compare_and_set``, ``incr``, a ``Change``
 Queue         jobs (in ``queue.py``)                 ``enqueue``, ``step``
 Log           an append-only stream with groups      ``append_many``, ``turn``
 PubSub        nothing: live messages                 -
@@ -49,8 +49,11 @@ if TYPE_CHECKING:
     from aiopatterns.core.rate import Grant, Rate
 
 __all__ = [
+    "ANYTHING",
     "DELETE",
+    "Anything",
     "Backend",
+    "Change",
     "Claimed",
     "Delete",
     "Directory",
@@ -78,6 +81,39 @@ class Delete(Enum):
 
 #: Given instead of a value: remove the key.
 DELETE: Final = Delete.DELETE
+
+
+class Anything(Enum):
+    """The type of :data:`ANYTHING`."""
+
+    ANYTHING = "anything"
+
+
+#: Expected of a key that may hold what it likes, or be absent.
+ANYTHING: Final = Anything.ANYTHING
+
+
+class Change(NamedTuple):
+    """What happens to one key in one atomic step: see :meth:`Kv.change_many`.
+
+    Attributes:
+        key: The key.
+        value: What it holds afterwards; :data:`DELETE` removes it.
+        expected: What it must hold now; None means that it must be absent.
+        ttl: Life of the new value.
+        notify: A channel of :class:`PubSub` on which ``notice`` is published if it was written.
+        notice: What is published; None for the key, as UTF-8.
+        before: Nothing is written from that time on, the server's in seconds since 1970: a
+            change that was held up on its way does no harm when it arrives.
+    """
+
+    key: str
+    value: bytes | Delete
+    expected: bytes | Anything | None = ANYTHING
+    ttl: float | None = None
+    notify: str | None = None
+    notice: bytes | None = None
+    before: float | None = None
 
 
 class Kv(Protocol):
@@ -145,6 +181,16 @@ class Kv(Protocol):
                 is published there in the same atomic step.
 
         Complexity: O(size), 1 round trip.
+        """
+        ...
+
+    async def change_many(self, changes: Sequence[Change]) -> list[bool]:
+        """Make each of ``changes`` if its key holds what is expected; return which were written.
+
+        Each is one atomic step, in which its notice is published as well; all together are not,
+        and they are made in no certain order. If one fails, others may have been made.
+
+        Complexity: O(n), 1 round trip (on a cluster one for each server, at the same time).
         """
         ...
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from anyio import create_task_group, fail_after
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.protocols import Change, GroupTurn
 from aiopatterns.backends.queue import NewJob, Turn
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError
@@ -195,8 +196,8 @@ async def _refused(name: str, call: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _entered(manager: AbstractAsyncContextManager[object]) -> None:
-    async with manager:
-        pass
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(manager)
 
 
 async def _calls(
@@ -229,6 +230,7 @@ def _kv_calls(backend: Backend) -> dict[str, Callable[[], Awaitable[object]]]:
         "kv.delete": lambda: backend.kv.delete("k"),
         "kv.incr": lambda: backend.kv.incr("number"),
         "kv.compare_and_set": lambda: backend.kv.compare_and_set("k", b"v", b"w", notify="c"),
+        "kv.change_many": lambda: backend.kv.change_many([Change("k", b"w", notify="c")]),
         "pubsub.publish": lambda: backend.pubsub.publish("c", b"v"),
         "pubsub.subscribe": lambda: _entered(backend.pubsub.subscribe("c", patterns=["d*"])),
     }

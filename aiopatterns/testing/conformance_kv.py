@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import create_task_group, fail_after
 
-from aiopatterns.backends.protocols import DELETE
+from aiopatterns.backends.protocols import ANYTHING, DELETE, Change
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal, timely
 
 if TYPE_CHECKING:
@@ -283,6 +283,73 @@ class KvConformance(Conformance):
                 assert await anext(notices) == ("changes", key.encode())
             assert await kv.get(key) is None
         await refusal(kv.compare_and_set(key, None, b"1", notify=""), (ValueError,), "notify")
+
+    async def test_changes_write_what_may_be_written(self, backend: Backend) -> None:
+        """``change_many``: "Make each of ``changes`` if its key holds what is expected"."""
+        kv = backend.kv
+        assert await kv.change_many([]) == []
+        await kv.set_many({"a": b"1", "b": b"2", "c": b"3"})
+        changes = [
+            Change("a", b"x"),
+            Change("b", b"x", expected=b"wrong"),
+            Change("c", DELETE, expected=ANYTHING),
+            Change("d", b"x", expected=None),
+        ]
+        assert await kv.change_many(changes) == [True, False, True, True]
+        assert await kv.get_many(["a", "b", "c", "d"]) == {"a": b"x", "b": b"2", "d": b"x"}
+        changes = [Change("b", b"y", expected=b"2"), Change("d", b"y", expected=None)]
+        assert await kv.change_many(changes) == [True, False]
+        assert await kv.get_many(["b", "d"]) == {"b": b"y", "d": b"x"}
+
+    async def test_changes_give_their_lives(self, backend: Backend) -> None:
+        """``Change``: "ttl: Life of the new value"."""
+        kv = backend.kv
+        await kv.set("k", b"v", ttl=self.life(1))
+        await kv.change_many([Change("k", b"w"), Change("l", b"w", ttl=self.life(1))])
+        await self.pause(2)
+        assert await kv.get_many(["k", "l"]) == {"k": b"w"}
+
+    async def test_many_changes_in_one_call(self, backend: Backend) -> None:
+        """``change_many``: as many as there are."""
+        keys = [f"key-{number}" for number in range(500)]
+        assert all(await backend.kv.change_many([Change(key, b"v") for key in keys]))
+        assert await backend.kv.get_many(keys) == dict.fromkeys(keys, b"v")
+
+    async def test_changes_tell_if_they_wrote(self, backend: Backend) -> None:
+        """``Change``: "notice: What is published; None for the key, as UTF-8"."""
+        async with backend.pubsub.subscribe("changes") as notices:
+            changes = [
+                Change("k", b"v", expected=b"wrong", notify="changes", notice=b"never"),
+                Change("l", b"v", notify="changes", notice=ALL_BYTES),
+                Change("m", DELETE, notify="changes"),
+            ]
+            assert await backend.kv.change_many(changes) == [False, True, True]
+            with fail_after(PATIENCE):
+                told = {(await anext(notices)).data for _ in range(2)}
+            assert told == {ALL_BYTES, b"m"}
+
+    async def test_a_change_may_come_too_late(self, backend: Backend) -> None:
+        """``Change``: "before: Nothing is written from that time on"."""
+        now = await backend.time()
+        changes = [Change("a", b"v", before=now - 1), Change("b", b"v", before=now + 600)]
+        assert await backend.kv.change_many(changes) == [False, True]
+        assert await backend.kv.get_many(["a", "b"]) == {"b": b"v"}
+
+    async def test_bad_changes_are_refused(self, backend: Backend) -> None:
+        """Wrong parts are named, and nothing is changed."""
+        text, good = cast("bytes", "text"), Change("k", b"v")
+        wrong_values = {"value": text, "expected": text, "notice": text}
+        wrong_names = {"key": "", "notify": "", "ttl": 0, "before": -1}
+        for name, bad in wrong_values.items():
+            await refusal(backend.kv.change_many([good, _with(name, bad)]), (TypeError,), name)
+        for name, value in wrong_names.items():
+            await refusal(backend.kv.change_many([good, _with(name, value)]), (ValueError,), name)
+        assert await backend.kv.get("k") is None
+
+
+def _with(name: str, value: object) -> Change:
+    """Return a change with one wrong part."""
+    return Change("k", b"v")._replace(**{name: value})
 
 
 def _calls_with_key(kv: Kv, key: str) -> list[Coroutine[Any, Any, object]]:

@@ -12,16 +12,17 @@ from aiopatterns.backends.memory.expiring import Expiring
 from aiopatterns.backends.names import (
     MAX_NUMBER,
     MIN_NUMBER,
+    check_change,
     check_data,
     check_name,
     check_names,
     check_number,
     check_ttl,
 )
-from aiopatterns.backends.protocols import Delete
+from aiopatterns.backends.protocols import Anything, Change, Delete
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from aiopatterns.backends.memory.home import MemoryHome
     from aiopatterns.backends.memory.pubsub import MemoryPubSub
@@ -116,23 +117,30 @@ class MemoryKv:
         notify: str | None = None,
     ) -> bool:
         """Write ``value`` if ``key`` holds ``expected`` now; return whether it was written."""
-        check_name("key", key)
-        if expected is not None:
-            check_data("expected", expected)
-        if not isinstance(value, Delete):
-            check_data("value", value)
-        life = check_ttl(ttl)
-        if notify is not None:
-            check_name("notify", notify)
+        change = Change(key, value, expected, ttl, notify)
+        check_change(change)
         self._home.require_open()
-        if self._values.get(key) != expected:
+        return self._change(change)
+
+    async def change_many(self, changes: Sequence[Change]) -> list[bool]:
+        """Make each of ``changes`` if its key holds what is expected; return which were written."""
+        for change in changes:
+            check_change(change)
+        self._home.require_open()
+        return [self._change(change) for change in changes]
+
+    def _change(self, change: Change) -> bool:
+        key, value, expected, ttl, notify, notice, before = change
+        if before is not None and self._home.time() >= before:
+            return False
+        if not isinstance(expected, Anything) and self._values.get(key) != expected:
             return False
         if isinstance(value, Delete):
             self._values.pop(key)
         else:
-            self._values.put(key, value, life)
+            self._values.put(key, value, check_ttl(ttl))
         if notify is not None:
-            self._pubsub.publish_nowait(notify, key.encode())
+            self._pubsub.publish_nowait(notify, key.encode() if notice is None else notice)
         return True
 
 

@@ -74,6 +74,7 @@ class RedisClient:
         "_lines",
         "_route",
         "cluster",
+        "get",
         "hub",
         "is_open",
         "namespace",
@@ -100,6 +101,8 @@ class RedisClient:
         #: Issue a command; what its future is given may be a failure, for :meth:`again`. This is
         #: what the verbs do, for callers so hot that one coroutine less counts.
         self.send: Callable[[Command], Waiting] = self._refuse
+        #: Issue the read of one key that holds a string or nothing; as :attr:`send`.
+        self.get: Callable[[str], Waiting] = self._refuse
 
     def key(self, kind: str, *parts: str) -> str:
         """Return the key ``namespace:kind:part:...``."""
@@ -146,6 +149,14 @@ class RedisClient:
             BackendError: One failed; the others may have run.
         """
         return await self._each(commands, repeatable=False)
+
+    async def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]]
+    ) -> list[Any]:
+        """Run ``script`` once for each of ``calls``, keys and arguments; as :meth:`once_each`."""
+        start = ("EVALSHA", script.sha)
+        commands = [(*start, len(keys), *keys, *args) for keys, args in calls]
+        return await self._each(commands, repeatable=False, script=script)
 
     async def run(
         self,
@@ -250,7 +261,7 @@ class RedisClient:
         Cancellation: as if it had never been opened.
         """
         route = make_route(self.target, address, patience=self.timeout, tally=self.tally)
-        self._route, self.send = route, route.send
+        self._route, self.send, self.get = route, route.send, route.get
         try:
             failure = await route.open()
             reply: Reply = await route.send(_VERSION) if failure is None else failure
@@ -278,7 +289,7 @@ class RedisClient:
             loop that the transports need.
         """
         route, self._route = self._route, None
-        self.is_open, self.send = False, self._refuse
+        self.is_open, self.send, self.get = False, self._refuse, self._refuse
         ends = self.hub.drop(_CLOSED)
         for line in tuple(self._lines):
             ends += line.drop(_CLOSED)
@@ -294,8 +305,8 @@ class RedisClient:
         """Forget a line that has none."""
         self._lines.discard(line)
 
-    def _refuse(self, command: Command) -> NoReturn:
-        """Stand in for :attr:`send` while closed."""
+    def _refuse(self, command: Command | str) -> NoReturn:
+        """Stand in for :attr:`send` and :attr:`get` while closed."""
         del command
         raise ClosedError(self._closed())
 
@@ -310,7 +321,9 @@ class RedisClient:
             )
         return error
 
-    async def _each(self, commands: Sequence[Command], *, repeatable: bool) -> list[Any]:
+    async def _each(
+        self, commands: Sequence[Command], *, repeatable: bool, script: Script | None = None
+    ) -> list[Any]:
         self.route()  # closed is closed, also with nothing to send
         send = self.send
         waiters = [send(command) for command in commands]
@@ -318,7 +331,7 @@ class RedisClient:
         for command, waiter in zip(commands, waiters, strict=True):
             reply = await waiter
             if type(reply) in FAILURES:
-                reply = await self.again(command, reply, repeatable=repeatable)
+                reply = await self.again(command, reply, repeatable=repeatable, script=script)
             replies.append(reply)
         return replies
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast, final
 
 from aiopatterns.backends.names import (
+    check_change,
     check_data,
     check_name,
     check_names,
     check_number,
     milliseconds,
 )
-from aiopatterns.backends.protocols import Delete
+from aiopatterns.backends.protocols import Anything, Change, Delete
 from aiopatterns.backends.redis.errors import FAILURES
 from aiopatterns.backends.redis.scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from aiopatterns.backends.redis.client import RedisClient
+    from aiopatterns.backends.redis.connection import Word
 
 __all__ = ["RedisKv"]
 
@@ -47,10 +49,10 @@ class RedisKv:
     async def get(self, key: str) -> bytes | None:
         """Return the value of ``key``, or None. 1 round trip."""
         # The hottest of all calls, so it does what `client.read` does without a coroutine between.
-        command = ("GET", self._prefix + check_name("key", key))
-        reply = await self._client.send(command)
+        name = self._prefix + check_name("key", key)
+        reply = await self._client.get(name)
         if type(reply) in FAILURES:
-            reply = await self._client.again(command, reply, repeatable=True)
+            reply = await self._client.again(("GET", name), reply, repeatable=True)
         return cast("bytes | None", reply)
 
     async def get_many(self, keys: Collection[str]) -> dict[str, bytes]:
@@ -111,13 +113,28 @@ class RedisKv:
         notify: str | None = None,
     ) -> bool:
         """Write ``value`` if ``key`` holds ``expected`` now. 1 round trip."""
-        name = self._key(key)
-        was = ("absent", b"") if expected is None else ("equal", check_data("expected", expected))
-        to = ("delete", b"") if isinstance(value, Delete) else ("set", check_data("value", value))
+        change = Change(key, value, expected, ttl, notify)
+        return bool(await self._client.run(_COMPARE_AND_SET, *self._call(change)))
+
+    async def change_many(self, changes: Sequence[Change]) -> list[bool]:
+        """Make each of ``changes`` if its key holds what is expected. 1 round trip for a server."""
+        calls = [self._call(change) for change in changes]
+        return list(map(bool, await self._client.run_each(_COMPARE_AND_SET, calls)))
+
+    def _call(self, change: Change) -> tuple[list[str], tuple[Word, ...]]:
+        """Return the key and the arguments of the script."""
+        check_change(change)
+        key, value, expected, ttl, notify, notice, before = change
+        if isinstance(expected, Anything):
+            was = ("any", b"")
+        else:
+            was = ("absent", b"") if expected is None else ("equal", expected)
+        to = ("delete", b"") if isinstance(value, Delete) else ("set", value)
         life = "" if ttl is None else milliseconds("ttl", ttl)
-        channel = "" if notify is None else self._client.key("ch", check_name("notify", notify))
-        args = (*was, *to, life, channel, key)
-        return bool(await self._client.run(_COMPARE_AND_SET, [name], args))
+        channel = "" if notify is None else self._client.key("ch", notify)
+        until = "" if before is None else int(before * 1_000)
+        told = key if notice is None else notice
+        return [self._prefix + key], (*was, *to, life, channel, told, until)
 
     def _key(self, key: str) -> str:
         return self._prefix + check_name("key", key)

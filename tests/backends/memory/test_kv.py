@@ -137,6 +137,7 @@ async def test_a_closed_backend_is_told_so():
         kv.delete(),
         kv.incr("a"),
         kv.compare_and_set("a", None, b""),
+        kv.change_many([]),
     ):
         with pytest.raises(ClosedError, match="memory:// is not open"):
             await call
