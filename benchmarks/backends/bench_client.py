@@ -8,9 +8,9 @@ for each key, each awaiting its own ``kv.get``.
 What the table shows: one by one pays a round trip a key, and two wake-ups of the loop with it.
 Gathering does not change that, for each command still has its write, its read and its parsing; a
 limit only keeps the pool from running out of connections. A pipeline shares the round trip, and
-is then bound by the work that redis-py does in Python for each command. Ours shares the round
-trip *and* packs, writes and parses in bulk, so what is left is mostly the tasks themselves, as
-the bare tasks show. MGET is the limit of asking: one command, one reply.
+is then bound by the work that redis-py does in Python for each command. Ours makes one MGET of
+the single reads of a turn, packs and parses in bulk, so what is left is mostly the tasks
+themselves, as the bare tasks show. MGET is the limit of asking: one command, one reply.
 """
 
 from __future__ import annotations

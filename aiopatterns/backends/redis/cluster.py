@@ -81,6 +81,10 @@ class ClusterRoute:
         """Issue a command to the node of its key."""
         return self._pipeline(self.home(command) or rng().choice(self._nodes)).send(command)
 
+    def get(self, key: str) -> Waiting:
+        """Issue the read of one key; keys of different slots cannot be asked for by one MGET."""
+        return self.send(("GET", key))
+
     def resend(self, command: Command, failure: Failure) -> Waiting:
         """Issue a command again: where the refusal says, or where the key is by now."""
         address = self.redirected(failure)

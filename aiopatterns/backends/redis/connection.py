@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, final
 
 import hiredis
 
@@ -34,12 +34,35 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.url import Address, Target
 
-__all__ = ["Command", "Connection", "Reply", "Waiting", "Word", "connect", "pack", "tls_context"]
+__all__ = [
+    "Command",
+    "Connection",
+    "Reply",
+    "Waiter",
+    "Waiting",
+    "Word",
+    "connect",
+    "pack",
+    "tls_context",
+]
 
 Word: TypeAlias = "bytes | str | int | float"
 Command: TypeAlias = "tuple[Word, ...]"
 Reply: TypeAlias = Any  # bytes, int, None, a list of these, or a failure: the shapes of RESP2
 Waiting: TypeAlias = "asyncio.Future[Reply]"
+
+
+class Waiter(Protocol):
+    """Who is given a reply: a future, or several behind one command."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Reply, /) -> None:
+        """Take the reply, or a failure."""
+        ...
+
 
 _untyped: Any = hiredis  # its own annotation allows commands of one word only
 #: Turn a command into what is sent.
@@ -103,7 +126,7 @@ class Connection(asyncio.Protocol):
         self.open = True
         self.writable = True
         self.resumed: Callable[[], object] = _ignore
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[Waiter] = deque()
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -111,7 +134,7 @@ class Connection(asyncio.Protocol):
         """Whether it is worth sending; the transport may have ended without having said so."""
         return self.open and self._transport is not None and not self._transport.is_closing()
 
-    def send(self, data: bytes, waiters: Iterable[Waiting]) -> None:
+    def send(self, data: bytes, waiters: Iterable[Waiter]) -> None:
         """Write commands, and queue who waits for their replies. Only while :attr:`usable`."""
         assert self._transport is not None, "connect has made one"
         if not self.waiting:

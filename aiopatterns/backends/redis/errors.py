@@ -28,6 +28,8 @@ __all__ = ["FAILURES", "Failure", "LostError", "RefusalError", "UnsentError", "t
 
 # Refusals that say: not now, and nothing has happened.
 _LATER: Final = frozenset({"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"})
+# What a script of ours says, before it has done anything, while its slot moves to another node.
+_MOVING: Final = ("access a non local key", "accessed during rehashing of the slot")
 # What a reader can do about a refusal.
 _CURES: Final = MappingProxyType(
     {
@@ -55,7 +57,7 @@ class RefusalError(Exception):
     @property
     def later(self) -> bool:
         """Whether the server only says: not now. Nothing has happened."""
-        return self.code in _LATER
+        return self.code in _LATER or any(each in str(self) for each in _MOVING)
 
 
 @final

@@ -41,6 +41,11 @@ class Route(Protocol):
         """Issues a command."""
         ...
 
+    @property
+    def get(self) -> Callable[[str], Waiting]:
+        """Issues the read of one key, which holds a string or nothing."""
+        ...
+
     def resend(self, command: Command, failure: Failure) -> Waiting:
         """Issue a command again, having learned from its failure."""
         ...
@@ -94,6 +99,11 @@ class SingleRoute:
     def send(self) -> Callable[[Command], Waiting]:
         """Issues a command; the client keeps what this returns, for it is the pipeline's own."""
         return self._pipeline.send
+
+    @property
+    def get(self) -> Callable[[str], Waiting]:
+        """Issues the read of one key; as :attr:`send`."""
+        return self._pipeline.get
 
     @property
     def in_flight(self) -> int:

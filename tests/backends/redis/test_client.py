@@ -83,6 +83,8 @@ async def test_a_refusal_is_the_callers_alone(client):
 
 async def test_closed():
     client = RedisClient(parse("redis://:p@h"))
+    with pytest.raises(ClosedError):
+        client.get("a")
     for call in (
         client.read("GET", "a"),
         client.write("SET", "a", 1),
@@ -378,7 +380,7 @@ async def test_statistics(redis_url):
     backend = open_backend(redis_url)
     async with backend:
         before = backend.statistics()
-        await asyncio.gather(*(backend.kv.get(str(n)) for n in range(100)))
+        await asyncio.gather(*(backend.client.read("GET", str(n)) for n in range(100)))
         await backend.client.line("x").call("PING")
         waiting = backend.client.send(("PING",))
         after = backend.statistics()

@@ -215,3 +215,77 @@ async def test_a_silent_server_is_given_up():
     async with FakeServer(answer) as server, Opened(server.url, patience=0.05) as opened:
         assert "silent for 0.05 s" in str(await opened("SLEEP"))
         assert await opened("PING") == b"OK"
+
+
+@pytest.mark.promise("backends-pipelining")
+async def test_single_reads_of_a_turn_are_one_command(redis_url):
+    async with Opened(redis_url) as opened:
+        pipeline = opened.pipeline
+        await asyncio.gather(opened("SET", "a", 1, "PX", 9999), opened("SET", "b", 2, "PX", 9999))
+        before = opened.tally.commands
+        asked = [pipeline.get(key) for key in ("b", "none", "a", "b")]
+        assert pipeline.in_flight == 4
+        written = pipeline.send(("SET", "a", 3, "PX", 9999))
+        assert [await each for each in asked] == [b"2", None, b"3", b"2"]  # behind the rest
+        assert await written == b"OK"
+        assert opened.tally.commands == before + 2
+        assert await pipeline.get("a") == b"3"
+
+
+async def test_single_reads_that_are_cancelled():
+    def answer(words):
+        if words[0] == b"MGET":
+            return b"*%d\r\n" % (len(words) - 1) + b"".join(b"$1\r\n%b\r\n" % w for w in words[1:])
+        return OK
+
+    async with FakeServer(answer) as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        del server.seen[:]
+        early = [opened.pipeline.get(key) for key in "abcd"]
+        early[1].cancel()
+        lonely = None
+        while len(server.seen) < 1:
+            await sleep(0)
+            if early[2].cancel():
+                lonely = early[2]
+        assert [await early[0], await early[3]] == [b"a", b"d"]
+        assert lonely is early[2]
+        assert b"b" not in server.seen[0]
+        gone = [opened.pipeline.get(key) for key in "ef"]
+        for each in gone:
+            each.cancel()
+        last = opened.pipeline.get("g")
+        await last
+        assert server.seen[1:] == [[b"GET", b"g"]]
+        nobody = opened.pipeline.get("h")
+        nobody.cancel()
+        await opened("END")
+        assert server.seen[2:] == [[b"END"]]
+
+
+async def test_single_reads_that_fail(tmp_path):
+    async with Opened(f"unix://{tmp_path}/none") as opened:
+        asked = [opened.pipeline.get(key) for key in "abc"]
+        assert {type(await each) for each in asked} == {UnsentError}
+    answer = lambda words: None if words[0] == b"MGET" else OK
+    async with FakeServer(answer) as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        asked = [opened.pipeline.get(key) for key in "abc"]
+        assert {type(await each) for each in asked} == {LostError}
+    answer = lambda words: b"-NOPERM no\r\n" if words[0] == b"MGET" else OK
+    async with FakeServer(answer) as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        asked = [opened.pipeline.get(key) for key in "abc"]
+        assert {type(await each) for each in asked} == {RefusalError}
+
+
+async def test_single_reads_wait_for_the_next_connection():
+    answer = lambda words: b"*2\r\n$1\r\na\r\n$1\r\nb\r\n" if words[0] == b"MGET" else OK
+    async with FakeServer(answer) as server, Opened(server.url) as opened:
+        await opened("HELLO")
+        opened.pipeline._connection.pause_writing()
+        asked = [opened.pipeline.get(key) for key in "ab"]
+        await sleep(0.02)
+        assert not asked[0].done()
+        opened.pipeline._connection.drop("cut")
+        assert [await each for each in asked] == [b"a", b"b"]
