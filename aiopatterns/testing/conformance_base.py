@@ -80,15 +80,16 @@ def timely(test: Test[S]) -> Test[S]:
 
     @wraps(test)
     async def repeated(self: S, backend: Backend) -> None:
-        for self.rerun in range(ROUNDS):
+        done = False
+        while not done:
             self.paused, began = 0.0, monotonic()
             try:
                 await test(self, backend)
+                done = True
             except AssertionError:
-                if monotonic() - began - self.paused < self.unit or self.rerun == ROUNDS - 1:
+                self.rerun += 1
+                if monotonic() - began - self.paused < self.unit or self.rerun == ROUNDS:
                     raise
-            else:
-                return
 
     return repeated
 

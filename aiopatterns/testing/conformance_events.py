@@ -231,9 +231,9 @@ class EventsConformance(Conformance):
 
 
 async def _drain(hand: Hand) -> None:
-    """Let wake-ups of before be over."""
-    while await hand.queue.wait(hand.worker, timeout=0.01):
-        await hand.turn()
+    """Let a wake-up of before be over."""
+    await hand.queue.wait(hand.worker, timeout=0.01)
+    await hand.turn()
 
 
 async def _next(events: AsyncIterator[QueueEvent]) -> QueueEvent:

@@ -347,7 +347,7 @@ class KvConformance(Conformance):
         assert await backend.kv.get("k") is None
 
 
-def _with(name: str, value: object) -> Change:
+def _with(name: str, value: Any) -> Change:
     """Return a change with one wrong part."""
     return Change("k", b"v")._replace(**{name: value})
 

@@ -289,13 +289,13 @@ async def _pages(queue: Queue, state: JobState, limit: int = 10) -> list[StoredJ
     """All jobs of a state, ten at a time."""
     jobs: list[StoredJob] = []
     cursor = None
-    for _ in range(10):
+    while True:
         page = await queue.page(state, cursor=cursor, limit=limit)
         assert len(page.jobs) <= limit
         jobs += page.jobs
+        assert len(jobs) < 100, "the pages go round in circles"
         if (cursor := page.cursor) is None:
-            break
-    return jobs
+            return jobs
 
 
 async def _in_order(queue: Queue, number: int) -> list[str]:

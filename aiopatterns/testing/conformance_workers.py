@@ -11,7 +11,7 @@ from aiopatterns.testing.conformance_base import Conformance, Hand, timely
 
 if TYPE_CHECKING:
     from aiopatterns.backends.protocols import Backend
-    from aiopatterns.backends.queue import ClaimedJob, Queue
+    from aiopatterns.backends.queue import Queue
 
 __all__ = ["WorkersConformance"]
 
@@ -113,7 +113,7 @@ class WorkersConformance(Conformance):
         await queue.enqueue([NewJob("new", b"", 9)])
         hand, seen = Hand(queue, "w"), set[str]()
         for _ in range(3):
-            (suspect,) = await _suspect(hand)
+            (suspect,) = await hand.take(10)
             seen.add(suspect.id)
             assert (suspect.attempt, suspect.alone) == (2, True)
             assert (await hand.turn(free=10)).claimed == []
@@ -238,13 +238,3 @@ class WorkersConformance(Conformance):
         await queue.enqueue([NewJob(f"next-{number}", b"") for number in range(20)])
         await self.pause(2)
         return queue, hands
-
-
-async def _suspect(hand: Hand) -> list[ClaimedJob]:
-    """Ask with room for ten, as often as the queue says that there is more."""
-    turned = await hand.turn(free=10)
-    for _ in range(5):
-        if turned.claimed or not turned.more:
-            break
-        turned = await hand.turn(free=10)
-    return turned.claimed

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aiopatterns.testing.conformance import BackendConformance
+from aiopatterns.testing.conformance_backend import _refused
 from tests.testing.homes import OnMemory, OnRedis
 
 
@@ -10,3 +13,11 @@ class TestMemory(OnMemory, BackendConformance): ...
 
 
 class TestRedis(OnRedis, BackendConformance): ...
+
+
+async def test_a_closed_backend_that_answers_fails():
+    async def answer() -> int:
+        return 42
+
+    with pytest.raises(AssertionError, match="get answered 42 though the backend is closed"):
+        await _refused("get", answer)
