@@ -12,6 +12,7 @@ from aiopatterns.backends.names import (
     MAX_NAME_BYTES,
     MAX_NUMBER,
     MIN_NUMBER,
+    check_change,
     check_data,
     check_fence,
     check_name,
@@ -23,6 +24,7 @@ from aiopatterns.backends.names import (
     milliseconds,
     parse_id,
 )
+from aiopatterns.backends.protocols import DELETE, Change
 
 
 @pytest.mark.parametrize("name", ["a", "é", "a b:c{}*\n", "x" * MAX_NAME_BYTES, "é" * 512, "\0"])
@@ -109,6 +111,26 @@ def test_numbers_have_64_bits():
     for odd in (1.0, True, "1"):
         with pytest.raises(TypeError, match="by must be a whole number"):
             check_number("by", odd)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("key", "", "key must be a non-empty string"),
+        ("value", None, "value must be bytes, not NoneType"),
+        ("expected", "x", "expected must be bytes, not str"),
+        ("ttl", 0, "ttl must be a finite number > 0"),
+        ("notify", "", "notify must be a non-empty string"),
+        ("notice", "x", "notice must be bytes, not str"),
+        ("before", -1, "before must be a finite number >= 0"),
+    ],
+)
+def test_a_change_is_checked_in_every_part(field, value, message):
+    good: dict[str, Any] = {"key": "a", "value": b""}
+    check_change(Change(**good))
+    check_change(Change("a", DELETE, None, 1.0, "c", b"", 5.0))
+    with pytest.raises((ValueError, TypeError), match=message):
+        check_change(Change(**(good | {field: value})))
 
 
 def test_fences_are_exact_everywhere():

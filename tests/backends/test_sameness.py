@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import DELETE, Claimed, GroupTurn, GroupTurned
+from aiopatterns.backends.protocols import ANYTHING, DELETE, Change, Claimed, GroupTurn, GroupTurned
 from aiopatterns.core.rate import Rate
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("ap:kv:*", "{ap:log:*")]
@@ -89,6 +89,19 @@ KV_STEPS = st.lists(
             st.one_of(st.just(DELETE), VALUES),
             TTLS,
         ),
+        st.tuples(
+            st.just("change_many"),
+            st.lists(
+                st.tuples(
+                    KEYS,
+                    st.one_of(st.just(DELETE), VALUES),
+                    st.one_of(st.none(), st.just(ANYTHING), VALUES),
+                    TTLS,
+                    st.sampled_from([None, 0.0, 1_000.0, 1e11]),
+                ),
+                max_size=4,
+            ),
+        ),
     ),
     max_size=25,
 )
@@ -114,6 +127,15 @@ async def play_kv(backend, name, steps):
                 told.append(await answer(kv.incr(full(name, key), by, ttl=ttl)))
             case "cas", key, expected, value, ttl:
                 told.append(await kv.compare_and_set(full(name, key), expected, value, ttl=ttl))
+            case "change_many", changes:
+                told.append(
+                    await kv.change_many(
+                        [
+                            Change(full(name, key), value, expected, ttl, before=before)
+                            for key, value, expected, ttl, before in changes
+                        ]
+                    )
+                )
     told.append([await kv.get(full(name, key)) for key in "abé"])
     return told
 

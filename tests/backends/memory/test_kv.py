@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import DELETE, Notice
+from aiopatterns.backends.protocols import DELETE, Change, Notice
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import simulate
@@ -97,6 +97,25 @@ async def test_compare_and_set_tells_who_listens():
         told = [await anext(notices) for _ in range(3)]
         key = Notice("changes", "é".encode())
         assert told == [key, key, Notice("changes", b"end")]
+
+
+async def test_changes_say_what_they_expect_tell_and_how_long_they_are_good_for():
+    async with MemoryBackend() as backend, backend.pubsub.subscribe("changes") as notices:
+        kv, now = backend.kv, await backend.time()
+        changes = [
+            Change("a", b"1", notify="changes", notice=b"a is new"),
+            Change("b", b"1", b"2", notify="changes"),
+            Change("c", b"1", None, ttl=50, notify="changes", before=now + 50),
+            Change("d", b"1", before=now),
+        ]
+        assert await kv.change_many(changes) == [True, False, True, False]
+        await backend.pubsub.publish("changes", b"end")
+        assert [(await anext(notices)).data for _ in range(3)] == [b"a is new", b"c", b"end"]
+        assert await kv.get_many(["a", "b", "c", "d"]) == {"a": b"1", "c": b"1"}
+        assert await kv.change_many([Change("a", DELETE, b"1"), Change("x", DELETE)]) == [
+            True,
+            True,
+        ]
 
 
 def calls(kv):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import DELETE
+from aiopatterns.backends.protocols import DELETE, Change
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
@@ -60,6 +60,24 @@ async def test_counting_is_exact_to_64_bits_and_no_further(backend):
         await kv.incr("n")
 
 
+async def test_changes_say_what_they_expect_tell_and_how_long_they_are_good_for(backend, wire):
+    kv = backend.kv
+    async with backend.pubsub.subscribe("changes") as notices:
+        now = await backend.time()
+        changes = [
+            Change("a", b"1", notify="changes", notice=b"a is new"),
+            Change("b", b"1", b"2", notify="changes"),
+            Change("c", b"1", None, ttl=50, notify="changes", before=now + 50),
+            Change("d", b"1", before=now),
+        ]
+        assert await kv.change_many(changes) == [True, False, True, False]
+        await backend.pubsub.publish("changes", b"end")
+        assert [(await anext(notices)).data for _ in range(3)] == [b"a is new", b"c", b"end"]
+    assert await kv.get_many(["a", "b", "c", "d"]) == {"a": b"1", "c": b"1"}
+    assert 49_000 < wire.call("PTTL", "ap:kv:c") <= 50_000
+    assert await kv.change_many([Change("a", DELETE, b"1"), Change("x", DELETE)]) == [True, True]
+
+
 async def test_what_the_server_refuses_is_an_error_of_the_backend(backend, wire):
     wire.call("RPUSH", "ap:kv:list", "a")
     wire.call("PEXPIRE", "ap:kv:list", 60_000)
@@ -101,6 +119,7 @@ async def test_every_call_is_one_round_trip(backend):
         lambda: kv.get_many(["a", "b", "c"]),
         lambda: kv.set("a", b"1"),
         lambda: kv.set_many({f"{number}": b"" for number in range(100)}),
+        lambda: kv.change_many([Change("a", b"1"), Change("b", b"2", None)]),
         lambda: kv.delete("a", "b"),
         lambda: kv.incr("n", ttl=5),
         lambda: kv.compare_and_set("n", b"3", b"2", ttl=5, notify="c"),
@@ -112,6 +131,7 @@ async def test_every_call_is_one_round_trip(backend):
     assert await kv.get_many([]) == {}
     assert await kv.delete() == 0
     await kv.set_many({})
+    assert await kv.change_many([]) == []
     assert backend.statistics().round_trips == before
 
 
