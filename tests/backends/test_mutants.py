@@ -61,16 +61,20 @@ class Mutant:
 MEMORY = [
     Mutant(
         "cas-does-not-ask-for-absence",
-        "MemoryKv.compare_and_set",
-        "if self._values.get(key) != expected:",
-        "if expected is not None and self._values.get(key) != expected:",
+        "MemoryKv._change",
+        "and self._values.get(key) != expected",
+        "and expected is not None and self._values.get(key) != expected",
         "Kv",
     ),
+    Mutant("cas-tells-nobody", "MemoryKv._change", "if notify is not None:", "if False:", "Kv"),
     Mutant(
-        "cas-tells-nobody",
-        "MemoryKv.compare_and_set",
-        "if notify is not None:\n        self",
-        "if 0:\n        self",
+        "it-is-never-too-late", "MemoryKv._change", "self._home.time() >= before", "False", "Kv"
+    ),
+    Mutant(
+        "a-notice-is-the-key",
+        "MemoryKv._change",
+        "key.encode() if notice is None else notice",
+        "key.encode()",
         "Kv",
     ),
     Mutant(
