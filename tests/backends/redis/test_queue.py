@@ -19,6 +19,7 @@ from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.queue import RedisQueue
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
+from aiopatterns.testing.clusters import RedisCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("{ap:q:*")]
 
@@ -514,3 +515,52 @@ async def test_a_cancel_takes_all_dependents_along(queue):
     assert await queue.cancel(["root"]) == {"root": "cancelled"}
     counts = await queue.counts()
     assert (counts.waiting, counts.scheduled) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "version", [None, *(pytest.param(each, marks=pytest.mark.stress) for each in VERSIONS)]
+)
+async def test_a_cluster_moves_the_slot_under_load(version):
+    """Every verb goes on while the slot moves twice; no job is lost, doubled or half made."""
+    async with RedisCluster(version=version) as cluster, opened(cluster.url) as backend:
+        queue = backend.queue("q")
+        made = 0
+        ran: list[str] = []
+        moving = True
+
+        async def produce() -> None:
+            nonlocal made
+            while moving:
+                fresh = [NewJob(f"j{n:05}", bytes(500), keep=60.0) for n in range(made, made + 20)]
+                await queue.enqueue(fresh)
+                made += 20
+                await queue.counts()
+                await anyio.sleep(0.002)
+
+        async def work(worker: str) -> None:
+            turn, turned = turns(worker), None
+            while turned is None or turned.claimed or moving:
+                settled: list[Settled] = [] if turned is None else done(turned)
+                turned = await queue.step(turn(settled, free=10))
+                ran.extend(job.id for job in turned.claimed)
+                if not turned.claimed:
+                    with suppress(BackendUnavailableError):  # the slot is between two nodes
+                        await queue.wait(worker, timeout=0.2)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(produce)
+            for worker in ("v", "w"):
+                group.start_soon(work, worker)
+            await anyio.sleep(0.1)
+            for to in (1, 2):
+                await cluster.move_slot(f"{TAG}:jobs", to=to)
+                await anyio.sleep(0.1)
+            keeper = queue.keeper("v", lease=15.0)
+            assert await asyncio.to_thread(keeper)
+            keeper.close()
+            moving = False
+        turn = turns("last")
+        while claimed := (await queue.step(turn(free=500))).claimed:
+            ran.extend(job.id for job in claimed)
+        assert sorted(ran) == [f"j{n:05}" for n in range(made)]
+        assert made > 100

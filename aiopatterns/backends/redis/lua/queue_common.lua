@@ -13,6 +13,9 @@ local DEAD_LIMIT, DEAD_TTL, BATCH, DEPENDENTS = 10000, 604800000, 500, 1000
 local AFTER, UNIQUE, LIMITS = 1, 2, 4
 local STEP = 1099511627776 -- of the score of a parked job, from one priority to the next
 
+-- While a cluster moves the slot, a command over several keys that are not there is refused, by
+-- the old node and by the new one: so nothing below is ever half done between the two.
+call('EXISTS', q .. ':moving', q .. ':moved')
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 

@@ -1,4 +1,5 @@
 -- Renew the lease of a worker that is known. ARGV: 1 worker, 2 ms. Returns 1 if it was, else 0.
+redis.call('EXISTS', KEYS[1] .. ':moving', KEYS[1] .. ':moved') -- see queue_common.lua
 local clock = redis.call('TIME')
 local workers = KEYS[1] .. ':workers'
 if not redis.call('ZSCORE', workers, ARGV[1]) then return 0 end
