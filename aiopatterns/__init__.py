@@ -4,6 +4,7 @@ Every pattern is an async function, or an object that owns its tasks, over anyio
 object streams. This front door names the headlines; the rooms hold everything::
 
     aiopatterns.core         errors, outcomes, events, correlation, lifecycle
+    aiopatterns.backends     state behind protocols, in memory or in Redis
     aiopatterns.resilience   what may happen to one call
     aiopatterns.flow         data moving inside one process
     aiopatterns.jobs         work that survives a process
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from aiopatterns.backends.opening import open_backend
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -139,6 +141,7 @@ __all__ = [
     "listen",
     "log_events",
     "map_reduce",
+    "open_backend",
     "produce_consume",
     "scatter_gather",
     "stream_map",
@@ -147,6 +150,7 @@ __all__ = [
 # Where the headline names live that are no errors; importing the front door costs next to nothing.
 _HOMES: Final = MappingProxyType(
     {
+        "backends.opening": ("open_backend",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),
