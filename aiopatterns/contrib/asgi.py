@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiopatterns.core.validate import function
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
 __all__ = ["lifespan", "provide"]
@@ -52,7 +52,7 @@ def lifespan(
         _check(each)
 
     @asynccontextmanager
-    async def entered(app: Any) -> AsyncIterator[None]:
+    async def entered(app: Any) -> AsyncGenerator[None]:
         del app
         async with AsyncExitStack() as stack:
             for each in owners:

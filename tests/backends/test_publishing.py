@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.publishing import DIRECTORY, INTERVAL, MAX_BYTES, TTL, Publisher, published
+from aiopatterns.backends.publishing import (
+    DIRECTORY,
+    INTERVAL,
+    MAX_BYTES,
+    TTL,
+    Publisher,
+    published,
+)
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.testing import simulate
@@ -45,7 +53,7 @@ def test_figures_are_there_while_their_owner_lives_and_gone_after_the_ttl():
 
 @pytest.mark.parametrize(
     "figures",
-    [lambda: Figures(1, "x" * MAX_BYTES), lambda: Figures(object())],  # type: ignore[arg-type]
+    [lambda: Figures(1, "x" * MAX_BYTES), lambda: Figures(cast("Any", object()))],
     ids=["long", "no data"],
 )
 def test_figures_that_are_too_long_or_no_data_are_left_out(figures):
@@ -74,7 +82,9 @@ def test_an_outage_is_waited_out():
 
     async def main() -> None:
         away = Away()
-        publisher = Publisher(away, kind="worker", name="q", figures=lambda: Figures(1))  # type: ignore[arg-type]
+        publisher = Publisher(
+            cast("Any", away), kind="worker", name="q", figures=lambda: Figures(1)
+        )
         with anyio.move_on_after(INTERVAL * 2.5):
             await publisher.run()
         assert away.calls == 3
@@ -92,7 +102,7 @@ async def test_what_cannot_be_read_is_left_out():
 async def test_bad_input():
     backend = open_backend("memory://")
     with pytest.raises(TypeError, match="figures"):
-        Publisher(backend, kind="worker", name="q", figures=5)  # type: ignore[arg-type]
+        Publisher(backend, kind="worker", name="q", figures=cast("Any", 5))
     with pytest.raises(ValueError, match="kind"):
         Publisher(backend, kind="", name="q", figures=list)
     with pytest.raises(ValueError, match="name"):

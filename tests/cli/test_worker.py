@@ -168,7 +168,7 @@ def test_the_summary_tells_how_long_jobs_took():
 
 def test_threads_that_a_function_keeps_busy_do_not_keep_the_process(monkeypatch):
     codes: list[int] = []
-    monkeypatch.setattr(command.os, "_exit", codes.append)
+    monkeypatch.setattr(os, "_exit", codes.append)
     command._leave_threads()
     assert codes == []
     end = threading.Event()
@@ -183,8 +183,8 @@ def test_threads_that_a_function_keeps_busy_do_not_keep_the_process(monkeypatch)
 def test_a_pipe_that_ends_stops_the_process(monkeypatch):
     found = [b"x", b""]
     killed = threading.Event()
-    monkeypatch.setattr(command.os, "read", lambda *_: found.pop(0))
-    monkeypatch.setattr(command.os, "kill", lambda *_: killed.set())
+    monkeypatch.setattr(os, "read", lambda *_: found.pop(0))
+    monkeypatch.setattr(os, "kill", lambda *_: killed.set())
     command._end_with_parent()
     assert killed.wait(5)
     assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from typing import Any, cast
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_what_is_lost_or_handed_back_is_not_settled(cut):
                 assert len(events) == 1
             else:
                 attempt.interrupted()
-            assert hold.turns.said == []
+            assert cast("Any", hold.turns).said == []
 
     simulate(main)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.jobs.batcher import Batcher
 from aiopatterns.testing import simulate
@@ -7,14 +9,16 @@ from aiopatterns.testing import simulate
 
 def test_a_batch_is_full_or_its_first_has_waited():
     async def main() -> None:
-        found: list[tuple[float, list[int]]] = []
-        batcher = Batcher(
-            3, 0.5, lambda calls: found.append((monotonic(), [each for each, _ in calls]))
-        )  # type: ignore[misc]
+        found: list[tuple[float, list[Any]]] = []
 
-        def add(*numbers: int) -> None:
+        def full(calls: list[tuple[Any, Any]]) -> None:
+            found.append((monotonic(), [each for each, _ in calls]))
+
+        batcher = Batcher(3, 0.5, full)
+
+        def add(*numbers: Any) -> None:
             for each in numbers:
-                batcher.add(each, None)  # type: ignore[arg-type]
+                batcher.add(each, cast("Any", None))
 
         add(1, 2, 3, 4)
         assert found == [(0.0, [1, 2, 3])]

@@ -123,7 +123,7 @@ async def test_signals_to_a_process_that_is_gone_are_nothing(monkeypatch):
         await until(lambda: child.pid)
         process = child._process
         assert process is not None
-        child._process = type("Gone", (), {"send_signal": gone, "kill": gone})()  # type: ignore[assignment]
+        child._process = type("Gone", (), {"send_signal": gone, "kill": gone})()
         child.kill()
         child.restart()
         child._process = process

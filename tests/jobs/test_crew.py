@@ -218,8 +218,8 @@ def test_a_suspect_waits_for_what_runs_in_other_partitions():
         first, second = one.job(name="work")(work), two.job(name="work")(work)
         async with one, two:
             suspects = [await first.enqueue("s0"), await second.enqueue("s1")]
-            for each in (one, two):
-                await die_with(each, 1)
+            for queue in (one, two):
+                await die_with(queue, 1)
             others = [await first.enqueue("o0"), await second.enqueue("o1")]
             async with Worker(one, two, concurrency=4):
                 for each in [*suspects, *others]:

@@ -126,10 +126,10 @@ async def test_an_idle_worker_hears_again_after_an_outage(durable):
         await anyio.sleep(0.5)
         await anyio.to_thread.run_sync(durable.restart)
         back = monotonic()
-        while True:
+        handle = None
+        while handle is None:
             try:
                 handle = await jobs.jobs["work"].enqueue(1, 0.0)
-                break
             except BackendUnavailableError:
                 await anyio.sleep(0.01)
         assert await handle.result(timeout=10) == 1

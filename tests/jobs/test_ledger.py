@@ -14,7 +14,17 @@ def test_nothing_yet():
 def test_figures_of_several_queues_add_up():
     one, two = Ledger("one"), Ledger("two")
     for number, name in enumerate(
-        ["processed", "failed", "retried", "cancelled", "lost", "stale", "running", "steps", "outages"]
+        [
+            "processed",
+            "failed",
+            "retried",
+            "cancelled",
+            "lost",
+            "stale",
+            "running",
+            "steps",
+            "outages",
+        ]
     ):
         setattr(one, name, number + 1)
         setattr(two, name, 10)

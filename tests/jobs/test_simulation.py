@@ -11,7 +11,7 @@ import pytest
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.core.clock import monotonic, rng, seeded, sleep
 from aiopatterns.jobs.context import Context
-from aiopatterns.jobs.handle import JobStatus
+from aiopatterns.jobs.handle import Handle, JobStatus
 from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
 from aiopatterns.resilience.backoff import Constant
@@ -63,7 +63,7 @@ class World:
     async def enqueue(self, count: int, *, failing: float = 0.2, longest: float = 0.5):
         dice = rng()
         self.planned: dict[int, int] = {}
-        handles = []
+        handles: list[Handle[str]] = []
         for number in range(count):
             seconds = dice.random() * longest if dice.random() < 0.7 else 0.0
             failures = dice.randrange(1, 3) if dice.random() < failing else 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -225,7 +226,7 @@ def test_bad_input(target, tmp_path):
     for make, kind, text in [
         (lambda: Supervisor("in_memory_queue:jobs"), ValueError, "processes share"),
         (lambda: Supervisor(target, processes=0), ValueError, "processes"),
-        (lambda: Supervisor(target, autoscale=3), TypeError, "autoscale"),  # type: ignore[arg-type]
+        (lambda: Supervisor(target, autoscale=cast("Any", 3)), TypeError, "autoscale"),
         (lambda: Supervisor(target, concurrency=0), ValueError, "concurrency"),
         (lambda: Supervisor(target, grace=-1), ValueError, "grace"),
         (lambda: Supervisor(target, max_jobs=0), ValueError, "max_jobs"),

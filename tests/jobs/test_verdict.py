@@ -22,7 +22,9 @@ def test_a_value_is_kept_if_anybody_may_ask():
     assert after_value(ENVELOPES, object(), kept=False) == Verdict("done", b"")
 
 
-@pytest.mark.parametrize(("value", "text"), [(object(), "cannot encode"), ("x" * 2_000, "max_bytes")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(object(), "cannot encode"), ("x" * 2_000, "max_bytes")]
+)
 def test_a_value_that_cannot_be_kept_is_dead(value, text):
     verdict = after_value(ENVELOPES, value, kept=True)
     assert verdict.how == "dead"

@@ -86,4 +86,4 @@ class UnreliableBackend:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._backend.__aexit__(*error)
+        await self._backend.__aexit__(None, None, None)
