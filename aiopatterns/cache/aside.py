@@ -24,25 +24,27 @@ threads at once; that a loader which asks for its own key ever ends.
 
 from __future__ import annotations
 
-import logging
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
 
 from anyio import sleep_forever
 
+from aiopatterns.backends.opening import resolve
 from aiopatterns.cache.batch import Batch
+from aiopatterns.cache.forgetting import Forgetting
+from aiopatterns.cache.load import ANY, NEW
 from aiopatterns.cache.loads import Loads
 from aiopatterns.cache.stock import NO_TAGS, Stock
 from aiopatterns.cache.tags import checked
 from aiopatterns.cache.terms import MISSING, Bounds, LoadTimeouts, Missing, Ttl
+from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import monotonic
+from aiopatterns.core.codec import JSON
 from aiopatterns.core.lifecycle import Owner
-from aiopatterns.core.telemetry import Subscription
 from aiopatterns.core.validate import (
     async_function,
     instance,
     optional_function,
-    plain_function,
     text,
 )
 
@@ -51,8 +53,11 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.backends.protocols import Backend
     from aiopatterns.cache.memory import Entry
-    from aiopatterns.cache.terms import CacheStatistics
+    from aiopatterns.cache.terms import CacheStatistics, Life
+    from aiopatterns.core.codec import Codec
+    from aiopatterns.core.telemetry import Subscription
 
 __all__ = ["Cache"]
 
@@ -70,6 +75,12 @@ class Cache(Owner, Generic[K, V]):
         ttl: How long values live: seconds, None for ever, or a :class:`Ttl` that says more.
         max_size: Entries in memory at most, or :class:`Bounds` that say more.
         load: How long loads may take.
+        backend: A backend or its URL for a second tier that processes share. The cache is then
+            used inside ``async with``, which opens the backend too. Keys are texts, bytes or
+            whole numbers.
+        codec: How values become bytes there.
+        type: What values are made into when they come back from there; by default as the codec
+            gives them.
         copy: A plain function that copies a value: the cache then keeps one of its own, and every
             caller gets one. By default all share one object, which must not be changed.
 
@@ -85,7 +96,7 @@ class Cache(Owner, Generic[K, V]):
         await users.invalidate(7)
     """
 
-    __slots__ = ("_callbacks", "_loads", "stock")
+    __slots__ = ("_far", "_forgetting", "_loads", "stock")
 
     def __init__(
         self,
@@ -94,14 +105,22 @@ class Cache(Owner, Generic[K, V]):
         ttl: Ttl | float | None,
         max_size: Bounds | int = 10_000,
         load: LoadTimeouts = LoadTimeouts(),  # noqa: B008 - frozen
+        backend: Backend | str | None = None,
+        codec: Codec = JSON,
+        type: Any = Any,
         copy: Callable[[V], V] | None = None,
     ) -> None:
         super().__init__(name)
         instance("load", load, LoadTimeouts, "LoadTimeouts")
         optional_function("copy", copy)
         self.stock: Stock[K, V] = Stock(Bounds.of(max_size), Ttl.of(ttl), copy)
-        self._loads: Loads[K, V] = Loads(name, self.stock, load)
-        self._callbacks: tuple[Callable[..., object], ...] = ()
+        self._forgetting: Forgetting[K, V] = Forgetting(name, self.stock)
+        self._far: Far[K, V] | None = None
+        if backend is not None:
+            source = resolve(backend)
+            self._far = Far(name, source, self._forgetting, codec=codec, type=type, hard=load.hard)
+        self._loads: Loads[K, V] = Loads(name, self.stock, load, self._far)
+        self._forgetting.loads = self._loads
 
     def __repr__(self) -> str:
         return f"Cache({self.name!r}, {self.stock.statistics().size} entries)"
@@ -143,7 +162,8 @@ class Cache(Owner, Generic[K, V]):
             if entry is not None:
                 return self.stock.given(entry.value)
         async_function("loader", loader)
-        loaded = await self._loads.obtain(key, loader, tags=checked(tags), forced=fresh)
+        floor = NEW if fresh else ANY
+        loaded = await self._loads.obtain(key, loader, tags=checked(tags), floor=floor)
         return self.stock.given(loaded)
 
     async def get_or_load_many(
@@ -188,7 +208,10 @@ class Cache(Owner, Generic[K, V]):
 
         Complexity: O(1).
         """
-        return self.get_nowait(key, default)
+        found = self.get_nowait(key)
+        if found is MISSING and self._far is not None:
+            found = await self._loads.work.peek(self._opened(), key)
+        return default if found is MISSING else found
 
     @overload
     def get_nowait(self, key: K) -> V | Missing: ...
@@ -225,42 +248,91 @@ class Cache(Owner, Generic[K, V]):
         """
         terms = self.stock.ttl if isinstance(ttl, Missing) else Ttl.of(ttl)
         names = checked(tags)
-        self._loads.detach((key,))
-        stamp = self.stock.tags.stamp(names) if names else NO_TAGS
-        self.stock.put(key, self.stock.given(value), terms.life(value, monotonic()), stamp=stamp)
+        kept, life = self.stock.given(value), terms.life(value, monotonic())
+        if self._far is None:
+            self._place(key, kept, life, names)
+            return
+        far = self._opened()
+        self._place(key, kept, life and far.near(life), names)
+        try:
+            await (
+                far.invalidate((key,)) if life is None else far.put({key: kept}, life, tags=names)
+            )
+        finally:
+            self._loads.detach((key,))
 
-    async def invalidate(self, *keys: K) -> None:
+    async def invalidate(self, *keys: K, strict: bool = False) -> None:
         """Forget ``keys``; who asks from now on gets what was loaded after this.
 
         Commit the change to the source first, then invalidate.
+
+        Args:
+            keys: What has changed.
+            strict: Whether to raise when the backend could not be told; else it is told as soon
+                as it answers again.
+
+        Raises:
+            BackendError: Only if ``strict``.
+
+        Cancellation: this process has forgotten them already; the others may not have heard.
+
+        Complexity: O(keys), 1 round trip.
         """
-        self._forget(keys)
-        self._tell(*keys)
+        if self._far is None:
+            self._forgetting.forget(keys)
+            return
+        far = self._opened()
+        self._forgetting.forget(keys, tell=False)
+        try:
+            await far.invalidate(keys, strict=strict)
+        finally:  # a load that began meanwhile may have read what was there before
+            self._forgetting.forget(keys)
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Forget everything that was stored under one of ``tags``.
 
-        Complexity: O(tags + keys that are being loaded), however many entries there are.
+        Complexity: O(tags + keys that are being loaded), however many entries there are; 1 round
+        trip.
         """
         names = checked(tags)
-        self.stock.drop_tags(names)
-        self._loads.detach_tags(names)
-        self._tell()
+        if self._far is None:
+            self._forgetting.forget_tags(names)
+            return
+        far = self._opened()
+        self._forgetting.forget_tags(names, tell=False)
+        try:
+            await far.invalidate_tags(names)
+        finally:
+            self._forgetting.forget_tags(names)
 
     async def invalidate_matching(self, pattern: str) -> None:
         """Forget the keys that fit a glob, as text: ``*`` is any run, ``?`` one character.
 
-        Slow on purpose: it looks at every key of this cache. Tags are the fast way.
+        Slow on purpose: it looks at every key of this cache, here and in the backend. Tags are the
+        fast way.
         """
-        text("pattern", pattern)
-        self._forget([key for key in self.stock.keys() if fnmatchcase(str(key), pattern)])
-        self._loads.detach_matching(lambda key: fnmatchcase(str(key), pattern))
-        self._tell()
+        fits = _fits(text("pattern", pattern))
+        if self._far is None:
+            self._forgetting.forget_matching(fits)
+            return
+        far = self._opened()
+        self._forgetting.forget_matching(fits, tell=False)
+        try:
+            await far.invalidate_matching(pattern)
+        finally:
+            self._forgetting.forget_matching(fits)
 
     async def clear(self) -> None:
-        """Forget everything. O(1) and the keys that are being loaded."""
-        self._forget_all()
-        self._tell()
+        """Forget everything: a new generation of keys. O(keys that are being loaded)."""
+        if self._far is None:
+            self._forgetting.forget_all()
+            return
+        far = self._opened()
+        self._forgetting.forget_all(tell=False)
+        try:
+            await far.clear()
+        finally:
+            self._forgetting.forget_all()
 
     def on_invalidate(self, callback: Callable[..., object]) -> Subscription:
         """Call ``callback(*keys)`` after keys were invalidated, here or in another process.
@@ -273,14 +345,7 @@ class Cache(Owner, Generic[K, V]):
         Returns:
             The subscription; close it to stop.
         """
-        plain_function("callback", callback)
-        self._callbacks = (*self._callbacks, callback)
-
-        def cancel() -> None:
-            at = next(at for at, each in enumerate(self._callbacks) if each is callback)
-            self._callbacks = (*self._callbacks[:at], *self._callbacks[at + 1 :])
-
-        return Subscription(cancel)
+        return self._forgetting.subscribe(callback)
 
     def statistics(self) -> CacheStatistics:
         """Return what this cache has done since it was made."""
@@ -288,6 +353,14 @@ class Cache(Owner, Generic[K, V]):
 
     async def _start(self, tasks: TaskGroup) -> None:
         tasks.start_soon(self._keep)
+        if self._far is not None:
+            self._forgetting.forget_all(tell=False)  # nobody has heard of changes until now
+            await tasks.start(self._far.run)
+
+    def _settle(self) -> None:
+        """What a closed cache with a backend holds, nobody keeps true."""
+        if self._far is not None:
+            self._forgetting.forget_all(tell=False)
 
     async def _keep(self) -> None:
         """Answer for loads in the background as long as the cache is open."""
@@ -307,21 +380,25 @@ class Cache(Owner, Generic[K, V]):
         if monotonic() >= entry.fresh_until:
             self.stock.stale += 1
         if loader is not None and self.stock.due(entry) and self._loads.find(key) is None:
-            self._loads.refresh((key,), self._loads.one(key, loader), tags=checked(tags))
+            self._loads.refresh([entry], self._loads.one(key, loader), checked(tags))
         return entry
 
-    def _forget(self, keys: Sequence[K]) -> None:
-        self.stock.drop(keys)
-        self._loads.detach(keys)
+    def _place(self, key: K, value: V, life: Life | None, tags: Sequence[str]) -> None:
+        """Store a value near, in place of what is there or is being loaded."""
+        self._loads.detach((key,))
+        stamp = self.stock.tags.stamp(tags) if tags else NO_TAGS
+        self.stock.put(key, value, life, stamp=stamp)
 
-    def _forget_all(self) -> None:
-        self.stock.clear()
-        self._loads.detach_all()
+    def _opened(self) -> Far[K, V]:
+        """Return the far tier, which there is only while this cache is open.
 
-    def _tell(self, *keys: K) -> None:
-        """Call the callbacks; their errors are theirs."""
-        for callback in self._callbacks:
-            try:
-                callback(*keys)
-            except Exception:
-                logging.getLogger("aiopatterns").exception("a callback of %r failed", self)
+        Raises:
+            ClosedError: It is not.
+        """
+        self._open_group()
+        assert self._far is not None, "asked for only where there is one"
+        return self._far
+
+
+def _fits(pattern: str) -> Callable[[object], bool]:
+    return lambda key: fnmatchcase(str(key), pattern)

@@ -12,18 +12,20 @@ cancelled for lack of waiters while this one waits for another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
-from aiopatterns.cache.loads import Failed
+from aiopatterns.cache.load import Failed
 from aiopatterns.cache.terms import MISSING
 from aiopatterns.core.flight import copied, see_off
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from aiopatterns.cache.loads import Found, Load, Loads
+    from aiopatterns.cache.load import Found, Load
+    from aiopatterns.cache.loads import Loads
+    from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.stock import Stock
+    from aiopatterns.cache.terms import Missing
 
 __all__ = ["Batch"]
 
@@ -58,7 +60,7 @@ class Batch(Generic[K, V]):
         self._tags = tags
         self._answer: Found[K, V] = {}
         self._missing: list[K] = []
-        self._stale: list[K] = []
+        self._stale: list[Entry[K, V | Missing]] = []
         self._waits: dict[Load[K, V], list[K]] = {}
 
     async def run(self, keys: Iterable[K]) -> dict[K, V | Exception]:
@@ -67,10 +69,13 @@ class Batch(Generic[K, V]):
         for key in wanted:
             self._look(key)
         if self._stale:
-            self._loads.refresh(self._stale, self._work(self._stale), tags=self._tags)
+            keys = [entry.key for entry in self._stale]
+            self._loads.refresh(self._stale, self._loads.many(keys, self._loader), self._tags)
         own = None
         if self._missing:
-            own = self._loads.begin(self._missing, self._work(self._missing), tags=self._tags)
+            own = self._loads.begin(
+                self._missing, self._loads.many(self._missing, self._loader), tags=self._tags
+            )
             self._waits = {own: self._missing, **self._waits}
         await self._collect(own)
         answer = ((key, self._answer[key]) for key in wanted)
@@ -83,7 +88,7 @@ class Batch(Generic[K, V]):
             self._stock.hits += 1
             self._answer[key] = entry.value
             if self._stock.due(entry) and self._loads.find(key) is None:
-                self._stale.append(key)
+                self._stale.append(entry)
             return
         self._stock.misses += 1
         load = self._loads.find(key)
@@ -92,15 +97,6 @@ class Batch(Generic[K, V]):
         else:
             self._stock.joins += 1
             self._waits.setdefault(load, []).append(key)
-
-    def _work(self, keys: Sequence[K]) -> Callable[[Load[K, V]], Awaitable[Found[K, V]]]:
-        """Return the work of a load of ``keys``."""
-
-        async def work(_: Load[K, V]) -> Found[K, V]:
-            self._stock.loads += 1
-            return _found(keys, await self._loader(list(keys)))
-
-        return work
 
     async def _collect(self, own: Load[K, V] | None) -> None:
         """Wait for all loads; an error of this batch's own loader is raised, others are values."""
@@ -121,22 +117,9 @@ class Batch(Generic[K, V]):
             raise
 
 
-def _found(keys: Sequence[K], answer: object) -> Found[K, V]:
-    """Return the answer of a batch loader for each of ``keys``.
-
-    Raises:
-        TypeError: It is no mapping.
-    """
-    if not isinstance(answer, Mapping):
-        msg = f"a batch loader must return a mapping of keys to values, not {answer!r}"
-        raise TypeError(msg)
-    given = cast("Mapping[K, Any]", answer)
-    found: Found[K, V] = {}
-    for key in keys:
-        value = given.get(key, MISSING)
-        found[key] = Failed(value) if isinstance(value, Exception) else value
-    return found
-
-
 def _plain(value: V | Failed) -> V | Exception:
-    return (copied(value.error) or value.error) if isinstance(value, Failed) else value
+    return (
+        cast("Exception", copied(value.error) or value.error)
+        if isinstance(value, Failed)
+        else value
+    )

@@ -27,70 +27,41 @@ Not guaranteed: that a loader which refuses to be cancelled keeps the hard time.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
 
-from anyio import CancelScope, create_task_group, get_cancelled_exc_class
+from anyio import CancelScope, create_task_group
 
+from aiopatterns.cache.load import ANY, Failed, Load
 from aiopatterns.cache.stock import NO_TAGS
 from aiopatterns.cache.terms import MISSING, LoadFailed
+from aiopatterns.cache.work import Work
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.errors import LoadAbortedError
 from aiopatterns.core.flight import Flight, copied
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.resilience.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from aiopatterns.cache.load import Found
     from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.stock import Stock
-    from aiopatterns.cache.tags import Stamp
     from aiopatterns.cache.terms import LoadTimeouts, Missing
+    from aiopatterns.cache.tiers import Far
 
-__all__ = ["Failed", "Found", "Load", "Loads"]
+__all__ = ["Loads"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+Bring: TypeAlias = "Callable[[Load[K, V]], Awaitable[Found[K, V]]]"
+"""Brings the keys of a load, and stores them."""
+
 # Background loads of one cache at a time; what is due beyond that is found due again by the next.
 _MOST_KEPT: Final = 100
-
-
-class Failed(NamedTuple):
-    """What a batch loader gave for one key: an error instead of a value."""
-
-    error: Exception
-
-
-Found: TypeAlias = "dict[K, V | Missing | Failed]"
-"""What a load has brought, by key."""
-
-
-@final
-class Load(Generic[K, V]):
-    """One load of one key or more.
-
-    Args:
-        keys: What it brings.
-        tags: What the values are tagged with.
-        stamp: The versions of the tags before the load began.
-        forced: Whether it asks the loader, whatever other tiers hold.
-    """
-
-    __slots__ = ("flight", "forced", "key", "live", "stamp", "tags")
-
-    flight: Flight[Found[K, V]]
-
-    def __init__(
-        self, keys: Sequence[K], tags: Sequence[str], stamp: Stamp, *, forced: bool
-    ) -> None:
-        self.key = keys[0]  # for messages
-        self.live: dict[K, None] = dict.fromkeys(keys)  # the keys that are to be stored
-        self.tags = tags
-        self.stamp = stamp
-        self.forced = forced
+# What was loaded anew elsewhere is fresh for longer than what is here, by more than clocks differ.
+_NEWER: Final = 0.05
 
 
 @final
@@ -99,17 +70,21 @@ class Loads(Generic[K, V]):
 
     Args:
         name: The cache's name, for events.
-        stock: Where values are stored.
+        stock: The near tier.
         timeouts: How long loads may take.
+        far: The far tier, or None.
     """
 
-    __slots__ = ("_finish", "_hard", "_kept", "_name", "_soft", "_stock", "_table")
+    __slots__ = ("_far", "_finish", "_kept", "_name", "_soft", "_stock", "_table", "work")
 
-    def __init__(self, name: str, stock: Stock[K, V], timeouts: LoadTimeouts) -> None:
+    def __init__(
+        self, name: str, stock: Stock[K, V], timeouts: LoadTimeouts, far: Far[K, V] | None
+    ) -> None:
         self._name = name
         self._stock = stock
+        self._far = far
         self._soft = None if timeouts.soft is None else Timeout(timeouts.soft)
-        self._hard = None if timeouts.hard is None else Timeout(timeouts.hard)
+        self.work = Work(stock, far, None if timeouts.hard is None else Timeout(timeouts.hard))
         self._finish = timeouts.abandoned == "finish"
         self._table: dict[K, Load[K, V]] = {}
         self._kept: dict[Load[K, V], None] = {}
@@ -122,23 +97,23 @@ class Loads(Generic[K, V]):
     def begin(
         self,
         keys: Sequence[K],
-        work: Callable[[Load[K, V]], Awaitable[Found[K, V]]],
+        bring: Bring[K, V],
         *,
         tags: Sequence[str] = (),
-        forced: bool = False,
+        floor: float = ANY,
     ) -> Load[K, V]:
         """Begin a load, which has to be joined at once; earlier loads of the keys store nothing.
 
         Args:
             keys: What it brings, each once.
-            work: Brings it.
+            bring: Brings it; see :meth:`one` and :meth:`many`.
             tags: What the values are tagged with.
-            forced: Whether it asks the loader, whatever other tiers hold.
+            floor: How new a value of another tier must be; ``NEW``: it asks the loader.
         """
         self.detach(keys)
         stamp = self._stock.tags.stamp(tags) if tags else NO_TAGS
-        load: Load[K, V] = Load(keys, tags, stamp, forced=forced)
-        load.flight = Flight(partial(self._fly, load, work), ended=lambda _: self._ended(load))
+        load: Load[K, V] = Load(keys, tags, stamp=stamp, epoch=self._stock.epoch, floor=floor)
+        load.flight = Flight(partial(self._fly, load, bring), ended=lambda _: self._ended(load))
         for key in keys:
             self._table[key] = load
         if self._finish:
@@ -146,15 +121,14 @@ class Loads(Generic[K, V]):
         return load
 
     def refresh(
-        self,
-        keys: Sequence[K],
-        work: Callable[[Load[K, V]], Awaitable[Found[K, V]]],
-        *,
-        tags: Sequence[str] = (),
+        self, entries: Sequence[Entry[K, V | Missing]], bring: Bring[K, V], tags: Sequence[str]
     ) -> None:
-        """Begin a load in the background, unless there are too many of them."""
+        """Load anew in the background what nobody loads, unless there are too many of that."""
+        newest = max(entry.fresh_until for entry in entries) + _NEWER
         if len(self._kept) < _MOST_KEPT:
-            self._keep(self.begin(keys, work, tags=tags, forced=True))
+            keys = [entry.key for entry in entries]
+            load = self.begin(keys, bring, tags=tags, floor=max(monotonic(), newest))
+            self._keep(load)
 
     async def obtain(
         self,
@@ -162,14 +136,14 @@ class Loads(Generic[K, V]):
         loader: Callable[[K], Awaitable[V]],
         *,
         tags: Sequence[str] = (),
-        forced: bool = False,
+        floor: float = ANY,
     ) -> V:
         """Join the load of ``key`` or begin one; return the value."""
         self._stock.misses += 1
         while True:
             load = self.find(key)
-            if load is None or (forced and not load.forced):
-                load = self.begin((key,), self.one(key, loader), tags=tags, forced=forced)
+            if load is None or (self._far is not None and load.floor < floor):
+                load = self.begin((key,), self.one(key, loader), tags=tags, floor=floor)
             else:
                 self._stock.joins += 1
             value = await self._value(load, key)
@@ -177,16 +151,29 @@ class Loads(Generic[K, V]):
                 return value
             # A batch loader has left the key out; this call's own loader may know it.
 
-    def one(
-        self, key: K, loader: Callable[[K], Awaitable[V]]
-    ) -> Callable[[Load[K, V]], Awaitable[Found[K, V]]]:
-        """Return the work of a load of one key."""
+    def one(self, key: K, loader: Callable[[K], Awaitable[V]]) -> Bring[K, V]:
+        """Return what brings one key."""
 
-        async def work(_: Load[K, V]) -> Found[K, V]:
-            self._stock.loads += 1
-            return {key: await loader(key)}
+        async def bring(load: Load[K, V]) -> Found[K, V]:
+            found = await self.work.one(load, key, loader)
+            if load.floor == ANY and (due := self._due(load)):
+                self.refresh(due, self.one(key, loader), load.tags)
+            return found
 
-        return work
+        return bring
+
+    def many(
+        self, keys: Sequence[K], loader: Callable[[list[K]], Awaitable[object]]
+    ) -> Bring[K, V]:
+        """Return what brings several keys by one call of a batch loader."""
+
+        async def bring(load: Load[K, V]) -> Found[K, V]:
+            found = await self.work.many(load, keys, loader)
+            if load.floor == ANY and (due := self._due(load)):
+                self.refresh(due, self.many([entry.key for entry in due], loader), load.tags)
+            return found
+
+        return bring
 
     def detach(self, keys: Iterable[K]) -> None:
         """Let the loads of ``keys`` store nothing of them; later callers begin anew."""
@@ -259,44 +246,20 @@ class Loads(Generic[K, V]):
         self._stock.stale += 1
         return entry.value
 
-    async def _fly(
-        self, load: Load[K, V], work: Callable[[Load[K, V]], Awaitable[Found[K, V]]]
-    ) -> Found[K, V]:
-        """Run a load inside its flight, and store what it brings."""
-        began = monotonic()
+    async def _fly(self, load: Load[K, V], bring: Bring[K, V]) -> Found[K, V]:
+        """Run a load inside its flight."""
         try:
-            found = await self._bounded(load, work)
+            return await bring(load)
         except Exception as error:
             self._failed(load, error)
             raise
-        self._store(load, found, monotonic() - began)
-        return found
 
-    async def _bounded(
-        self, load: Load[K, V], work: Callable[[Load[K, V]], Awaitable[Found[K, V]]]
-    ) -> Found[K, V]:
-        """Run the work within the hard time."""
-        try:
-            with nullcontext() if self._hard is None else self._hard.scope():
-                return await work(load)
-        except get_cancelled_exc_class():
-            if load.flight.open:  # nobody has cancelled it but itself
-                raise LoadAbortedError(key=str(load.key)) from None
-            raise
-
-    def _store(
-        self, load: Load[K, V], found: Mapping[K, V | Missing | Failed], cost: float
-    ) -> None:
-        """Store what is still wanted."""
-        now = monotonic()
-        for key, value in found.items():
-            if isinstance(value, Failed):
-                continue
-            if key in load.live:
-                life = self._stock.ttl.life(value, now)
-                self._stock.put(key, value, life, cost=cost, stamp=load.stamp)
-            else:
-                self._stock.rejected += 1
+    def _due(self, load: Load[K, V]) -> list[Entry[K, V | Missing]]:
+        """Return what the far tier had, but only stale."""
+        if self._far is None:
+            return []
+        entries = (self._stock.look(key) for key in load.live)
+        return [entry for entry in entries if entry is not None and self._stock.due(entry)]
 
     def _failed(self, load: Load[K, V], error: Exception) -> None:
         """Count and tell an error; let stale entries rest."""

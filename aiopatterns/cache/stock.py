@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache._near import Entry
     from aiopatterns.cache.tags import Stamp
     from aiopatterns.cache.terms import Bounds, Life, Missing, Ttl
+    from aiopatterns.cache.tiers import Fetched
 
 __all__ = ["NO_TAGS", "Stock"]
 
@@ -137,6 +138,21 @@ class Stock(Generic[K, V]):
             plain = not stamp and value is not MISSING
             early = _CALM * self.ttl.early * cost
             entry.calm_until = life.fresh_until - early if plain else -math.inf
+
+    def adopt(self, key: K, fetched: Fetched[V], life: Life, *, epoch: int) -> None:
+        """Store what another tier had.
+
+        Args:
+            key: The key.
+            fetched: What it had.
+            life: How long it lives here.
+            epoch: The epoch before it was asked: the value is not stored if it has tags, and any
+                may have been invalidated since.
+        """
+        if fetched.tags and epoch != self.epoch:
+            return
+        stamp = self.tags.stamp(fetched.tags) if fetched.tags else NO_TAGS
+        self.put(key, fetched.value, life, cost=fetched.cost, stamp=stamp)
 
     def failed(self, keys: Iterable[K]) -> None:
         """Let the stale entries of a load that has failed rest for a while."""
