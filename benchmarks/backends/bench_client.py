@@ -85,6 +85,16 @@ def add(case: Case, size: int) -> None:
 
             return await measure(work, size)
 
+    @case.ours("aiopatterns, awaited one by one")
+    async def in_turn() -> Figure:
+        fill(size)
+        async with open_backend(server().url) as backend:
+
+            async def work() -> list[bytes]:
+                return [cast("bytes", await backend.kv.get(key)) for key in keys(size)]
+
+            return await measure(work, size)
+
     @case.peer("redis-py, synchronous, one by one", follows="README, Basic Example")
     async def blocking() -> Figure:
         fill(size)
