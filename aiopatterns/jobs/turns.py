@@ -283,6 +283,8 @@ class Turns:
             self._slots.reserve(asked)
             self._slots.served(self)
             self._wants = False
+        else:  # the store takes us for full, and wakes us no more: ask as soon as there is a place
+            self._want()
         self._asked, self._hand_on = asked, False
         self._number += 1
         progress, self._progress = self._progress, {}
@@ -394,7 +396,7 @@ class Turns:
         if self._wants:
             at = min(at, self._slots.patient_until(self))
             at = min(at, self._not_before if self._not_before > now else inf)
-        if self._slots.open:
+        if self._slots.open and not self._wants:  # else a step goes out soon, and tells more
             self._resting = True
             self._gate.open()
         timer = call_later(max(at - now, 0.0), self.signal)
