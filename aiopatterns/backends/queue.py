@@ -39,14 +39,17 @@ jobs of the bucket run (they keep their order), one with a rate schedules it for
 
 **Unique keys.** While a key is taken, an enqueue under it makes no second job but returns the id
 of the first: ``drop`` until the job ends, ``throttle`` for the window after the enqueue and until
-the job ends, ``debounce`` while it is not started (its body becomes the new one, its delay
-starts anew), ``keep_last`` while it is not started (its body becomes the new one); a keep_last
-job that is enqueued while one of its key runs waits for that one to end. A key is free again
-when its job is dead or cancelled, but for the rest of a throttle window it is not.
+the job ends, ``debounce`` while it is not started (its body becomes the new one, its delay, which
+is its window at least, starts anew), ``keep_last`` while it is not started (its body becomes the
+new one); a keep_last job that is enqueued while one of its key has started waits for that one to
+end, however often that is retried. A key is free again when its job is dead or cancelled, but for
+the rest of a throttle window it is not. Whether a key is taken goes by the mode of the job that
+has it; bodies are replaced only between jobs of the last two modes.
 
 **Dependencies.** A job that names others in ``after`` waits until all of them are done, and is
 released in the same step as the last of them. It is cancelled with all that depends on it if one
-is dead or cancelled. One that is unknown, or done already, counts as done.
+is dead or cancelled, also if it was so before. One that is unknown, or done already, counts as
+done.
 
 Guarantees: at least once; each call below is one atomic step; every loop in it is bounded, and
 what is left over is told by ``more``. After the last job is settled nothing is left but kept
@@ -175,7 +178,7 @@ class Settled(NamedTuple):
             lane; ``dead`` makes it a dead letter; ``cancelled`` ends it.
         data: The result (done) or the error (retry, dead), as bytes.
         delay: Seconds until the retry.
-        counted: Whether the attempt counts; a release never does.
+        counted: Whether the attempt counts, for a retry and in the outcome; a release never does.
     """
 
     id: str
@@ -196,8 +199,9 @@ class Turn(NamedTuple):
         settled: Jobs that have come to an end; MAX_BATCH at most.
         free: How many jobs it can take, 0 to MAX_BATCH.
         progress: Fractions, by job id, of jobs that it holds.
-        leave: It ends: what it still holds is released (suspects stay suspects), its lease ends,
-            and another worker is woken. A later turn makes it a worker again.
+        leave: It ends: what it still holds is released (suspects stay suspects; MAX_BATCH at most,
+            ``more`` says that it has to leave once more), its lease ends, and another worker is
+            woken if there is work. A later turn makes it a worker again.
     """
 
     worker: str
@@ -230,7 +234,7 @@ class Turned(NamedTuple):
             ``claimed``.
         quarantine: Suspects wait and this worker was chosen: it must take no more until it holds
             nothing, and then ask for one.
-        more: There is more to claim, or to look after, right now.
+        more: There is more to look after, or to claim for a worker that may claim, right now.
         paused: The queue is paused; nothing is given out.
         next_due: Seconds until the next scheduled job, or None.
         now: The server's time, in seconds since 1970.
@@ -248,7 +252,10 @@ class Turned(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended; ``data`` is the result, or the error of a dead letter."""
+    """How a job ended; ``data`` is the result, or the error of a dead letter.
+
+    The error of one whose workers crashed too often is empty.
+    """
 
     state: Literal["done", "dead", "cancelled"]
     data: bytes
@@ -256,7 +263,17 @@ class Outcome(NamedTuple):
 
 
 class StoredJob(NamedTuple):
-    """A job as it is stored; ``error`` is that of its last failure, for dead letters."""
+    """A job as it is stored.
+
+    Args:
+        id: The job.
+        body: What the worker gets.
+        state: Where it is.
+        attempts: How many have counted so far.
+        error: Of a dead letter, what made it one; empty after too many crashes.
+        at: Of a scheduled job the time from which on it may run, of a dead letter that of its
+            death, else 0.
+    """
 
     id: str
     body: bytes
@@ -288,6 +305,7 @@ class Counts(NamedTuple):
 class QueueEvent(NamedTuple):
     """Something that happened to a job; ``gap`` (without an id) says that some may be missing.
 
+    ``queued`` says that a job was added (it may have to wait), given back, taken back or requeued.
     ``data`` is the error of retrying and dead, the fraction of progress as decimal text, else
     empty.
     """
@@ -309,7 +327,9 @@ class Queue(Protocol):
         """Add ``jobs``, at most MAX_BATCH, in order; each is added or recognised.
 
         One atomic step; repeated safely while the jobs are known. The jobs of one call may name
-        each other in ``after``, in order. A worker is woken if there is something to run.
+        each other in ``after``, in order. A worker is woken if there is something to run, or if
+        something is due before all that was scheduled. After a lost answer it may be sent again,
+        and ``created`` is then False for what the first one made.
 
         Raises:
             ValueError: More than MAX_BATCH jobs, a priority outside 0..9, an empty id.
@@ -336,8 +356,10 @@ class Queue(Protocol):
         """Wait until there may be work, or ``worker`` is wanted; False after ``timeout`` seconds.
 
         Claims nothing. One idle worker is woken for each thing that happens, and its next step
-        wakes another if work remains; a cancelled wait hands its wake-up on. Uses a connection of
-        its own.
+        wakes another if work remains; a cancelled wait hands its wake-up on. One that could take
+        no more at its last step is woken only by its name. True also when the lease of another
+        worker may have ended, so that the jobs of the dead are taken back in time. Uses a
+        connection of its own.
         """
         ...
 
@@ -345,8 +367,8 @@ class Queue(Protocol):
         """Return a function for another *thread* that renews the lease of ``worker``, or None.
 
         The function blocks for at most two seconds, has a connection of its own that ends with
-        it, and answers whether the worker was still known. None if no other process could take
-        the jobs, as in memory.
+        it, and answers whether the worker was still known; like every call it may raise
+        BackendUnavailableError. None if no other process could take the jobs, as in memory.
         """
         ...
 
@@ -354,17 +376,21 @@ class Queue(Protocol):
         """Cancel jobs; return the state of each afterwards.
 
         One that has not started ends at once (``cancelled``), and so do its dependents. For one
-        that runs its worker is asked, and woken (``running``). Others stay as they are. Repeated
-        safely. O(ids + dependents), 1 round trip.
+        that runs its worker is asked, and woken (``running``); if it is given back or taken back
+        instead of being settled otherwise, it ends then. Others stay as they are. Repeated safely.
+        O(ids x workers + dependents), 1 round trip for each MAX_BATCH.
         """
         ...
 
     async def states(self, ids: Collection[str]) -> dict[str, JobState]:
-        """Return the state of each of ``ids``. O(ids), 1 round trip."""
+        """Return the state of each. O(ids x workers), 1 round trip for each MAX_BATCH."""
         ...
 
     async def outcomes(self, ids: Collection[str]) -> dict[str, Outcome]:
-        """Return how those of ``ids`` ended that have ended and are kept. O(ids), 1 round trip."""
+        """Return how those of ``ids`` ended that have ended and are kept.
+
+        O(ids), 1 round trip for each MAX_BATCH.
+        """
         ...
 
     async def progress(self, id: str) -> float | None:
@@ -379,8 +405,8 @@ class Queue(Protocol):
         """Return jobs that are queued, scheduled, waiting, running or dead, page by page.
 
         Dead letters come newest first, the others as they will run, as far as that is known. Jobs
-        that move meanwhile may be missed or come twice. O(limit) (a held-back job may cost more),
-        1 round trip.
+        that move meanwhile may be missed or come twice, and a page may be shorter than ``limit``.
+        O(limit) (a held-back or cancelled job may cost more), 1 round trip.
         """
         ...
 
