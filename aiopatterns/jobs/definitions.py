@@ -123,7 +123,9 @@ class Definitions(Owner):
     def cron(
         self, expression: str, *, timezone: str = "UTC", **options: Unpack[Options]
     ) -> CronDecorator:
-        """Make a job that is enqueued by the clock, once in a fleet; workers see to it.
+        """Make a job that is enqueued by the clock, once in a fleet.
+
+        Workers see to it: to those that are defined when they start.
 
         Args:
             expression: Five fields, or six with seconds first; see :class:`Schedule`.
