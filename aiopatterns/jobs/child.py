@@ -86,17 +86,17 @@ class Child:
 
     async def keep(self) -> None:
         """Keep a process running until :meth:`stop`; when cancelled, none is left either."""
-        while not self._stopping:
+        while True:
             born = monotonic()
             pid, code = await self._run()
+            if code == 0:
+                self._crashes = 0
+            elif not self._stopping:
+                self._crashes = 1 if monotonic() - born >= _LIVED else self._crashes + 1
+                await self._pause(pid, code)
             if self._stopping:
                 return
             self.restarts += 1
-            if code == 0:
-                self._crashes = 0
-                continue
-            self._crashes = 1 if monotonic() - born >= _LIVED else self._crashes + 1
-            await self._pause(pid, code)
 
     def stop(self) -> None:
         """End the process gracefully; called again, at once."""

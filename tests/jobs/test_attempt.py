@@ -82,6 +82,7 @@ def test_a_value_is_settled_and_counted():
         assert (loop.said, loop.told) == ([("1", "done", 0.0)], [0.5])
         assert attempt.shop.ledger.processed == 1
         hold.interrupt(Cut.CANCEL)
+        attempt.interrupt(hold, Cut.CANCEL)
         assert halted == [], "it has ended"
 
     simulate(main)
@@ -205,5 +206,22 @@ def test_a_batch_splits_and_sifts():
         cut = make(jobs, many, numbers=(1, 2))
         cut.cut = Cut.LOST
         assert cut.split() == []
+
+    simulate(main)
+
+
+def test_each_job_of_a_batch_is_told_of():
+    async def main() -> None:
+        jobs = JobQueue("q")
+
+        @jobs.batch(size=9, within=1)
+        async def many(items: list[int]) -> None: ...
+
+        attempt = make(jobs, many, numbers=(1, 2))
+        with capture_events() as events:
+            attempt.returned(await attempt.begin(lambda: None, Alarms))
+        assert [(each.name.rpartition(".")[2], cast("Any", each).job_id) for each in events] == [
+            ("started", "1"), ("started", "2"), ("done", "1"), ("done", "2")
+        ]  # fmt: skip
 
     simulate(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import anyio
 
 from aiopatterns.backends.queue import NewJob, Turn
@@ -10,6 +12,7 @@ from aiopatterns.core.errors import JobCancelledError
 from aiopatterns.jobs import Context, JobDead, JobQueue, Worker
 from aiopatterns.jobs.crew import PARKED, Crew
 from aiopatterns.jobs.handle import JobStatus
+from aiopatterns.jobs.hold import Cut, Hold
 from aiopatterns.jobs.slots import Slots
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
@@ -356,3 +359,16 @@ def test_a_job_that_gives_its_place_up_lets_a_suspect_run():
                 assert worker.statistics().failed == 1
 
     simulate(main)
+
+
+async def test_a_job_that_is_lost_before_its_turn_is_not_settled():
+    async with anyio.create_task_group() as tasks:
+        slots = Slots(1)
+        crew = Crew(tasks, slots, lambda _: None)
+        hold = Hold(cast("Any", None), "1", b"", 1, alone=False)
+        hold.interrupt(Cut.LOST)
+        slots.used = 1
+        crew.admit(hold)
+        await sleep(0.001)
+        assert slots.used == 0
+        tasks.cancel_scope.cancel()
