@@ -119,6 +119,7 @@ class Cache(Owner, Generic[K, V]):
         if backend is not None:
             source = resolve(backend)
             self._far = Far(name, source, self._forgetting, codec=codec, type=type, hard=load.hard)
+            self.stock.cap = self._far.near
         self._loads: Loads[K, V] = Loads(name, self.stock, load, self._far)
         self._forgetting.loads = self._loads
 
@@ -253,7 +254,7 @@ class Cache(Owner, Generic[K, V]):
             self._place(key, kept, life, names)
             return
         far = self._opened()
-        self._place(key, kept, life and far.near(life), names)
+        self._place(key, kept, life, names)
         try:
             await (
                 far.invalidate((key,)) if life is None else far.put({key: kept}, life, tags=names)
@@ -373,13 +374,10 @@ class Cache(Owner, Generic[K, V]):
         self, key: K, loader: Callable[[K], Awaitable[V]] | None, tags: Sequence[str]
     ) -> Entry[K, V] | None:
         """Return an entry that needs a second look and may be given out; load it anew if due."""
-        entry = self._loads.at_hand(key)
-        if entry is None:
-            return None
-        self.stock.hits += 1
-        if monotonic() >= entry.fresh_until:
-            self.stock.stale += 1
-        if loader is not None and self.stock.due(entry) and self._loads.find(key) is None:
+        entry = self.stock.answer(key)
+        if entry is None or loader is None:
+            return entry
+        if self.stock.due(entry) and self._loads.find(key) is None:
             self._loads.refresh([entry], self._loads.one(key, loader), checked(tags))
         return entry
 

@@ -83,9 +83,8 @@ class Batch(Generic[K, V]):
 
     def _look(self, key: K) -> None:
         """Put one key where it belongs."""
-        entry = self._stock.look(key)
+        entry = self._stock.answer(key, absent=True)
         if entry is not None:
-            self._stock.hits += 1
             self._answer[key] = entry.value
             if self._stock.due(entry) and self._loads.find(key) is None:
                 self._stale.append(entry)

@@ -61,6 +61,7 @@ class Stock(Generic[K, V]):
     __slots__ = (
         "_find",
         "_near",
+        "cap",
         "copy",
         "epoch",
         "errors",
@@ -84,6 +85,8 @@ class Stock(Generic[K, V]):
         self._find: Callable[[K, float], Entry[K, V | Missing] | None] = self._near.find
         self.ttl = ttl
         self.copy = copy
+        #: Shortens lives to what the far tier allows here; set by the cache if there is one.
+        self.cap: Callable[[Life], Life] | None = None
         self.tags = Tags(_TAGS_EACH * bounds.count)
         #: Grows with every invalidation: who reads elsewhere stores nothing if it has grown since.
         self.epoch: int = 0
@@ -111,6 +114,24 @@ class Stock(Generic[K, V]):
             return None
         return entry
 
+    def answer(self, key: K, *, absent: bool = False) -> Entry[K, V | Missing] | None:
+        """Return, and count, an entry that may be given out after a second look.
+
+        Args:
+            key: The key.
+            absent: Whether that there is no value is an answer.
+        """
+        entry = self.look(key)
+        if entry is None or (entry.value is MISSING and not absent):
+            return None
+        now = monotonic()
+        self.hits += 1
+        if now >= entry.fresh_until:
+            self.stale += 1
+        elif self.ttl.sliding and (life := self.ttl.life(entry.value, now)) is not None:
+            entry.fresh_until, entry.stale_until = life if self.cap is None else self.cap(life)
+        return entry
+
     def due(self, entry: Entry[K, V | Missing]) -> bool:
         """Whether an entry should be loaded anew: stale, or by chance shortly before (XFetch)."""
         now = monotonic()
@@ -123,6 +144,8 @@ class Stock(Generic[K, V]):
         self, key: K, value: V | Missing, life: Life | None, *, cost: float = 0.0, stamp: Stamp
     ) -> None:
         """Store a value; without a life the key is dropped, for what it held is older."""
+        if life is not None and self.cap is not None:
+            life = self.cap(life)
         if life is None or not self.tags.current(stamp):
             self._near.drop(key)
             return
@@ -135,24 +158,23 @@ class Stock(Generic[K, V]):
             tags=stamp,
         )
         if entry is not None:
-            plain = not stamp and value is not MISSING
+            plain = not stamp and value is not MISSING and not self.ttl.sliding
             early = _CALM * self.ttl.early * cost
             entry.calm_until = life.fresh_until - early if plain else -math.inf
 
-    def adopt(self, key: K, fetched: Fetched[V], life: Life, *, epoch: int) -> None:
+    def adopt(self, key: K, fetched: Fetched[V], *, epoch: int) -> None:
         """Store what another tier had.
 
         Args:
             key: The key.
             fetched: What it had.
-            life: How long it lives here.
             epoch: The epoch before it was asked: the value is not stored if it has tags, and any
                 may have been invalidated since.
         """
         if fetched.tags and epoch != self.epoch:
             return
         stamp = self.tags.stamp(fetched.tags) if fetched.tags else NO_TAGS
-        self.put(key, fetched.value, life, cost=fetched.cost, stamp=stamp)
+        self.put(key, fetched.value, fetched.life, cost=fetched.cost, stamp=stamp)
 
     def failed(self, keys: Iterable[K]) -> None:
         """Let the stale entries of a load that has failed rest for a while."""

@@ -83,6 +83,8 @@ class Ttl:
             good value, 0 is off. The longer a load takes, the earlier it begins.
         jitter: Part of the fresh life that is taken off by chance, 0 to 1, so that what was
             loaded together does not expire together.
+        sliding: Whether the life begins anew with every answer, in the memory of this process
+            alone; a backend keeps to the life that the value was stored with.
 
     Raises:
         ValueError: A value is out of its range; ``stale`` needs a ``fresh`` above 0, and
@@ -97,6 +99,7 @@ class Ttl:
     negative: float | None = None
     early: float = 0.0
     jitter: float = 0.0
+    sliding: bool = False
 
     def __post_init__(self) -> None:
         if self.fresh is not None:

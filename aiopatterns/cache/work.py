@@ -110,7 +110,7 @@ class Work(Generic[K, V]):
         epoch = self._stock.epoch
         fetched = (await far.read((key,)))[key]
         if fetched.known and epoch == self._stock.epoch and self._stock.look(key) is None:
-            self._stock.adopt(key, fetched, far.near(fetched.life), epoch=epoch)
+            self._stock.adopt(key, fetched, epoch=epoch)
         return fetched.value if fetched.known else MISSING
 
     async def _fetch(
@@ -176,9 +176,8 @@ class Work(Generic[K, V]):
             return False
         if fetched.value is MISSING and load.single:
             return False
-        if key in load.live and self._far is not None:
-            life = self._far.near(fetched.life)
-            self._stock.adopt(key, fetched, life, epoch=load.epoch)
+        if key in load.live:
+            self._stock.adopt(key, fetched, epoch=load.epoch)
         return True
 
     def _life(self, value: V | Missing) -> Life | None:
@@ -198,8 +197,6 @@ class Work(Generic[K, V]):
         if key not in load.live or not stored:
             self._stock.rejected += 1
             return
-        if life is not None and self._far is not None:
-            life = self._far.near(life)
         self._stock.put(key, value, life, cost=cost, stamp=load.stamp)
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiopatterns.core import clock
 from aiopatterns.core.context import bind_deadline, deadline
 from aiopatterns.core.errors import QuorumError, TimeoutExceededError
-from aiopatterns.core.flight import Flight, Flights, copied
+from aiopatterns.core.flight import Flight, Flights, copied, see_off
 from aiopatterns.core.waiters import cancel_requested
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
@@ -545,3 +545,100 @@ async def test_what_a_waiter_adds_to_its_error_at_once_no_other_sees():
     errors = await asyncio.gather(*(caller(number) for number in range(4)))
     assert sorted(error.args for error in errors) == [("down", number) for number in range(4)]
     assert [error.__notes__ for error in errors] == [[f"seen by {each}"] for each in range(4)]
+
+
+async def test_a_kept_flight_goes_on_without_waiters():
+    load = Load()
+    ended = []
+    flight = Flight(load, ended=ended.append)
+    flight.keep()
+    waiter = asyncio.create_task(flight.join())
+    await anyio.wait_all_tasks_blocked()
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert (load.starts, load.cancels, flight.open, ended) == (1, 0, True, [])
+    load.go.set()
+    assert await flight.join() == "value"
+    assert ended == [flight]
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_dismissed_it_ends_and_so_does_who_waits(waited):
+    load = Load()
+    flight = Flight(load)
+    flight.keep()
+    waiter = asyncio.create_task(flight.join()) if waited else None
+    await anyio.wait_all_tasks_blocked()
+    await flight.dismiss()
+    assert (load.cancels, load.ends, flight.open) == (1, 1, False)
+    if waiter is not None:
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+    await flight.dismiss()  # harmless
+
+
+async def test_who_dismisses_waits_for_the_end_also_when_cancelled():
+    slow = asyncio.Event()
+
+    async def stubborn():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await slow.wait()
+
+    flight = Flight(stubborn)
+    flight.keep()
+    await anyio.wait_all_tasks_blocked()
+    dismissal = asyncio.create_task(flight.dismiss())
+    await anyio.wait_all_tasks_blocked()
+    dismissal.cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert not dismissal.done()
+    slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        await dismissal
+
+
+async def test_a_seat_counts_before_anybody_waits_on_it():
+    load = Load()
+    flight = Flight(load)
+    first, second = flight.board(), flight.board()
+    assert flight.waiters == 2
+    await anyio.wait_all_tasks_blocked()
+    assert not flight.leave(first)
+    assert flight.leave(second), "the last one out"
+    await see_off([flight])
+    assert (load.cancels, load.ends) == (1, 1)
+    landed = Flight(Load.__call__.__get__(done := Load()))
+    seat = landed.board()
+    done.go.set()
+    await anyio.wait_all_tasks_blocked()
+    assert await landed.ride(seat) == "value", "a seat of a flight that has landed meanwhile"
+
+
+async def test_who_sees_off_waits_for_all_also_when_cancelled():
+    slow = asyncio.Event()
+    ends = []
+
+    async def stubborn():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await slow.wait()
+            ends.append("end")
+
+    flights = [Flight(stubborn), Flight(stubborn)]
+    seats = [flight.board() for flight in flights]
+    await anyio.wait_all_tasks_blocked()
+    assert all(flight.leave(seat) for flight, seat in zip(flights, seats, strict=True))
+    farewell = asyncio.create_task(see_off(flights))
+    await anyio.wait_all_tasks_blocked()
+    farewell.cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert not farewell.done()
+    slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        await farewell
+    assert ends == ["end", "end"]
