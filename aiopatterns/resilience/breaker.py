@@ -22,8 +22,8 @@ Guarantees:
 * A permit is given back in any case; nothing has to be awaited for that.
 * One object serves any number of calls, on one loop after another. It has no task and no timer.
 
-Not guaranteed: anything about other processes, each has its own circuit; anything about threads,
-a breaker belongs to the loop that runs.
+Not guaranteed: anything about other processes, each has its own circuit (``share_circuits`` tells
+the others); anything about threads, a breaker belongs to the loop that runs.
 
 Source: "Release It!" (Nygard, 2007); the semantics where libraries differ follow Polly v8,
 resilience4j and failsafe-go, each where it is the more exact.

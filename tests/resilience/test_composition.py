@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import anyio
 import pytest
 
+from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.context import (
     bind_correlation,
     bind_deadline,
     correlation_id,
+    new_id,
     remaining,
 )
 from aiopatterns.core.errors import (
@@ -31,10 +34,12 @@ from aiopatterns.resilience.bulkhead import Bulkhead
 from aiopatterns.resilience.chaos import Chaos
 from aiopatterns.resilience.fallback import Fallback
 from aiopatterns.resilience.hedge import Hedge
+from aiopatterns.resilience.idempotency import Idempotent
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.ratelimit import GCRA, Rate, SlidingWindow, TokenBucket
 from aiopatterns.resilience.registry import PolicyRegistry
 from aiopatterns.resilience.retry import Retry, Until
+from aiopatterns.resilience.sharedlimit import SharedRateLimit
 from aiopatterns.resilience.singleflight import SingleFlight
 from aiopatterns.resilience.stack import Stack
 from aiopatterns.resilience.throttle import Throttle
@@ -54,6 +59,15 @@ from aiopatterns.testing import (
 KINDS: tuple[CancelKind, ...] = ("native", "scope", "timeout", "native-twice")
 PLENTY = Rate(1e6)
 
+
+def opened() -> MemoryBackend:
+    """Return a backend that stays open; one in memory waits for nothing when it is entered."""
+    backend = MemoryBackend()
+    with suppress(StopIteration):
+        backend.__aenter__().send(None)
+    return backend
+
+
 # Every policy, with room for everything.
 EVERY = {
     "adaptive": lambda: AdaptiveLimit(AIMD()),
@@ -64,8 +78,10 @@ EVERY = {
     "gcra": lambda: GCRA(PLENTY),
     "handle": lambda: PolicyRegistry().define("it", Stack(Timeout(50), Retry(KeyError))),
     "hedge": lambda: Hedge(50, idempotent=True),
+    "idempotent": lambda: Idempotent(opened(), key=lambda *_, **__: new_id()),
     "retry": lambda: Retry(KeyError),
     "retry-total": lambda: Retry(KeyError, until=Until(total=50)),
+    "sharedlimit": lambda: SharedRateLimit(PLENTY, opened(), name="it"),
     "singleflight": SingleFlight,
     "throttle": Throttle,
     "timeout": lambda: Timeout(50),
@@ -73,8 +89,9 @@ EVERY = {
     "window": lambda: SlidingWindow(PLENTY),
 }
 every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
-# A stream has one reader, so a single flight refuses it.
-STREAMED = {name: make for name, make in EVERY.items() if name != "singleflight"}
+# A stream has one reader and cannot be repeated, so these refuse it.
+REFUSING = {EVERY[name] for name in ("singleflight", "idempotent")}
+STREAMED = {name: make for name, make in EVERY.items() if make not in REFUSING}
 streamed = pytest.mark.parametrize("make", STREAMED.values(), ids=STREAMED.keys())
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
@@ -174,7 +191,7 @@ async def test_an_error_leaves_every_policy_identical(make):
     with pytest.raises(OSError) as caught:
         await make()(fail)()
     assert caught.value is error
-    if make is not SingleFlight:
+    if make not in REFUSING:
         with pytest.raises(OSError) as caught:
             async for _ in make()(fail_late)():
                 pass
