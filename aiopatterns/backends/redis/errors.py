@@ -9,6 +9,7 @@ in place of a reply              the command          what the client does
 ===============================  ===================  ========================================
 ``LOADING READONLY TRYAGAIN      did not run          sends it again, soon, whatever its class
 CLUSTERDOWN MASTERDOWN BUSY``
+a script whose slot moves        did not run          the same
 ``MOVED ASK`` of a cluster       did not run          sends it to the node that is named
 ``NOSCRIPT``                     did not run          sends the script's text
 :class:`UnsentError`                  never left here      sends it again, whatever its class

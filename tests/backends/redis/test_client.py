@@ -152,7 +152,7 @@ async def test_what_was_never_sent_is_sent_when_there_is_a_connection(redis_url)
 
 @pytest.mark.promise("backends-outage-bounded")
 async def test_an_outage_ends_in_bounded_time(redis_url, monkeypatch):
-    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.8)
+    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.4)
     async with FaultProxy(redis_url) as proxy, open_backend(proxy.url) as backend:
         proxy.refuse()
         proxy.cut()
@@ -164,7 +164,7 @@ async def test_an_outage_ends_in_bounded_time(redis_url, monkeypatch):
         )
         assert {type(each) for each in replies} == {BackendUnavailableError}
         assert len({id(each) for each in replies}) == 1000
-        assert monotonic() - began < 0.8 + 2
+        assert monotonic() - began < 0.4 + 2
         assert proxy.statistics().refused < 100  # a thousand callers, one attempt at a time
         proxy.accept()
         assert await backend.client.read("GET", "a") is None
@@ -172,7 +172,7 @@ async def test_an_outage_ends_in_bounded_time(redis_url, monkeypatch):
 
 @pytest.mark.promise("backends-outage-bounded")
 async def test_a_silent_server_is_given_up_in_bounded_time(redis_url, monkeypatch):
-    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.8)
+    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.4)
     async with FaultProxy(redis_url) as proxy, open_backend(proxy.url, timeout=0.2) as backend:
         proxy.partition()
         began = monotonic()
@@ -182,7 +182,7 @@ async def test_a_silent_server_is_given_up_in_bounded_time(redis_url, monkeypatc
         began = monotonic()
         with pytest.raises(BackendUnavailableError):
             await backend.client.read("GET", "a")
-        assert monotonic() - began < 0.8 + 1.5
+        assert monotonic() - began < 0.4 + 1.5
         proxy.heal()
 
 

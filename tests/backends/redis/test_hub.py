@@ -37,8 +37,9 @@ async def test_a_server_that_does_not_confirm():
             assert not backend.client.hub._names
 
 
-async def test_nobody_is_there(redis_url):
-    async with FaultProxy(redis_url) as proxy, open_backend(proxy.url, timeout=1.5) as backend:
+async def test_nobody_is_there(redis_url, monkeypatch):
+    monkeypatch.setattr("aiopatterns.backends.redis.hub._LAST_PAUSE", 0.05)
+    async with FaultProxy(redis_url) as proxy, open_backend(proxy.url, timeout=0.4) as backend:
         proxy.refuse()
         began = monotonic()
         with pytest.raises(BackendUnavailableError, match="no Redis answers"):
@@ -209,7 +210,7 @@ async def test_a_long_outage(redis_url):
         async with backend.pubsub.subscribe("a") as notices:
             proxy.refuse()
             proxy.cut()
-            await sleep(0.5)
+            await sleep(0.2)
             proxy.accept()
             while not notices.gaps:
                 await sleep(0.005)
