@@ -52,7 +52,7 @@ class FakeServer:
         return self
 
     async def __aexit__(self, *_):
-        for _ in range(5):  # who is about to be accepted is, and can be hung up
+        for _turn in range(5):  # who is about to be accepted is, and can be hung up
             await asyncio.sleep(0)
         self._server.close()
         self.hang_up()
