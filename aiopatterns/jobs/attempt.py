@@ -14,7 +14,7 @@ from aiopatterns.core.errors import JobCancelledError, TimeoutExceededError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.jobs.context import Context
 from aiopatterns.jobs.hold import Cut
-from aiopatterns.jobs.verdict import Verdict, after_error, after_value
+from aiopatterns.jobs.verdict import Verdict, after_error, after_value, unwanted
 from aiopatterns.jobs.workerevents import (
     JobCancelled,
     JobDead,
@@ -141,9 +141,16 @@ class Attempt:
         envelopes, ledger = self.shop.envelopes, self.shop.ledger
         kept = self.job.options.result_ttl > 0
         values: Any = value if self.job.kind == "batch" else (value,)
-        for (hold, _), each in zip(self.calls, values, strict=True):
+        retry = self.job.options.retry
+        for (hold, envelope), each in zip(self.calls, values, strict=True):
             ledger.seconds.record(seconds)
-            self._settle(hold, after_value(envelopes, each, kept=kept), seconds)
+            verdict: Verdict | None = None
+            if retry is not None:
+                elapsed = _age(hold, envelope, seconds)
+                verdict = self.variables.run(self._doubt, each, hold, elapsed)
+            if verdict is None:
+                verdict = after_value(envelopes, each, kept=kept)
+            self._settle(hold, verdict, seconds)
 
     def raised(self, error: Exception) -> None:
         """The function has raised ``error``."""
@@ -156,9 +163,7 @@ class Attempt:
             if hold.cut is Cut.CANCEL:  # of a batch, which went on for the others
                 self._settle(hold, _CANCELLED, seconds)
                 continue
-            elapsed = seconds
-            if hold.attempt > 1 and (now := hold.turns.server_now()) is not None:
-                elapsed = now - envelope.enqueued_at
+            elapsed = _age(hold, envelope, seconds)
             self._settle(hold, self.variables.run(self._judge, error, hold, elapsed), seconds)
 
     def split(self) -> list[tuple[Hold, Envelope]]:
@@ -193,18 +198,18 @@ class Attempt:
 
     def _deadline(self) -> float | None:
         """The earliest deadline that came with the jobs, in monotonic seconds."""
-        found = [
-            envelope.header.deadline(hold.turns.server_now())
-            for hold, envelope in self.calls
-            if envelope.header.remaining is not None
-        ]
-        return min((each for each in found if each is not None), default=None)
+        earliest: float | None = None
+        for hold, envelope in self.calls:
+            if envelope.header.remaining is None:
+                continue
+            deadline = envelope.header.deadline(hold.turns.server_now())
+            if earliest is None or (deadline is not None and deadline < earliest):
+                earliest = deadline
+        return earliest
 
     def _judge(self, error: Exception, hold: Hold, elapsed: float) -> Verdict:
-        """Decide, in the context of the call, but not within the time of this attempt."""
-        forget_deadline()
-        if (deadline := self._deadline()) is not None:
-            push_deadline(deadline)
+        """Decide about an error, in the context of the call."""
+        self._outlast()
         return after_error(
             self.shop.envelopes,
             error,
@@ -212,6 +217,19 @@ class Attempt:
             attempt=hold.attempt,
             elapsed=elapsed,
         )
+
+    def _doubt(self, value: object, hold: Hold, elapsed: float) -> Verdict | None:
+        """Decide whether a value is wanted, in the context of the call."""
+        self._outlast()
+        retry = self.job.options.retry
+        assert retry is not None
+        return unwanted(self.shop.envelopes, value, retry, attempt=hold.attempt, elapsed=elapsed)
+
+    def _outlast(self) -> None:
+        """Bind the deadline that came with the job alone: another attempt has time of its own."""
+        forget_deadline()
+        if (deadline := self._deadline()) is not None:
+            push_deadline(deadline)
 
     def _time_over(self) -> None:
         self._cancel(Cut.TIMEOUT)
@@ -288,6 +306,12 @@ class Attempt:
             self._tell(JobCancelled, hold)
         else:
             self._tell(JobRetried, hold, verdict.delay, verdict.error)
+
+
+def _age(hold: Hold, envelope: Envelope, seconds: float) -> float:
+    """Return the seconds since the first attempt began; of later ones since the job was sent."""
+    now = hold.turns.server_now() if hold.attempt > 1 else None
+    return seconds if now is None else now - envelope.enqueued_at
 
 
 def _bind(ctx: Context) -> None:

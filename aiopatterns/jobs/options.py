@@ -58,7 +58,7 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         if self.retry is not None:
-            instance("retry", self.retry, Retry, "a Retry or None")
+            _check_retry(self.retry)
         optional_positive("timeout", self.timeout)
         check_priority(self.priority)
         if self.limits is not None:
@@ -92,6 +92,14 @@ class Batching:
     def __post_init__(self) -> None:
         count("size", self.size)
         positive("within", self.within)
+
+
+def _check_retry(retry: Retry) -> None:
+    """Refuse what only makes sense within one process: the next attempt may be in another."""
+    instance("retry", retry, Retry, "a Retry or None")
+    if retry.budget is not None:
+        msg = f"retry must have no budget, which processes cannot share, not {retry.budget!r}"
+        raise ValueError(msg)
 
 
 def check_priority(priority: int) -> int:

@@ -4,6 +4,7 @@
 the attempt came to                         the job is
 ==========================================  ===========================================
 a value                                     done; dead if the value cannot be kept
+a value that its retry does not want        back after the backoff; done if that was the last
 bytes that nobody can read                  dead
 ``Reject``                                  dead, with the type Reject
 ``RetryLater``                              back after its delay, no attempt counted
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiopatterns.core.errors import CodecError, Reject, RetryLater
+from aiopatterns.core.errors import CodecError, JobError, Reject, RetryLater
 from aiopatterns.jobs.envelope import ErrorRecord
 from aiopatterns.resilience.retry import Stop
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from aiopatterns.jobs.envelope import Envelopes
     from aiopatterns.resilience.retry import Retry
 
-__all__ = ["Verdict", "after_error", "after_value", "dead"]
+__all__ = ["Verdict", "after_error", "after_value", "dead", "unwanted"]
 
 
 class Verdict(NamedTuple):
@@ -44,7 +45,7 @@ class Verdict(NamedTuple):
 
 
 def after_value(envelopes: Envelopes, value: object, *, kept: bool) -> Verdict:
-    """Decide about a job whose function has returned ``value``.
+    """Decide about a job whose function has returned ``value``, which is wanted.
 
     Args:
         envelopes: Of the job's queue.
@@ -57,6 +58,24 @@ def after_value(envelopes: Envelopes, value: object, *, kept: bool) -> Verdict:
         return Verdict("done", envelopes.encode_result(value))
     except CodecError as error:
         return dead(envelopes, error)
+
+
+def unwanted(
+    envelopes: Envelopes, value: object, retry: Retry, *, attempt: int, elapsed: float
+) -> Verdict | None:
+    """Decide whether ``value`` is one that the retry does not want; called like the next.
+
+    Returns:
+        None if it is wanted, or is the last there will be.
+    """
+    try:
+        delay = retry.after_result(attempt, value, max(elapsed, 0.0))
+    except Exception as broken:  # of a predicate
+        return dead(envelopes, broken)
+    if delay is None:
+        return None
+    error = JobError(f"its retry does not want the result {value!r:.80}")
+    return _again(envelopes, error, delay, counted=True)
 
 
 def after_error(

@@ -297,6 +297,11 @@ class Retry(Policy):
         attempts = "unlimited" if self._attempts is None else self._attempts
         return f"Retry(attempts={attempts}, backoff={self._backoff!r})"
 
+    @property
+    def budget(self) -> Budget | None:
+        """The bound on retries that is shared with other policies, if there is one."""
+        return self._budget
+
     def matches(self, error: Exception) -> bool:
         """Whether ``error`` is one of ``on``; of a group, whether all that it holds are."""
         return self._matcher.matches(error)

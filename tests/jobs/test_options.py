@@ -9,6 +9,7 @@ import pytest
 from aiopatterns.jobs.limits import Limits
 from aiopatterns.jobs.options import Batching, JobOptions, check_priority
 from aiopatterns.jobs.unique import Unique
+from aiopatterns.resilience.budget import Budget
 from aiopatterns.resilience.retry import Retry
 
 
@@ -53,6 +54,11 @@ def test_how_often_it_may_be_started(retry, attempts):
 def test_bad_input(given, error, message):
     with pytest.raises(error, match=message):
         JobOptions(**given)
+
+
+def test_a_retry_with_a_budget_is_refused():
+    with pytest.raises(ValueError, match="retry must have no budget"):
+        JobOptions(retry=Retry(on=OSError, budget=Budget.ratio(0.5)))
 
 
 def test_everything_at_once_is_fine():

@@ -4,7 +4,7 @@ import pytest
 
 from aiopatterns.core.errors import Reject, RetryLater
 from aiopatterns.jobs.envelope import Envelopes, ErrorRecord
-from aiopatterns.jobs.verdict import Verdict, after_error, after_value, dead
+from aiopatterns.jobs.verdict import Verdict, after_error, after_value, dead, unwanted
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry, Until
 
@@ -67,3 +67,16 @@ def test_an_error_of_any_length_is_kept():
     verdict = dead(ENVELOPES, ValueError("x" * 100_000))
     assert error_of(verdict).type == "ValueError"
     assert len(verdict.data) < 10_000
+
+
+def test_a_result_that_is_not_wanted_is_tried_again_until_it_is_the_last():
+    retry = Retry(on=OSError, attempts=2, backoff=Constant(3.0), on_result=lambda value: value < 0)
+    assert unwanted(ENVELOPES, 1, retry, attempt=1, elapsed=0.0) is None
+    verdict = unwanted(ENVELOPES, -1, retry, attempt=1, elapsed=-1.0)
+    assert verdict is not None
+    assert (verdict.how, verdict.delay, verdict.counted) == ("retry", 3.0, True)
+    assert error_of(verdict).message == "its retry does not want the result -1"
+    assert unwanted(ENVELOPES, -1, retry, attempt=2, elapsed=0.0) is None
+    broken = unwanted(ENVELOPES, "x", retry, attempt=1, elapsed=0.0)
+    assert broken is not None
+    assert (broken.how, error_of(broken).type) == ("dead", "TypeError")

@@ -238,6 +238,23 @@ def test_errors_are_retried_and_counted():
     simulate(main)
 
 
+def test_a_result_that_is_not_wanted_is_tried_again():
+    async def main() -> None:
+        jobs = JobQueue("q")
+        retry = Retry(on=OSError, attempts=3, on_result=lambda value: value < 3)
+
+        @jobs.job(retry=retry, timeout=1.0)
+        async def count(ctx: Context, more: int) -> int:
+            return ctx.attempt + more
+
+        async with Worker(jobs) as worker:
+            assert await (await count.enqueue(1)).result(timeout=60) == 3 - 1 + 1
+            assert await (await count.enqueue(-9)).result(timeout=60) == 3 - 9
+            assert worker.statistics().retried == 3
+
+    simulate(main)
+
+
 def test_reject_is_dead_and_retry_later_costs_no_attempt():
     async def main() -> None:
         jobs = JobQueue("q")

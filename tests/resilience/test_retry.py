@@ -65,6 +65,12 @@ async def test_it_tries_again_until_it_succeeds():
     assert await Retry(on=(KeyError, OSError), backoff=AT_ONCE).call(fn) == 3
 
 
+def test_its_budget_can_be_asked_for():
+    budget = Budget.ratio(0.5)
+    assert Retry(on=OSError, budget=budget).budget is budget
+    assert Retry(on=OSError).budget is None
+
+
 async def test_in_the_end_the_original_error_leaves_with_a_note():
     error = OSError("broken")
     fn = Failing(99, error)
