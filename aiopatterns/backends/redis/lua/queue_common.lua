@@ -248,19 +248,6 @@ local function work_off()
 end
 
 -- ---------------------------------------------------------------------------------- leaving
--- Take one out of its lane: at an end at once, else its entry is skipped when it comes up.
-local function leave_lane(id, priority)
-  local lane = LANE .. priority
-  if call('LINDEX', lane, -1) == id then
-    call('RPOP', lane)
-  elseif call('LINDEX', lane, 0) == id then
-    call('LPOP', lane)
-  else
-    call('HINCRBY', GONE, priority .. id, 1)
-    call('HINCRBY', GONE, '', 1)
-    present[GONE] = true
-  end
-end
 -- Whether a lane's entry is one to be skipped.
 local function is_gone(id, priority)
   local field = priority .. id
@@ -271,6 +258,30 @@ local function is_gone(id, priority)
     present[GONE] = false
   end
   return true
+end
+-- The last entry of a lane is never one to be skipped, so a lane that is there has a job.
+local function trim(lane, priority)
+  while has(GONE) do
+    local last = call('LINDEX', lane, -1)
+    local stale = last and tonumber(call('HGET', GONE, priority .. last) or 0) or 0
+    if stale == 0 or #call('LPOS', lane, last, 'COUNT', 0) > stale then return end
+    call('RPOP', lane)
+    is_gone(last, priority)
+  end
+end
+-- Take one out of its lane: at an end at once, else its entry is skipped when it comes up.
+local function leave_lane(id, priority)
+  local lane = LANE .. priority
+  if call('LINDEX', lane, -1) == id then
+    call('RPOP', lane)
+    trim(lane, priority)
+  elseif call('LINDEX', lane, 0) == id then
+    call('LPOP', lane)
+  else
+    call('HINCRBY', GONE, priority .. id, 1)
+    call('HINCRBY', GONE, '', 1)
+    present[GONE] = true
+  end
 end
 -- Take a job that does not run out of its place.
 local function withdraw(id, value)

@@ -14,17 +14,26 @@ local function next_end(first, worker, now)
   return -1
 end
 
+-- The highest lane that is not empty, and whether it is the only one.
+local function first_lane(lane)
+  local filled = redis.call('EXISTS', lane .. 0, lane .. 1, lane .. 2, lane .. 3, lane .. 4,
+    lane .. 5, lane .. 6, lane .. 7, lane .. 8, lane .. 9)
+  local has_lowest = redis.call('EXISTS', lane .. 0)
+  if filled == has_lowest then return lane .. 0, true end
+  for priority = 9, 1, -1 do
+    if redis.call('EXISTS', lane .. priority) == 1 then return lane .. priority, filled == 1 end
+  end
+end
+
 -- Most turns are of plain jobs while nothing else is the matter: they settle as done what runs, and
 -- claim from one lane. That goes without the machinery below, which does the same and all the rest;
 -- false means that nothing was done.
 local function plain_turn()
   local call, q, worker, count = redis.call, KEYS[1], ARGV[2], tonumber(ARGV[7])
-  local mine, lane, jobs, result = q .. ':run:' .. worker, q .. ':lane:0', q .. ':jobs', q .. ':res:'
+  local mine, jobs, result = q .. ':run:' .. worker, q .. ':jobs', q .. ':res:'
   if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count
       or call('EXISTS', q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
-        q .. ':marked', q .. ':prog', q .. ':gone', q .. ':lane:1', q .. ':lane:2', q .. ':lane:3',
-        q .. ':lane:4', q .. ':lane:5', q .. ':lane:6', q .. ':lane:7', q .. ':lane:8',
-        q .. ':lane:9') > 0 then
+        q .. ':marked', q .. ':prog', q .. ':gone') > 0 then
     return false
   end
   local clock = call('TIME')
@@ -67,7 +76,11 @@ local function plain_turn()
     end
   end
   local ids, claimed, free = {}, {}, tonumber(ARGV[5])
-  if free > 0 then ids = call('LRANGE', lane, 0, free - 1) end
+  local lane, only = first_lane(q .. ':lane:')
+  if free > 0 then
+    ids = call('LRANGE', lane, 0, free - 1)
+    if #ids < free and not only then return false end
+  end
   if #ids > 0 then
     for i, value in ipairs(call('HMGET', jobs, unpack(ids))) do
       if not value or string.byte(value, 1) > 1 then return false end
@@ -93,7 +106,7 @@ local function plain_turn()
     call('SADD', mine, unpack(ids))
     if tried then tries = call('HMGET', q .. ':tries', unpack(ids)) end
   end
-  local more = call('EXISTS', lane)
+  local more = only and call('EXISTS', lane) or 1
   if more == 1 or (next_due >= 0 and #ids == free) then
     call('ZADD', q .. ':wake', 0, 1)
   else
