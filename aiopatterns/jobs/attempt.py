@@ -120,6 +120,7 @@ class Attempt:
             report=self._report,
         )
         self.variables.run(_bind, ctx)
+        self.shop.ledger.running += len(self.calls)
         for each, _ in self.calls:
             each.at = self
         if listening():
@@ -247,6 +248,7 @@ class Attempt:
     def _end(self) -> float:
         """The call is over: stop its clocks; returns how long it took."""
         self._halt = None
+        self.shop.ledger.running -= len(self.calls)
         if self._alarms is not None:
             self._alarms.disarm(self._time_over)
         if self._timer is not None:

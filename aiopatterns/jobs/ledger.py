@@ -25,7 +25,7 @@ class QueueFigures:
         cancelled: Jobs that were cancelled while they were here.
         lost: Jobs that another worker has taken over.
         stale: Settlements that came too late.
-        running: Jobs that are here now.
+        running: Jobs whose function runs now.
         steps: Round trips in which all of it was said.
         outages: How often the backend did not answer.
     """
@@ -50,7 +50,7 @@ class WorkerStatistics:
         processed: Jobs that are done.
         failed: Jobs that became dead letters here.
         retried: Attempts that failed and will be made again.
-        running: Jobs that are here now.
+        running: Jobs whose function runs now.
         steps: Round trips in which all of it was said.
         p50: Half of the attempts took no longer, in seconds; None if there was none.
         p95: 95 % took no longer.

@@ -57,8 +57,8 @@ class Worker(Owner):
     """Runs jobs.
 
     Args:
-        queues: What to work for. A queue that is closed is opened with the worker; several workers
-            may share one.
+        queues: What to work for. A queue that is closed is opened and closed with the worker; one
+            that several share, and that do not end together, is opened around all of them.
         concurrency: How many jobs run at once, over all queues.
         grace: Seconds that jobs have to come to their end when the worker ends, 0 or more.
         max_jobs: Jobs after which :meth:`serve` ends by itself; None: never.

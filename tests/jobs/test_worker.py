@@ -26,7 +26,13 @@ from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
-from aiopatterns.testing import Trial, cancel_everywhere, capture_events, simulate
+from aiopatterns.testing import (
+    Trial,
+    cancel_everywhere,
+    capture_events,
+    fail_everywhere,
+    simulate,
+)
 from tests.jobs.unreliable import Faults, UnreliableBackend
 
 AGAIN = Retry(on=OSError, attempts=3, backoff=Constant(1.0))
@@ -451,6 +457,7 @@ def test_a_running_job_is_cancelled():
         async with Worker(jobs, concurrency=3) as worker:
             handle, other = await forever.enqueue(), await wrapped.enqueue()
             await sleep(5)
+            assert worker.statistics().running == 2
             assert await handle.progress() == 0.25
             assert await handle.cancel() is JobStatus.RUNNING
             await other.cancel()
@@ -668,6 +675,59 @@ def scenario() -> Trial:
 @pytest.mark.promise("jobs-cancel-worker")
 def test_cancelled_at_every_await():
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=5)
+
+
+@pytest.mark.promise("jobs-fail-worker")
+def test_every_function_of_the_user_may_fail_at_any_call():
+    def failing(fault) -> Trial:
+        backend = MemoryBackend("here")
+
+        class lifespan:
+            async def __aenter__(self):
+                fault()
+
+            async def __aexit__(self, *error: object) -> None:
+                fault()
+
+        jobs = JobQueue("q", backend, lifespan=lifespan)
+        handles = []
+
+        def want(error: Exception) -> bool:
+            fault()
+            return True
+
+        @jobs.middleware
+        async def around(ctx, call_next):
+            fault()
+            return await call_next(ctx)
+
+        @jobs.job(retry=Retry(on=want, attempts=2, backoff=Constant(0.1)))
+        async def work(number: int) -> None:
+            fault()
+            if number == 2:
+                raise OSError
+
+        @jobs.batch(size=2, within=0.1)
+        async def batch(items: list[int]) -> None:
+            fault()
+
+        async def main() -> None:
+            async with backend, jobs:
+                handles.extend([await work.enqueue(each) for each in (1, 2)])
+                handles.extend([await batch.enqueue(each) for each in (1, 2)])
+                async with Worker(jobs, publish=False, grace=1) as worker:
+                    await worker.run_until_empty()
+                    for each in handles:
+                        assert await each.status() in {JobStatus.DONE, JobStatus.DEAD}
+
+        async def check() -> None:
+            async with backend, jobs:
+                counts = await jobs.stores[0].counts()
+                assert (counts.running, counts.workers) == (0, 0)
+
+        return Trial(main(), check)
+
+    fail_everywhere(failing, minimum=8)
 
 
 # ------------------------------------------------------------------------------- until empty
