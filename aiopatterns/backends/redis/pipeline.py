@@ -34,11 +34,11 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.redis.connection import connect, pack
-from aiopatterns.backends.redis.errors import RefusalError, UnsentError
+from aiopatterns.backends.redis.errors import FAILURES, RefusalError, UnsentError
 from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from aiopatterns.backends.redis.connection import Command, Connection, Reply, Waiter, Waiting
     from aiopatterns.backends.redis.errors import Failure
@@ -73,7 +73,7 @@ class _Several:
 
     def set_result(self, result: Reply, /) -> None:
         """Give each its value; a failure is everybody's."""
-        values = result if type(result) is list else repeat(result)
+        values: Iterable[Reply] = repeat(result) if type(result) in FAILURES else result
         for waiter, value in zip(self._waiters, values, strict=False):
             if not waiter.done():
                 waiter.set_result(value)
