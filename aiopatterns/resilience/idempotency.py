@@ -238,7 +238,8 @@ class Idempotent(Policy):
             BackendError: The backend is out of reach or refuses; ``fn`` did not run.
             CodecError: The payload, the result or what is stored cannot be encoded or decoded.
 
-        Cancellation: of the one who runs, frees the key; of one who waits, leaves nothing.
+        Cancellation: of the one who runs, frees the key, unless its outcome is just being stored:
+            then that is done first. Of one who waits, leaves nothing.
 
         Complexity: 2 round trips for a call, 2 for a repetition.
         """
@@ -394,7 +395,12 @@ class _Call:
         """Keep the outcome; a cancellation waits for that."""
         done, error = MSGPACK.encode(record), "storing it was interrupted"
         with move_on_after(GIVE_BACK + sum(_PAUSES), shield=True):
-            error = await self._stored(done)
+            try:
+                error = await self._stored(done)
+            except get_cancelled_exc_class():
+                # No shield holds off Task.cancel(). But the work is done, so this is tried again.
+                await self._stored(done)
+                raise
         if error and listening():
             emit(IdempotencyUnrecorded(self._rules.name, self._key, error))
 

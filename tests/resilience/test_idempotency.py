@@ -612,6 +612,46 @@ def test_who_is_cancelled_keeps_no_key_for_longer_than_its_lease(kinds):
     cancel_everywhere(scenario, kinds=kinds, minimum=1)
 
 
+class Distant(Lossy):
+    """A backend to which every word takes a moment, and every answer another one."""
+
+    async def get(self, key):
+        await sleep(0.01)
+        return await super().get(key)
+
+    async def compare_and_set(self, key, expected, value, *, ttl=None, notify=None):
+        await sleep(0.01)
+        done = await super().compare_and_set(key, expected, value, ttl=ttl, notify=notify)
+        await sleep(0.01)
+        return done
+
+
+@pytest.mark.promise("resilience-cancel-everywhere", "resilience-idempotent")
+@pytest.mark.parametrize("kinds", [("native", "scope", "timeout"), ("native-twice",)])
+def test_who_is_cancelled_on_the_way_keeps_no_key_for_longer_than_its_lease(kinds):
+    def scenario() -> Trial:
+        backend = open_backend("memory://")
+        distant = wrong(Distant(backend))
+        charge = Charging(delay=0.5)
+
+        async def work():
+            async with backend:
+                await once(distant, lease=1)(charge)("a")
+
+        async def check():
+            async with backend:
+                if "native-twice" in kinds:
+                    await sleep(1)  # the second cancels the cleanup
+                before = charge.runs
+                again = await once(distant, max_wait=0)(charge)("a")
+                assert again.number == max(charge.runs, 1)
+                assert charge.runs <= before + 1 <= 2
+
+        return Trial(work(), check)
+
+    cancel_everywhere(scenario, kinds=kinds, minimum=5)
+
+
 @pytest.mark.promise("resilience-cancel-everywhere")
 def test_a_waiter_that_is_cancelled_leaves_nothing():
     def scenario() -> Trial:
