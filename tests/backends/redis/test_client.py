@@ -55,6 +55,8 @@ async def test_each_and_scripts(client):
     assert await client.read_each([]) == []
     assert await client.run(INCR, ["n"], [2, ""]) == b"2"
     assert await client.run(INCR, ["n"], [2, ""], repeatable=True) == b"4"
+    assert await client.run_each(INCR, [(["x"], [1, ""]), (["n"], [1, ""])]) == [b"1", b"5"]
+    assert await client.run_each(INCR, []) == []
 
 
 @pytest.mark.promise("backends-retry-classes")
