@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
-from aiopatterns.cache._near import Near
+from aiopatterns.cache.memory import Near
 from aiopatterns.cache.tags import Tags
 from aiopatterns.cache.terms import MISSING, CacheStatistics
 from aiopatterns.core.clock import monotonic, rng
@@ -28,7 +28,7 @@ from aiopatterns.core.clock import monotonic, rng
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aiopatterns.cache._near import Entry
+    from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.tags import Stamp
     from aiopatterns.cache.terms import Bounds, Life, Missing, Ttl
     from aiopatterns.cache.tiers import Fetched
