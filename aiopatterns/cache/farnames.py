@@ -1,0 +1,107 @@
+"""Names: how a cache calls its keys in the shared tier, and how long they live there.
+
+====================================  =================================  ==========================
+key of ``Kv``                         holds                              lives
+====================================  =================================  ==========================
+``cache:<name>:k:<key>``              an envelope                        as long as its value
+``cache:<name>:k:<key>``              a tombstone                        :data:`GRACE`
+``cache:<name>:v:<tag>``              the version of a tag               :data:`LONGEST`
+``cache:<name>:v:``                   the version of the whole cache     :data:`LONGEST`
+``cache:<name>:l:<key>:<writing>``    whose turn it is to load           a lease
+====================================  =================================  ==========================
+
+Keys of different types never meet: ``"1"`` is ``s1``, ``1`` is ``i1``, ``b"1"`` is ``b31``. What is too
+long for a name is its hash.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, final
+
+from aiopatterns.core.validate import text
+
+if TYPE_CHECKING:
+    from aiopatterns.cache.invalidation import Key
+
+__all__ = ["GRACE", "LONGEST", "FarNames"]
+
+#: Seconds that a tombstone lives: what was read before it is not filled in any more after that.
+GRACE: Final = 60.0
+#: Seconds that anything lives in the shared tier at most: 30 days. An eternal value is loaded anew.
+LONGEST: Final = 30 * 86_400.0
+
+_LONGEST_NAME: Final = 128  # bytes of the name of a cache
+_LONGEST_PART: Final = 512  # bytes of a key or tag; names have at most 1,024
+_INT_BITS: Final = 63
+
+
+@final
+class FarNames:
+    """The names of one cache.
+
+    Args:
+        name: Name of the cache.
+
+    Raises:
+        ValueError: ``name`` is longer than 128 bytes.
+
+    Complexity: O(length).
+    """
+
+    __slots__ = ("_keys", "_turns", "_versions", "channel")
+
+    def __init__(self, name: str) -> None:
+        if len(text("name", name).encode()) > _LONGEST_NAME:
+            msg = f"name of a shared cache must be at most {_LONGEST_NAME} bytes, not {name!r}"
+            raise ValueError(msg)
+        self.channel: str = f"cache:{name}"
+        self._keys = f"cache:{name}:k:"
+        self._turns = f"cache:{name}:l:"
+        self._versions = f"cache:{name}:v:"
+
+    def key(self, key: Key) -> str:
+        """Return where the value of ``key`` is.
+
+        Raises:
+            TypeError: ``key`` is no text, bytes or whole number.
+            ValueError: It is a text that UTF-8 cannot hold, or a number of more than 64 bits.
+        """
+        return self._keys + _part(key)
+
+    def version(self, tag: str) -> str:
+        """Return where the version of ``tag`` is; "" is the whole cache."""
+        return self._versions + _fitting(tag)
+
+    def turn(self, key: Key, raw: bytes | None) -> str:
+        """Return the turn to load ``key`` for those who saw that it held ``raw``.
+
+        Whoever came after an invalidation does not wait for those who came before.
+        """
+        writing = "" if raw is None else blake2b(raw, digest_size=8).hexdigest()
+        return f"{self._turns}{_part(key)}:{writing}"
+
+
+def _part(key: Key) -> str:
+    if isinstance(key, str):
+        return _fitting("s" + key)
+    if isinstance(key, bytes):
+        return _fitting("b" + key.hex())
+    if isinstance(key, int):
+        if key.bit_length() > _INT_BITS:
+            msg = f"a key of a shared cache must be a number of at most 64 bits, not {key!r}"
+            raise ValueError(msg)
+        return f"i{int(key)}"
+    msg = f"a key of a shared cache must be a str, bytes or int, not {key!r}"
+    raise TypeError(msg)
+
+
+def _fitting(part: str) -> str:
+    try:
+        encoded = part.encode()
+    except UnicodeEncodeError as error:
+        msg = f"a key of a shared cache must be text that UTF-8 can hold, not {part[1:]!r}"
+        raise ValueError(msg) from error
+    if len(encoded) <= _LONGEST_PART:
+        return part
+    return "#" + blake2b(encoded, digest_size=32).hexdigest()

@@ -1,0 +1,136 @@
+"""Owed: invalidations are told at least once, whatever becomes of the server or of the caller.
+
+What is invalid is *owed* from before it is sent until it is known to have been written::
+
+    invalidate(k) --> owed: k --> sent --> written: not owed any more
+                        ^                |
+                        '-- told again --'  no answer, refused, or the caller was cancelled
+
+As long as something is owed, the shared tier is neither asked for it nor filled with it, so this
+process at least never reads what it has itself declared invalid. There are at most
+:data:`MOST_OWED` items; beyond that one item takes their place that stands for everything.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, final
+
+from aiopatterns.backends.protocols import Change
+from aiopatterns.cache.envelope import tombstone, version
+from aiopatterns.cache.farnames import GRACE, LONGEST
+from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.cache.farnames import FarNames
+    from aiopatterns.cache.gate import Gate
+    from aiopatterns.cache.invalidation import Key, News
+
+__all__ = ["MOST_OWED", "Outbox", "Owed"]
+
+#: Items that are owed at most.
+MOST_OWED: Final = 10_000
+# Items that are told again in one command.
+_AT_ONCE: Final = 500
+
+
+@final
+class Owed:
+    """What the server was not told of yet. O(1) for an item."""
+
+    __slots__ = ("_items", "_tickets")
+
+    def __init__(self) -> None:
+        self._items: dict[Item, int] = {}
+        self._tickets = count(1)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, items: Iterable[Item]) -> int:
+        """Owe ``items`` from now on; return the ticket to settle them with."""
+        ticket = next(self._tickets)
+        self._items.update(dict.fromkeys(items, ticket))
+        if len(self._items) > MOST_OWED:
+            self._items = {Item(ALL): ticket}
+        return ticket
+
+    def settle(self, items: Iterable[Item], ticket: int) -> None:
+        """Owe ``items`` no more, but for those that were added again since."""
+        for item in items:
+            if self._items.get(item) == ticket:
+                del self._items[item]
+
+    def all(self) -> tuple[list[Item], int]:
+        """Return what is owed, and a new ticket for it."""
+        items = list(self._items)
+        return items, self.add(items)
+
+    def concerns(self, key: Key, tags: Collection[str]) -> bool:
+        """Whether something is owed that makes ``key`` invalid."""
+        items = self._items
+        if not items:
+            return False
+        if Item(ALL) in items or Item(KEYS, key) in items:
+            return True
+        return any(Item(TAGS, tag) in items for tag in tags)
+
+
+@final
+class Outbox:
+    """Tells the server, and through it the other processes, what is invalid.
+
+    Args:
+        backend: Where it is told.
+        gate: How that is asked.
+        news: Makes the messages.
+        names: Names of keys and of the channel.
+    """
+
+    __slots__ = ("_backend", "_gate", "_names", "_news", "owed")
+
+    def __init__(self, backend: Backend, gate: Gate, news: News[Any], names: FarNames) -> None:
+        self._backend = backend
+        self._gate = gate
+        self._news = news
+        self._names = names
+        self.owed: Final = Owed()
+
+    async def tell(self, items: Sequence[Item]) -> None:
+        """Declare ``items`` invalid; what cannot be told now is owed.
+
+        Cancellation: they are owed.
+        """
+        ticket = self.owed.add(items)
+        await self.send(items, [self._change(item) for item in items], ticket)
+
+    async def send(self, items: Sequence[Item], changes: Sequence[Change], ticket: int) -> bool:
+        """Send ``changes``, which settle ``items``; False if they have to be told again."""
+        done = await self._gate.call(lambda: self._backend.kv.change_many(changes))
+        if done is None:
+            return False
+        self.owed.settle(items, ticket)
+        return True
+
+    async def tell_again(self) -> None:
+        """Tell what is owed, a few at a time, as long as the server takes it."""
+        items, ticket = self.owed.all()
+        for at in range(0, len(items), _AT_ONCE):
+            some = items[at : at + _AT_ONCE]
+            if not await self.send(some, [self._change(item) for item in some], ticket):
+                return
+
+    def told(self, item: Item, change: Change) -> Change:
+        """Return ``change`` such that it tells the others of ``item`` when it is made."""
+        notice = self._news.message(item)
+        return change._replace(notify=self._names.channel, notice=notice)
+
+    def _change(self, item: Item) -> Change:
+        if item.kind == KEYS:
+            change = Change(self._names.key(item.name), tombstone(), ttl=GRACE)
+        else:
+            change = Change(self._names.version(str(item.name)), version(), ttl=LONGEST)
+        return self.told(item, change)
