@@ -17,6 +17,7 @@ from aiopatterns.backends.queuechecks import (
 from aiopatterns.core.rate import Rate
 
 GOOD = NewJob("a", b"")
+WRONG: Any = "wrong"
 
 
 @pytest.mark.parametrize(
@@ -65,13 +66,13 @@ def test_jobs_with_one_id_are_not_plain():
         ({"after": ("c", "b")}, ValueError, "after"),
         ({"unique": "k"}, TypeError, "unique"),
         ({"unique": UniqueKey("")}, ValueError, "unique.key"),
-        ({"unique": UniqueKey("k", "first")}, ValueError, "unique.mode"),  # type: ignore[arg-type]
+        ({"unique": UniqueKey("k", WRONG)}, ValueError, "unique.mode"),
         ({"unique": UniqueKey("k", "drop", -1.0)}, ValueError, "unique.window"),
         ({"limits": (Bucket("b"),) * 5}, ValueError, "limits"),
         ({"limits": (Bucket("b"),) * 2}, ValueError, "limits"),
         ({"limits": ("b",)}, TypeError, "limits"),
         ({"limits": (Bucket(""),)}, ValueError, "limits.key"),
-        ({"limits": (Bucket("b", 5.0),)}, TypeError, "limits.rate"),  # type: ignore[arg-type]
+        ({"limits": (Bucket("b", WRONG),)}, TypeError, "limits.rate"),
         ({"limits": (Bucket("b", None, 0),)}, ValueError, "limits.concurrency"),
     ],
 )
@@ -106,8 +107,8 @@ TURN = Turn("w", 1, 15.0)
         ({"free": 501}, ValueError, "free"),
         ({"settled": [Settled("a", "done")] * 501}, ValueError, "settled"),
         ({"settled": [Settled("", "done")]}, ValueError, "id"),
-        ({"settled": [Settled("a", "lost")]}, ValueError, "how"),  # type: ignore[arg-type]
-        ({"settled": [Settled("a", "done", "text")]}, TypeError, "data"),  # type: ignore[arg-type]
+        ({"settled": [Settled("a", WRONG)]}, ValueError, "how"),
+        ({"settled": [Settled("a", "done", WRONG)]}, TypeError, "data"),
         ({"settled": [Settled("a", "retry", b"", -1.0)]}, ValueError, "delay"),
         ({"progress": {"": 0.5}}, ValueError, "progress"),
         ({"progress": {"a": -0.5}}, ValueError, "progress"),
@@ -124,9 +125,10 @@ def test_ids_pages_and_waits():
         check_ids("abc")
     assert check_page("queued", None, 1) == 0
     assert check_page("dead", "17", 1) == 17
+    cursor: Any
     for cursor in ("", "-1", "x", "1.5", 3):
         with pytest.raises(ValueError, match="cursor"):
-            check_page("queued", cursor, 1)  # type: ignore[arg-type]
+            check_page("queued", cursor, 1)
     with pytest.raises(ValueError, match="state"):
         check_page("done", None, 1)
     with pytest.raises(ValueError, match="limit"):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import msgpack
@@ -23,7 +24,7 @@ from aiopatterns.backends.queue import ClaimedJob, Enqueued, Outcome, StoredJob,
 from aiopatterns.backends.queuetimes import due_in, spacing, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aiopatterns.backends.queue import Bucket, How, JobState, NewJob, Turn, UniqueMode
 
@@ -45,20 +46,26 @@ _HEADER: Final = struct.Struct(">BBIQ")
 HEADER: Final = _HEADER.size
 _AFTER, _UNIQUE, _LIMITS = 1, 2, 4
 _REAPED, _QUARANTINE, _MORE, _PAUSED, _ALONE = 1, 2, 4, 8, 16
-_LETTERS: Final[dict[How, str]] = {
-    "done": "d",
-    "dead": "x",
-    "cancelled": "c",
-    "release": "l",
-    "retry": "r",
-}
-_MODES: Final[dict[UniqueMode, str]] = {
-    "drop": "d",
-    "throttle": "t",
-    "debounce": "b",
-    "keep_last": "k",
-}
-_STATES: Final[dict[bytes, JobState]] = {b"d": "done", b"c": "cancelled", b"x": "dead"}
+_LETTERS: Final[Mapping[How, str]] = MappingProxyType(
+    {
+        "done": "d",
+        "dead": "x",
+        "cancelled": "c",
+        "release": "l",
+        "retry": "r",
+    }
+)
+_MODES: Final[Mapping[UniqueMode, str]] = MappingProxyType(
+    {
+        "drop": "d",
+        "throttle": "t",
+        "debounce": "b",
+        "keep_last": "k",
+    }
+)
+_STATES: Final[Mapping[bytes, JobState]] = MappingProxyType(
+    {b"d": "done", b"c": "cancelled", b"x": "dead"}
+)
 
 
 @lru_cache(maxsize=256)

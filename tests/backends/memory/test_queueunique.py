@@ -7,13 +7,13 @@ import pytest
 from aiopatterns.backends.memory.home import MemoryHome
 from aiopatterns.backends.memory.queuejob import Job
 from aiopatterns.backends.memory.queueunique import UniqueKeys
-from aiopatterns.backends.queue import NewJob, UniqueKey
+from aiopatterns.backends.queue import NewJob, UniqueKey, UniqueMode
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import simulate
 
 
-def job(name: str, mode: str, window: float = 0.0) -> Job:
-    return Job(NewJob(name, b"", unique=UniqueKey("k", mode, window)), 0)  # type: ignore[arg-type]
+def job(name: str, mode: UniqueMode, window: float = 0.0) -> Job:
+    return Job(NewJob(name, b"", unique=UniqueKey("k", mode, window)), 0)
 
 
 @pytest.mark.parametrize("mode", ["drop", "throttle"])

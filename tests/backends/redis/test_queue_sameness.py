@@ -321,8 +321,8 @@ def test_memory_and_redis_are_one_machine(redis_url, first):
         play_seed(redis_url, seed)
 
 
-def held_back(number: int, **options: Any) -> NewJob:
-    return NewJob(f"j{number}", b"", limits=(BUCKETS[0],), **options)
+def held_back(number: int, unique: UniqueKey | None = None) -> NewJob:
+    return NewJob(f"j{number}", b"", limits=(BUCKETS[0],), unique=unique)
 
 
 DONE = ("done", b"", 0.0, True)
@@ -344,7 +344,7 @@ OFFERED: list[tuple[Any, ...]] = [
 )
 def test_an_offer_that_is_not_taken_goes_to_the_next(redis_url, goes):
     after = [("step", "w1", [], [], 5, ""), ("pass", 20.0), ("enqueue", [held_back(3)])]
-    ends = [("step", "w1", [DONE], [], 1, "")] * 3
+    ends: list[tuple[Any, ...]] = [("step", "w1", [DONE], [], 1, "")] * 3
     asyncio.run(play(redis_url, [*OFFERED, goes, *after, *ends]))
 
 
