@@ -99,13 +99,13 @@ class Outbox:
         self._names = names
         self.owed: Final = Owed()
 
-    async def tell(self, items: Sequence[Item]) -> None:
-        """Declare ``items`` invalid; what cannot be told now is owed.
+    async def tell(self, items: Sequence[Item]) -> bool:
+        """Declare ``items`` invalid; False if that could not be told now, and is owed.
 
         Cancellation: they are owed.
         """
         ticket = self.owed.add(items)
-        await self.send(items, [self._change(item) for item in items], ticket)
+        return await self.send(items, [self._change(item) for item in items], ticket)
 
     async def send(self, items: Sequence[Item], changes: Sequence[Change], ticket: int) -> bool:
         """Send ``changes``, which settle ``items``; False if they have to be told again."""

@@ -38,6 +38,7 @@ a replica that has missed one can let an old value be stored; it lives as long a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import (
@@ -66,7 +67,7 @@ from aiopatterns.cache.owed import Outbox
 from aiopatterns.cache.serverclock import ServerClock
 from aiopatterns.cache.terms import MISSING, Life
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.errors import CodecError
+from aiopatterns.core.errors import BackendUnavailableError, CodecError
 from aiopatterns.core.telemetry import Event, emit, listening
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ __all__ = ["NEAR_LIFE", "Far", "Fetched", "Filled", "NotEncoded", "Seen", "Store
 K = TypeVar("K", bound=Key)
 V = TypeVar("V")
 
-#: Seconds that a value lives near at most, where there is a far tier.
+#: Seconds that a value is fresh near at most, where there is a far tier.
 NEAR_LIFE: Final = 60.0
 # The same while the far tier cannot be asked.
 _NEAR_LIFE_ALONE: Final = 1.0
@@ -121,6 +122,7 @@ class Fetched(NamedTuple, Generic[V]):
         value: The answer; MISSING if it is that the source has no value.
         life: Its life, in monotonic seconds.
         cost: Seconds that the load took.
+        tags: Its tags.
     """
 
     seen: Seen
@@ -128,6 +130,7 @@ class Fetched(NamedTuple, Generic[V]):
     value: V | Missing
     life: Life
     cost: float
+    tags: Sequence[str]
 
 
 class Filled(NamedTuple, Generic[K, V]):
@@ -252,10 +255,17 @@ class Far(Generic[K, V]):
         """Whether the server answers."""
         return self._gate.up
 
-    @property
-    def near_life(self) -> float:
-        """Seconds that what is stored near now may live at most."""
-        return NEAR_LIFE if self._gate.up else _NEAR_LIFE_ALONE
+    def near(self, life: Life) -> Life:
+        """Return the life of a value in this process: not fresh for longer than it can be trusted.
+
+        That is :data:`NEAR_LIFE`, in case a message is lost, and a second while the server does not
+        answer. The stale part keeps its length.
+        """
+        trusted = monotonic() + (NEAR_LIFE if self._gate.up else _NEAR_LIFE_ALONE)
+        if life.fresh_until <= trusted:
+            return life
+        stale = life.stale_until - life.fresh_until if life.fresh_until < math.inf else 0.0
+        return Life(trusted, trusted + stale)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Hold the backend open, listen to the others, look after the server; until cancelled.
@@ -382,14 +392,24 @@ class Far(Generic[K, V]):
             changes.append(self._outbox.told(item, change))
         await self._outbox.send(items, changes, ticket)
 
-    async def invalidate(self, keys: Collection[K]) -> None:
+    async def invalidate(self, keys: Collection[K], *, strict: bool = False) -> None:
         """Let nobody see what was loaded of ``keys`` before; one round trip.
 
         What this process has near is to be forgotten before, without a wait in between.
 
+        Args:
+            keys: What is invalid.
+            strict: Whether to raise if the server could not be told; it is owed then all the same.
+
+        Raises:
+            BackendUnavailableError: Only if ``strict``.
+
         Cancellation: it is told in the background.
         """
-        await self._outbox.tell([Item(KEYS, key) for key in keys])
+        told = await self._outbox.tell([Item(KEYS, key) for key in keys])
+        if strict and not told:
+            msg = f"the cache {self._name!r} could not tell {self._backend.url} what is invalid"
+            raise BackendUnavailableError(f"{msg}; it will when it is back")
 
     async def invalidate_tags(self, tags: Collection[str]) -> None:
         """Let nobody see what was stored under one of ``tags``; as :meth:`invalidate`."""
@@ -398,6 +418,14 @@ class Far(Generic[K, V]):
     async def clear(self) -> None:
         """Let nobody see anything that was stored before; as :meth:`invalidate`. O(1)."""
         await self._outbox.tell([Item(ALL)])
+
+    async def invalidate_matching(self, pattern: str) -> None:
+        """Let nobody see what was loaded before of keys that fit a glob.
+
+        There is no list of the keys of a cache, so this is :meth:`clear`: safe, and coarse.
+        """
+        del pattern
+        await self.clear()
 
     async def _look(
         self, names: Collection[str], tags: Collection[str]
@@ -446,13 +474,12 @@ class Far(Generic[K, V]):
         life = self._clock.inside(Life(envelope.fresh_until, envelope.stale_until))
         if life.stale_until <= monotonic() or owed.concerns(key, dict(envelope.versions)):
             return _unknown(seen)
-        if envelope.payload is None:
-            return Fetched(seen, True, MISSING, life, envelope.cost)
         try:
-            value: V = self._decode(envelope.payload)
+            value = MISSING if envelope.payload is None else self._decode(envelope.payload)
         except CodecError:
             return _unknown(seen)
-        return Fetched(seen, True, value, life, envelope.cost)
+        tags = [tag for tag, _ in envelope.versions if tag != _WHOLE]
+        return Fetched(seen, True, value, life, envelope.cost, tags)
 
     async def _lead(self, key: K, fetched: Fetched[V], tags: Collection[str]) -> Turn[V]:
         """Take the turn for one writing of the key, or wait for whoever has it."""
@@ -506,4 +533,4 @@ class Far(Generic[K, V]):
 
 
 def _unknown(seen: Seen) -> Fetched[Any]:
-    return Fetched(seen, False, MISSING, Life(0.0, 0.0), 0.0)
+    return Fetched(seen, False, MISSING, Life(0.0, 0.0), 0.0, ())
