@@ -115,10 +115,10 @@ class Cache(Owner, Generic[K, V]):
         optional_function("copy", copy)
         self.stock: Stock[K, V] = Stock(Bounds.of(max_size), Ttl.of(ttl), copy)
         self._forgetting: Forgetting[K, V] = Forgetting(name, self.stock)
-        self._far: Far[K, V] | None = None
+        self._far: Far[Any, V] | None = None
         if backend is not None:
             source = resolve(backend)
-            self._far = Far(name, source, self._forgetting, codec=codec, type=type, hard=load.hard)
+            self._far = Far(name, source, self._forgetting, codec=codec, type=type)
             self.stock.cap = self._far.near
         self._loads: Loads[K, V] = Loads(name, self.stock, load, self._far)
         self._forgetting.loads = self._loads
@@ -360,6 +360,7 @@ class Cache(Owner, Generic[K, V]):
 
     def _settle(self) -> None:
         """What a closed cache with a backend holds, nobody keeps true."""
+        self._loads.reopen()
         if self._far is not None:
             self._forgetting.forget_all(tell=False)
 
@@ -387,7 +388,7 @@ class Cache(Owner, Generic[K, V]):
         stamp = self.stock.tags.stamp(tags) if tags else NO_TAGS
         self.stock.put(key, value, life, stamp=stamp)
 
-    def _opened(self) -> Far[K, V]:
+    def _opened(self) -> Far[Any, V]:
         """Return the far tier, which there is only while this cache is open.
 
         Raises:

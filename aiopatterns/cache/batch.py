@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from aiopatterns.cache.loads import Loads
     from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.stock import Stock
-    from aiopatterns.cache.terms import Missing
 
 __all__ = ["Batch"]
 
@@ -60,7 +59,7 @@ class Batch(Generic[K, V]):
         self._tags = tags
         self._answer: Found[K, V] = {}
         self._missing: list[K] = []
-        self._stale: list[Entry[K, V | Missing]] = []
+        self._stale: list[Entry[K, V]] = []
         self._waits: dict[Load[K, V], list[K]] = {}
 
     async def run(self, keys: Iterable[K]) -> dict[K, V | Exception]:

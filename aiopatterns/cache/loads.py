@@ -28,7 +28,7 @@ Not guaranteed: that a loader which refuses to be cancelled keeps the hard time.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, final
 
 from anyio import CancelScope, create_task_group
 
@@ -75,10 +75,20 @@ class Loads(Generic[K, V]):
         far: The far tier, or None.
     """
 
-    __slots__ = ("_far", "_finish", "_kept", "_name", "_soft", "_stock", "_table", "work")
+    __slots__ = (
+        "_closing",
+        "_far",
+        "_finish",
+        "_kept",
+        "_name",
+        "_soft",
+        "_stock",
+        "_table",
+        "work",
+    )
 
     def __init__(
-        self, name: str, stock: Stock[K, V], timeouts: LoadTimeouts, far: Far[K, V] | None
+        self, name: str, stock: Stock[K, V], timeouts: LoadTimeouts, far: Far[Any, V] | None
     ) -> None:
         self._name = name
         self._stock = stock
@@ -86,6 +96,7 @@ class Loads(Generic[K, V]):
         self._soft = None if timeouts.soft is None else Timeout(timeouts.soft)
         self.work = Work(stock, far, None if timeouts.hard is None else Timeout(timeouts.hard))
         self._finish = timeouts.abandoned == "finish"
+        self._closing = False
         self._table: dict[K, Load[K, V]] = {}
         self._kept: dict[Load[K, V], None] = {}
 
@@ -121,11 +132,11 @@ class Loads(Generic[K, V]):
         return load
 
     def refresh(
-        self, entries: Sequence[Entry[K, V | Missing]], bring: Bring[K, V], tags: Sequence[str]
+        self, entries: Sequence[Entry[K, V]], bring: Bring[K, V], tags: Sequence[str]
     ) -> None:
         """Load anew in the background what nobody loads, unless there are too many of that."""
         newest = max(entry.fresh_until for entry in entries) + _NEWER
-        if len(self._kept) < _MOST_KEPT:
+        if len(self._kept) < _MOST_KEPT and not self._closing:
             keys = [entry.key for entry in entries]
             load = self.begin(keys, bring, tags=tags, floor=max(monotonic(), newest))
             self._keep(load)
@@ -196,14 +207,22 @@ class Loads(Generic[K, V]):
         self.detach(list(self._table))
 
     async def dismiss(self) -> None:
-        """Cancel what runs in the background and wait, shielded, for its end."""
+        """Cancel what runs in the background and wait, shielded, for its end.
+
+        Nothing more begins in the background until :meth:`reopen`.
+        """
+        self._closing = True
         self.detach_all()
         with CancelScope(shield=True):
             async with create_task_group() as group:
                 for load in self._kept:
                     group.start_soon(load.flight.dismiss)
 
-    def at_hand(self, key: K) -> Entry[K, V | Missing] | None:
+    def reopen(self) -> None:
+        """Allow loads in the background again."""
+        self._closing = False
+
+    def at_hand(self, key: K) -> Entry[K, V] | None:
         """Return the entry that may stand in for one that is late, fresh or stale."""
         entry = self._stock.look(key)
         return None if entry is None or entry.value is MISSING else entry
@@ -226,7 +245,7 @@ class Loads(Generic[K, V]):
         """Wait for a load, in its soft time only if there is a value at hand by then."""
         if self._soft is None:
             return (await load.flight.join())[key]
-        entry: Entry[K, V | Missing] | None = None
+        entry: Entry[K, V] | None = None
         scope, alarms = self._soft.fresh()
 
         def give_up() -> None:
@@ -254,7 +273,7 @@ class Loads(Generic[K, V]):
             self._failed(load, error)
             raise
 
-    def _due(self, load: Load[K, V]) -> list[Entry[K, V | Missing]]:
+    def _due(self, load: Load[K, V]) -> list[Entry[K, V]]:
         """Return what the far tier had, but only stale."""
         if self._far is None:
             return []
@@ -269,8 +288,10 @@ class Loads(Generic[K, V]):
             emit(LoadFailed(self._name, str(load.key), error))
 
     def _keep(self, load: Load[K, V]) -> None:
-        load.flight.keep()
-        self._kept[load] = None
+        """Let a load go on without waiters, unless nobody would answer for it."""
+        if not self._closing:
+            load.flight.keep()
+            self._kept[load] = None
 
     def _ended(self, load: Load[K, V]) -> None:
         """Take a load out of the tables; if it is being cancelled, it stores nothing any more."""

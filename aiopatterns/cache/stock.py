@@ -18,7 +18,7 @@ Everything here is synchronous, so what is seen and what is done with it are one
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 
 from aiopatterns.cache.memory import Near
 from aiopatterns.cache.tags import Tags
@@ -76,13 +76,13 @@ class Stock(Generic[K, V]):
     )
 
     def __init__(self, bounds: Bounds, ttl: Ttl, copy: Callable[[V], V] | None) -> None:
-        self._near: Near[K, V | Missing] = Near(
+        self._near: Near[K, V] = Near(
             max_size=bounds.count,
             max_weight=bounds.weight,
             weigh=bounds.weigh,
             eviction=bounds.eviction,
         )
-        self._find: Callable[[K, float], Entry[K, V | Missing] | None] = self._near.find
+        self._find: Callable[[K, float], Entry[K, V] | None] = self._near.find
         self.ttl = ttl
         self.copy = copy
         #: Shortens lives to what the far tier allows here; set by the cache if there is one.
@@ -93,7 +93,7 @@ class Stock(Generic[K, V]):
         self.hits = self.misses = self.loads = self.joins = 0
         self.stale = self.rejected = self.errors = 0
 
-    def calm(self, key: K) -> Entry[K, V | Missing] | None:
+    def calm(self, key: K) -> Entry[K, V] | None:
         """Return, and count, an entry that may be given out without a further thought."""
         now = monotonic()
         entry = self._find(key, now)
@@ -106,7 +106,7 @@ class Stock(Generic[K, V]):
         """Return what a caller gets of a value."""
         return value if self.copy is None else self.copy(value)
 
-    def look(self, key: K) -> Entry[K, V | Missing] | None:
+    def look(self, key: K) -> Entry[K, V] | None:
         """Return an entry that is fresh, stale or absent; one whose tags are not current is gone."""
         entry = self._find(key, monotonic())
         if entry is not None and not self.tags.current(entry.tags):
@@ -114,7 +114,7 @@ class Stock(Generic[K, V]):
             return None
         return entry
 
-    def answer(self, key: K, *, absent: bool = False) -> Entry[K, V | Missing] | None:
+    def answer(self, key: K, *, absent: bool = False) -> Entry[K, V] | None:
         """Return, and count, an entry that may be given out after a second look.
 
         Args:
@@ -132,7 +132,7 @@ class Stock(Generic[K, V]):
             entry.fresh_until, entry.stale_until = life if self.cap is None else self.cap(life)
         return entry
 
-    def due(self, entry: Entry[K, V | Missing]) -> bool:
+    def due(self, entry: Entry[K, V]) -> bool:
         """Whether an entry should be loaded anew: stale, or by chance shortly before (XFetch)."""
         now = monotonic()
         if now < entry.retry_at:
@@ -151,7 +151,7 @@ class Stock(Generic[K, V]):
             return
         entry = self._near.put(
             key,
-            value,
+            cast("V", value),  # MISSING is told apart wherever an entry is not calm
             fresh_until=life.fresh_until,
             stale_until=life.stale_until,
             cost=cost,

@@ -57,7 +57,7 @@ class Work(Generic[K, V]):
 
     __slots__ = ("_far", "_hard", "_stock")
 
-    def __init__(self, stock: Stock[K, V], far: Far[K, V] | None, hard: Timeout | None) -> None:
+    def __init__(self, stock: Stock[K, V], far: Far[Any, V] | None, hard: Timeout | None) -> None:
         self._stock = stock
         self._far = far
         self._hard = hard
@@ -105,7 +105,7 @@ class Work(Generic[K, V]):
             self._settle(load, key, value, lives[key], cost, stored=key not in refused)
         return {**found, **loaded}
 
-    async def peek(self, far: Far[K, V], key: K) -> V | Missing:
+    async def peek(self, far: Far[Any, V], key: K) -> V | Missing:
         """Return what the far tier has, and store it near if nobody was faster."""
         epoch = self._stock.epoch
         fetched = (await far.read((key,)))[key]
@@ -115,7 +115,7 @@ class Work(Generic[K, V]):
 
     async def _fetch(
         self,
-        far: Far[K, V],
+        far: Far[Any, V],
         load: Load[K, V],
         key: K,
         loader: Callable[[K], Awaitable[V]],
@@ -125,10 +125,9 @@ class Work(Generic[K, V]):
         value, cost = await self._call(load, loader, key)
         life, stored = self._life(value), True
         if life is not None and key in load.live:
-            stored = (
-                await far.fill(key, fetched.seen, value, life, cost=cost, tags=load.tags)
-                or not far.up
-            )
+            seen, tags = fetched.seen, load.tags
+            result = await far.fill(key, seen, value, life, cost=cost, tags=tags)
+            stored = result != "refused"
         self._settle(load, key, value, life, cost, stored=stored)
         return {key: value}
 
@@ -144,16 +143,16 @@ class Work(Generic[K, V]):
         if self._far is None:
             return set()
         fills = [
-            Filled(key, fetched[key].seen, value, life, cost, load.tags)
+            Filled[Any, V](key, fetched[key].seen, value, life, cost, load.tags)
             for key, value in values.items()
             if (life := lives[key]) is not None and key in load.live
         ]
         if not fills:
             return set()
-        stored = await self._far.fill_many(fills)
-        if not self._far.up:
-            return set()
-        return {fill.key for fill, done in zip(fills, stored, strict=True) if not done}
+        results = await self._far.fill_many(fills)
+        return {
+            fill.key for fill, result in zip(fills, results, strict=True) if result == "refused"
+        }
 
     async def _call(
         self, load: Load[K, V], loader: Callable[[A], Awaitable[R]], asked: A

@@ -50,9 +50,7 @@ def cache_of(ttl=60, **options) -> Cache[str, str]:
 
 async def callers(cache, source, count, key="k", **options):
     """Start ``count`` callers that wait for the load of one key."""
-    tasks = [
-        asyncio.create_task(cache.get_or_load(key, source, **options)) for _ in range(count)
-    ]
+    tasks = [asyncio.create_task(cache.get_or_load(key, source, **options)) for _ in range(count)]
     await sleep(0.001)
     return tasks
 
@@ -212,9 +210,7 @@ def test_07_lives_are_measured_by_the_monotonic_clock():
     async def scenario():
         cache, source = cache_of(ttl=10), Source(delay=0)
         await cache.get_or_load("k", source)
-        here = clock.set_source(
-            clock.ClockSource(clock.monotonic.func, lambda: 4e9, clock.rng())
-        )
+        here = clock.set_source(clock.ClockSource(clock.monotonic.func, lambda: 4e9, clock.rng()))
         try:
             assert await cache.get_or_load("k", source) == "k#1", "the wall clock has jumped"
         finally:

@@ -1,0 +1,149 @@
+"""@cached: the function, behind its key."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from aiopatterns.cache import Cache, cached
+from aiopatterns.core.clock import sleep
+
+
+@pytest.fixture
+def cache() -> Cache[str, object]:
+    return Cache("functions", ttl=60)
+
+
+async def test_equal_keys_share_one_value(cache):
+    calls = []
+
+    @cached(cache, key="user:{user_id}")
+    async def load(user_id: int, *, trace: str = "") -> str:
+        """Load it."""
+        calls.append((user_id, trace))
+        return f"user {user_id}"
+
+    assert await load(7) == "user 7"
+    assert await load(7, trace="x") == "user 7"
+    assert await load(user_id=7) == "user 7"
+    assert await load(8) == "user 8"
+    assert calls == [(7, ""), (8, "")]
+    assert (load.__name__, load.__doc__) == ("load", "Load it.")
+    assert inspect.iscoroutinefunction(load)
+    assert load.key(7, trace="y") == "user:7"
+    assert cache.get_nowait("user:7") == "user 7"
+    assert cache.statistics().hits == 3
+
+
+async def test_its_key_can_be_loaded_anew_and_forgotten(cache):
+    calls = []
+
+    @cached(cache, key="k:{n}")
+    async def load(n: int) -> int:
+        calls.append(n)
+        return len(calls)
+
+    assert [await load(1), await load.fresh(1), await load(1)] == [1, 2, 2]
+    await load.invalidate(1)
+    assert await load(1) == 3
+    await cache.clear()
+    assert await load(1) == 4
+    await cache.set("k:1", 9)
+    assert await load(1) == 9
+
+
+async def test_values_that_are_equal_but_read_differently_have_keys_of_their_own(cache):
+    @cached(cache, key="k:{n}")
+    async def load(n: object) -> str:
+        return repr(n)
+
+    assert [await load(each) for each in (1, True, 1.0, "1", 1, True)] == [
+        "1",
+        "True",
+        "1.0",
+        "1",  # equal as text to the first
+        "1",
+        "True",
+    ]
+
+
+async def test_a_key_may_be_a_function_and_a_long_key_is_cut(cache):
+    @cached(cache, key=lambda a, b=0: (a, b))
+    async def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    assert [await add(1), await add(1, b=2), await add(1, 2)] == [1, 3, 3]
+    assert add.key(1, 2) == (1, 2)
+
+    @cached(cache, key="text:{text}")
+    async def size(text: str) -> int:
+        return len(text)
+
+    for length in (1_000, 1_001, 1_000):
+        assert await size("x" * length) == length
+    assert len(size.key("x" * 1_000)) == 200
+    assert cache.statistics().loads == 4
+
+
+async def test_what_cannot_be_hashed_can_be_in_a_key(cache):
+    @cached(cache, key="sum:{numbers}")
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    assert [await total([1, 2]), await total([1, 2])] == [3, 3]
+    assert cache.statistics().loads == 1
+
+
+async def test_methods_and_attributes(cache):
+    class Shop:
+        def __init__(self, name):
+            self.name = name
+
+        @cached(cache, key="{self.name}/{item}", tags=["shop:{self.name}"])
+        async def price(self, item: str) -> str:
+            return f"{self.name} {item} {len(self.name)}"
+
+    a, b = Shop("a"), Shop("bb")
+    assert [await a.price("x"), await b.price("x")] == ["a x 1", "bb x 2"]
+    await cache.invalidate_tags("shop:a")
+    assert cache.get_nowait("a/x", None) is None
+    assert cache.get_nowait("bb/x") == "bb x 2"
+    await b.price("x")
+    assert cache.statistics().loads == 2
+
+
+async def test_copies_and_errors_are_as_those_of_the_cache():
+    cache: Cache[str, list[int]] = Cache("copies", ttl=60, copy=list)
+
+    @cached(cache, key="l:{n}")
+    async def numbers(n: int) -> list[int]:
+        if n < 0:
+            raise OSError("negative")
+        await sleep(0)
+        return [n]
+
+    (await numbers(1)).append(2)
+    (await numbers(1)).append(3)
+    assert await numbers(1) == [1]
+    with pytest.raises(OSError, match="negative"):
+        await numbers(-1)
+
+
+@pytest.mark.promise("cache-bad-input")
+def test_what_does_not_fit_is_refused_when_it_is_decorated(cache):
+    async def load(n: int) -> int:
+        return n
+
+    with pytest.raises(TypeError, match="cache must be a Cache, not 'users'"):
+        cached("users", key="k")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="key must be a function, not 5"):
+        cached(cache, key=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="key names 'm', which is no parameter"):
+        cached(cache, key="{m}")(load)
+    with pytest.raises(ValueError, match="tag names 'm'"):
+        cached(cache, key="{n}", tags=["{m}"])(load)
+    with pytest.raises(TypeError, match="tags must be several texts"):
+        cached(cache, key="{n}", tags="tag")(load)
+    with pytest.raises(TypeError, match="must be an async function, not the plain function"):
+        cached(cache, key="{n}")(test_what_does_not_fit_is_refused_when_it_is_decorated)
