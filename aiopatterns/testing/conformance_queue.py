@@ -136,6 +136,19 @@ class QueueConformance(Conformance):
         assert claimed == [job.id for job in sorted(jobs, key=lambda job: -job.priority)]
         assert set(order) == set(PRIORITIES)
 
+    async def test_a_higher_priority_goes_first_a_few_at_a_time(self, backend: Backend) -> None:
+        """PRIORITIES: the same for a worker that takes few jobs and finishes some meanwhile."""
+        for size in (1, 2, 5):
+            queue, order = backend.queue(f"q{size}"), [3, 0, 9, 5, 1, 9, 0, 7, 2, 8, 4, 6]
+            hand, finished = Hand(queue, "w"), list[str]()
+            await hand.turn()
+            jobs = [NewJob(f"{place}", b"", priority) for place, priority in enumerate(order)]
+            await queue.enqueue(jobs)
+            while claimed := await hand.take_ids(size):
+                finished += claimed
+                await hand.settle("done", *claimed)
+            assert finished == [job.id for job in sorted(jobs, key=lambda job: -job.priority)]
+
     async def test_a_worker_gets_what_it_can_take(self, backend: Backend) -> None:
         """``free``: "How many jobs it can take, 0 to MAX_BATCH."."""
         queue, hand = backend.queue("q"), Hand(backend.queue("q"), "w")

@@ -366,6 +366,13 @@ REDIS = [
         "Settling",
     ),
     Mutant(
+        "the-quick-turn-takes-low-priorities-first",
+        "queue_step",
+        "for priority = 9, 1, -1 do\n    if redis.call",
+        "for priority = 1, 9 do\n    if redis.call",
+        "Queue",
+    ),
+    Mutant(
         "the-quick-turn-takes-nothing-back",
         "queue_step",
         "or tonumber(workers[2]) <= now then",
@@ -456,8 +463,8 @@ REDIS = [
     Mutant(
         "low-priorities-first",
         "queue_step",
-        "for priority = 9, 1, -1 do",
-        "for priority = 1, 9 do",
+        "for priority = 9, 1, -1 do claim_lane(priority) end",
+        "for priority = 1, 9 do claim_lane(priority) end",
         "Queue",
     ),
 ]
