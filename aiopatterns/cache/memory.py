@@ -48,13 +48,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 #: Entries that one ``put`` looks at for their life, at most.
-MOST_EXPIRED: Final = 64
+MOST_EXPIRED: Final = 32
 #: Looks after which a ``put`` that is not done makes no more room.
 MOST_STEPS: Final = 1024
-# Entries that it looks at in any case, and that each one which is over adds.
-_GLANCE: Final = 4
+# Calls of ``put`` from one such look to the next, if less than a quarter was over.
+_REST: Final = 16
 # Cleared entries that are taken apart in one go: 2 ms.
 _AT_ONCE: Final = 10_000
+_PAST: Final = -math.inf
 _NO_TAGS: Final[frozenset[tuple[str, int]]] = frozenset()
 
 
@@ -88,7 +89,7 @@ class Entry(Node, Generic[K, V]):
         self.hashed = hash(key)
         self.uses = 0
         self.proven = False
-        self.retry_at = -math.inf
+        self.retry_at = _PAST
 
 
 @final
@@ -109,11 +110,11 @@ class Near(Generic[K, V]):
         "_get",
         "_max_size",
         "_max_weight",
-        "_mortal",
         "_policy",
         "_size",
         "_table",
         "_touch",
+        "_turn",
         "_weigh",
         "evictions",
         "expired",
@@ -134,7 +135,7 @@ class Near(Generic[K, V]):
         self._policy: LRU[Entry[K, V]] | S3FIFO[Entry[K, V]] = policy_for(eviction, max_size)
         self._touch = self._policy.touch if self._policy.touches else None
         self._size = 0
-        self._mortal = False
+        self._turn = _REST
         self._buried: list[dict[K, Entry[K, V]]] = []
         self._renew()
         #: Weight of all entries; their number if they are not weighed.
@@ -152,10 +153,10 @@ class Near(Generic[K, V]):
         if now >= entry.stale_until:
             self._expire(entry)
             return None
-        if entry.uses < MOST_USES:
-            entry.uses += 1
         if self._touch is not None:
             self._touch(entry)
+        elif entry.uses < MOST_USES:
+            entry.uses += 1
         return entry
 
     def put(
@@ -178,9 +179,10 @@ class Near(Generic[K, V]):
             Exception: What ``weigh`` raised; nothing has changed then.
         """
         weight = 1 if self._weigh is None else count("weight", self._weigh(key, value), minimum=0)
-        if self._mortal or self._buried:
+        self._turn -= 1
+        if not self._turn:
             self._tidy()
-        entry = self.find(key, -math.inf)  # to store is to use
+        entry = self._get(key)
         if entry is None:
             entry = self._enter(Entry(key, value, weight, stale_until))
         else:
@@ -189,8 +191,6 @@ class Near(Generic[K, V]):
             entry.fresh_until = entry.calm_until = fresh_until
             entry.cost = cost
             entry.tags = tags
-            if stale_until < math.inf:
-                self._mortal = True
         return entry
 
     def drop(self, key: K) -> bool:
@@ -217,6 +217,7 @@ class Near(Generic[K, V]):
         """Forget everything; what is more than 10,000 entries is freed with the puts that follow."""
         table = self._table
         self._buried += [table] if isinstance(table, dict) else table.pages
+        self._turn = 1
         self._policy.clear()
         self._size = self.weight = 0
         self._renew()
@@ -235,44 +236,45 @@ class Near(Generic[K, V]):
 
     def _enter(self, entry: Entry[K, V]) -> Entry[K, V] | None:
         """Take in a new entry, or refuse it."""
-        full = self._size >= self._max_size or self.weight + entry.weight > self._max_weight
-        if full and not self._make_room(entry):
+        if self.weight + entry.weight > self._max_weight and not self._make_room(entry):
             self._policy.refuse(entry)
             return None
+        if self._size >= self._max_size:
+            self._evict()
         self._policy.admit(entry)
         self._table[entry.key] = entry
         self._size += 1
         self.weight += entry.weight
         return entry
 
+    def _evict(self) -> None:
+        victim = self._policy.victim()
+        self._table.pop(victim.key, None)
+        self._size -= 1
+        self.weight -= victim.weight
+        self.evictions += 1
+
     def _make_room(self, entry: Entry[K, V]) -> bool:
-        """Let others leave until an entry fits; return whether it does."""
-        policy = self._policy
-        if self._max_weight < math.inf and not policy.fits(entry, int(self._max_weight)):
+        """Let others leave until there is weight for an entry; return whether there is."""
+        most = int(self._max_weight)
+        if not self._policy.fits(entry, most):
             return False
-        enough = policy.looks + MOST_STEPS
-        while self._size >= self._max_size or self.weight + entry.weight > self._max_weight:
-            if policy.looks >= enough:
-                return False
-            victim = policy.victim()
-            self._table.pop(victim.key, None)
-            self._size -= 1
-            self.weight -= victim.weight
-            self.evictions += 1
-        return True
+        enough = self._policy.looks + MOST_STEPS
+        while self.weight + entry.weight > most and self._policy.looks < enough:
+            self._evict()
+        return self.weight + entry.weight <= most
 
     def _change(
         self, entry: Entry[K, V], value: V, weight: int, stale_until: float
     ) -> Entry[K, V] | None:
-        """Put a new value into an entry; one that has grown too heavy comes in anew."""
-        if self.weight + weight - entry.weight > self._max_weight:
+        """Put a new value into an entry, which is a use; one of another weight comes in anew."""
+        if weight != entry.weight:
             self._remove(entry)
             return self._enter(Entry(entry.key, value, weight, stale_until))
-        self.weight += weight - entry.weight
+        self.find(entry.key, _PAST)
         entry.value = value
-        entry.weight = weight
         entry.stale_until = stale_until
-        entry.retry_at = -math.inf
+        entry.retry_at = _PAST
         return entry
 
     def _remove(self, entry: Entry[K, V]) -> None:
@@ -286,13 +288,11 @@ class Near(Generic[K, V]):
         self.expired += 1
 
     def _tidy(self) -> None:
-        """Do a little of what is left to do: entries that are over, and what was cleared."""
+        """Do a little of what is left to do: what was cleared, and entries that are over."""
         if self._buried:
             self._bury(MOST_EXPIRED)
-        if self._mortal:
-            now = monotonic()
-            if self.sweep(now, _GLANCE):
-                self.sweep(now, MOST_EXPIRED - _GLANCE)
+        gone = self.sweep(monotonic(), MOST_EXPIRED)
+        self._turn = 1 if self._buried or gone >= MOST_EXPIRED // 4 else _REST
 
     def _bury(self, most: int) -> None:
         """Take apart that many cleared entries, which still hold on to their neighbours."""
@@ -301,7 +301,7 @@ class Near(Generic[K, V]):
             taken = min(most, len(page))
             for _ in range(taken):
                 _, entry = page.popitem()
-                entry.let_go()
+                del entry.newer, entry.older
             most -= taken
             if not page:
                 self._buried.pop()

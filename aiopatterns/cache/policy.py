@@ -28,7 +28,7 @@ measured, and better on the average.
 from __future__ import annotations
 
 import math
-from array import array
+from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
 from aiopatterns.cache.table import table_for
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["LRU", "MOST_LOOKS", "MOST_USES", "S3FIFO", "Ghosts", "Node", "Policy", "policy_for"]
 
 #: Looks at nodes that one victim may cost.
-MOST_LOOKS: Final = 64
+MOST_LOOKS: Final = 1_024
 #: Uses of a node are counted up to that, as in the paper.
 MOST_USES: Final = 3
 # The share of the small queue, as in the paper.
@@ -69,10 +69,6 @@ class Node:
         self.uses = 0
         #: Whether it stands in main.
         self.proven = False
-
-    def let_go(self) -> None:
-        """Hold on to no neighbour: a node that somebody keeps must not keep others."""
-        del self.newer, self.older
 
 
 N = TypeVar("N", bound=Node)
@@ -105,8 +101,7 @@ class Policy(Generic[N]):
 
     def forget(self, node: N) -> None:
         """Take out a node that has to go."""
-        self._unlink(node)
-        node.let_go()
+        self._cut(node)
 
     def victim(self) -> N:
         """Take out the node that leaves next; there must be one."""
@@ -124,11 +119,14 @@ class Policy(Generic[N]):
         self.hand = self._mark
         self._mark.older = self._mark.newer = self._mark
 
-    def _unlink(self, node: Node) -> None:
+    def _cut(self, node: Node) -> None:
+        """Take out a node. It keeps no neighbour, for somebody may keep it."""
+        newer, older = node.newer, node.older
         if node is self.hand:
-            self.hand = node.newer
-        node.older.newer = node.newer
-        node.newer.older = node.older
+            self.hand = newer
+        older.newer = newer
+        newer.older = older
+        del node.newer, node.older
 
 
 @final
@@ -141,7 +139,7 @@ class LRU(Policy[N]):
 
     def touch(self, node: N) -> None:
         """Make a node the newest."""
-        self._unlink(node)
+        self._cut(node)
         _place(node, self._mark)
 
     def victim(self) -> N:
@@ -156,53 +154,62 @@ class LRU(Policy[N]):
 class S3FIFO(Policy[N]):
     """New ones prove themselves in a small queue before they may stay.
 
+    The shares of the queues are those of the weight that is there, so it does not matter which
+    bound the cache has come up against.
+
     Args:
         limit: How many nodes there are at most.
     """
 
-    __slots__ = ("_ghosts", "_main", "_most", "_proven", "_small")
+    __slots__ = ("_ghosts", "_main", "_proven", "_small")
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._main = _mark()
         _place(self._main, self._mark)
-        self._small = 0
-        self._proven = 0
-        self._most = max(1, limit - max(1, limit // _SMALL))
-        self._ghosts = Ghosts(self._most)
+        # Weights of the two queues.
+        self._small = self._proven = 0
+        self._ghosts = Ghosts(max(1, limit - limit // _SMALL))
 
     def admit(self, node: N) -> None:
-        """Take in a node: to main if it is remembered, else to the small queue."""
-        if self._ghosts.take(node.hashed):
+        """Take in a node: to main if it is remembered, or if the small queue has its share."""
+        if self._ghosts.take(node.hashed) or self._small * _SMALL > self._small + self._proven:
             node.proven = True
-            self._proven += 1
-            _place(node, self._mark)
+            self._proven += node.weight
+            before = self._mark
         else:
-            self._small += 1
-            _place(node, self._main)
+            self._small += node.weight
+            before = self._main
+        _place(node, before)
 
     def forget(self, node: N) -> None:
         """Take out a node that has to go; if it had proven itself, that is remembered."""
-        super().forget(node)
+        self._cut(node)
         if node.proven:
-            self._proven -= 1
+            self._proven -= node.weight
             self._ghosts.add(node.hashed)
         else:
-            self._small -= 1
+            self._small -= node.weight
 
     def victim(self) -> N:
         """Take out the oldest of the small queue, or of main where that has grown too long."""
         left = MOST_LOOKS
         while True:
             left -= 1
-            small = self._small and self._proven <= self._most
-            node = cast("N", self._mark.newer if small else self._main.newer)
-            if node.uses and left:
-                self._spare(node)
-                continue
-            self.looks += MOST_LOOKS - left
-            self._leave(node)
-            return node
+            oldest = self._mark.newer
+            if oldest is self._main or self._small * _SMALL < self._small + self._proven:
+                oldest = self._main.newer
+            if not oldest.uses or not left:
+                break
+            self._spare(oldest)
+        self.looks += MOST_LOOKS - left
+        self._cut(oldest)
+        if oldest.proven:
+            self._proven -= oldest.weight
+        else:
+            self._small -= oldest.weight
+            self._ghosts.add(oldest.hashed)
+        return cast("N", oldest)
 
     def fits(self, node: N, limit: int) -> bool:
         """Whether a node may push out others: it weighs no more than its whole queue may."""
@@ -221,24 +228,15 @@ class S3FIFO(Policy[N]):
 
     def _spare(self, node: Node) -> None:
         """Let a used node stay: it becomes the newest of main."""
-        self._unlink(node)
+        self._cut(node)
         _place(node, self._mark)
         if node.proven:
             node.uses -= 1
         else:
             node.uses = 0
             node.proven = True
-            self._small -= 1
-            self._proven += 1
-
-    def _leave(self, node: N) -> None:
-        """Take out an unused node; one from the small queue is remembered."""
-        super().forget(node)
-        if node.proven:
-            self._proven -= 1
-        else:
-            self._small -= 1
-            self._ghosts.add(node.hashed)
+            self._small -= node.weight
+            self._proven += node.weight
 
 
 @final
@@ -248,36 +246,34 @@ class Ghosts:
     Complexity: O(1) for each.
     """
 
-    __slots__ = ("_limit", "_next", "_ring", "_seats")
+    __slots__ = ("_limit", "_line", "_serial", "_serials")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._next = 0
-        self._ring = array("q")
-        self._seats: Table[int, int] = table_for(limit)
+        self._serial = 0
+        self._line: deque[int] = deque()
+        self._serials: Table[int, int] = table_for(limit)
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._serials)
 
     def __contains__(self, hashed: int) -> bool:
-        return self._seats.get(hashed) is not None
+        return self._serials.get(hashed) is not None
 
     def add(self, hashed: int) -> None:
         """Remember a hash, in place of the oldest if there are too many."""
-        seat = self._next
-        if seat == len(self._ring):
-            self._ring.append(hashed)
-        else:
-            old = self._ring[seat]
-            if self._seats.get(old) == seat:
-                self._seats.pop(old, None)
-            self._ring[seat] = hashed
-        self._seats[hashed] = seat
-        self._next = (seat + 1) % self._limit
+        self._serial = serial = self._serial + 1
+        self._line.append(hashed)
+        self._serials[hashed] = serial
+        if serial > self._limit:
+            oldest = self._line.popleft()
+            # One that was taken meanwhile, or came again, stands there no more as the oldest.
+            if self._serials.get(oldest) == serial - self._limit:
+                self._serials.pop(oldest, None)
 
     def take(self, hashed: int) -> bool:
         """Forget a hash; return whether it was there."""
-        return self._seats.pop(hashed, None) is not None
+        return self._serials.pop(hashed, None) is not None
 
 
 def policy_for(eviction: Eviction, limit: int) -> LRU[N] | S3FIFO[N]:
