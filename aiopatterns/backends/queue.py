@@ -197,7 +197,8 @@ class Turn(NamedTuple):
             answer was lost.
         lease: Seconds for which the worker counts as alive from now.
         settled: Jobs that have come to an end; MAX_BATCH at most.
-        free: How many jobs it can take, 0 to MAX_BATCH.
+        free: How many jobs it can take, 0 to MAX_BATCH. It may get fewer though there are ``more``,
+            as of very big ones.
         progress: Fractions, by job id, of jobs that it holds.
         leave: It ends: what it still holds is released (suspects stay suspects; MAX_BATCH at most,
             ``more`` says that it has to leave once more), its lease ends, and another worker is

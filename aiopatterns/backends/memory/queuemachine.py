@@ -28,6 +28,8 @@ __all__ = ["Machine", "Stepped"]
 _PROMOTED: Final = 200
 _REAPED: Final = 2
 _EXAMINED: Final = 500
+# Jobs that are taken from a lane at once; in between, who was offered a place comes to its head.
+_CHUNK: Final = 32
 _NEVER: Final = 2**63
 
 
@@ -253,7 +255,8 @@ class Machine:
         for priority in range(9, -1, -1):
             lane = self._places.lanes[priority]
             while lane and len(claimed) < free and examined > 0:
-                examined -= self._claim_some(priority, holder, claimed, free - len(claimed), now)
+                most = min(free - len(claimed), _CHUNK)
+                examined -= self._claim_some(priority, holder, claimed, most, now)
         return claimed
 
     def _claim_some(

@@ -457,6 +457,18 @@ def _renewed(queue) -> bool:
         keeper.close()
 
 
+@pytest.mark.parametrize("limits", [(), (Bucket("b", None, 500),)], ids=["plain", "limited"])
+async def test_big_jobs_do_not_pile_up_in_one_answer(queue, limits):
+    await queue.enqueue([NewJob(f"j{n:03}", bytes(300_000), limits=limits) for n in range(100)])
+    turn, claimed = turns("w"), []
+    while len(claimed) < 100:
+        turned = await queue.step(turn(free=100))
+        assert 0 < len(turned.claimed) <= 32
+        claimed += [job.id for job in turned.claimed]
+        assert turned.more == (len(claimed) < 100)
+    assert claimed == [f"j{n:03}" for n in range(100)]
+
+
 async def test_a_server_without_the_scripts_is_given_them(backend, queue):
     turn = turns("w")
     await queue.enqueue(jobs(1))
@@ -504,6 +516,18 @@ async def test_dependents_beyond_one_step_follow(queue):
     while turned.more and (await queue.counts()).waiting:
         turned = await queue.step(turn())
     assert (await queue.counts()).queued == 2501
+
+
+async def test_a_job_may_wait_for_very_many(queue):
+    for first in range(0, 9_000, 500):
+        await queue.enqueue([NewJob(f"p{n:04}", b"") for n in range(first, first + 500)])
+    parents = tuple(f"p{n:04}" for n in range(9_000))
+    await queue.enqueue([NewJob("kid", b"", after=parents, keep=60.0)])
+    assert (await queue.counts()).waiting == 1
+    assert await queue.cancel(["p8999"]) == {"p8999": "cancelled"}
+    assert await queue.states(["kid"]) == {"kid": "cancelled"}
+    await queue.enqueue([NewJob("other", b"", after=parents)])
+    assert await queue.cancel(["other"]) == {"other": "cancelled"}
 
 
 async def test_a_cancel_takes_all_dependents_along(queue):

@@ -155,14 +155,15 @@ end
 local function last_of(unique)
   return unique and unique[2] == 'k' and call('HGET', LAST, unique[1])
 end
-local function untie(id, more)
-  local parents = { unpack(more[1]) }
-  parents[#parents + 1] = last_of(more[2]) or nil
-  for _, parent in ipairs(parents) do
-    if call('ZREM', KIDS .. parent, id) == 1 and call('EXISTS', KIDS .. parent) == 0 then
-      call('ZREM', ENDED, parent)
-    end
+local function untie_from(id, parent)
+  if call('ZREM', KIDS .. parent, id) == 1 and call('EXISTS', KIDS .. parent) == 0 then
+    call('ZREM', ENDED, parent)
   end
+end
+local function untie(id, more)
+  for _, parent in ipairs(more[1]) do untie_from(id, parent) end
+  local last = last_of(more[2])
+  if last then untie_from(id, last) end
 end
 local function leave_waiting(id)
   call('ZREM', WAITS, id)

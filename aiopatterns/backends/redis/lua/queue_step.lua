@@ -14,6 +14,10 @@ local function next_end(first, worker, now)
   return -1
 end
 
+-- Jobs are claimed in portions of so many, until there are so many bytes: more is left to the next
+-- turn, so that big jobs do not pile up in an answer.
+local CHUNK, BYTES = 32, 4194304
+
 -- The highest lane that is not empty, and whether it is the only one.
 local function first_lane(lane)
   local filled = redis.call('EXISTS', lane .. 0, lane .. 1, lane .. 2, lane .. 3, lane .. 4,
@@ -81,10 +85,18 @@ local function plain_turn()
     ids = call('LRANGE', lane, 0, free - 1)
     if #ids < free and not only then return false end
   end
-  if #ids > 0 then
-    for i, value in ipairs(call('HMGET', jobs, unpack(ids))) do
-      if not value or string.byte(value, 1) > 1 then return false end
-      claimed[2 * i - 1], claimed[2 * i] = ids[i], value
+  local bytes, wanted = 0, #ids
+  for first = 1, wanted, CHUNK do
+    local last = math.min(first + CHUNK - 1, wanted)
+    if bytes > BYTES then
+      for i = first, last do ids[i] = nil end
+    else
+      for i, value in ipairs(call('HMGET', jobs, unpack(ids, first, last))) do
+        if not value or string.byte(value, 1) > 1 then return false end
+        local n = #claimed
+        claimed[n + 1], claimed[n + 2] = ids[first + i - 1], value
+        bytes = bytes + #value
+      end
     end
   end
 
@@ -343,7 +355,7 @@ local function admit(id, priority, limits)
 end
 
 -- ------------------------------------------------------------------------------------ claim
-local claimed, started = {}, {}
+local claimed, started, bytes = {}, {}, 0
 local function start(id, value)
   if is(value, UNIQUE) then
     local unique = extras(value)[2]
@@ -355,6 +367,7 @@ local function start(id, value)
   end
   started[#started + 1] = id
   claimed[#claimed + 1], claimed[#claimed + 2] = id, value
+  bytes = bytes + #value
   tell('started', id)
 end
 local examined = EXAMINED
@@ -374,8 +387,8 @@ local function take(priority, most)
   return real
 end
 local function claim_lane(priority)
-  while #started < free and examined > 0 do
-    local ids = take(priority, free - #started)
+  while #started < free and examined > 0 and bytes <= BYTES do
+    local ids = take(priority, math.min(free - #started, CHUNK))
     if #ids == 0 then return end
     local values = call('HMGET', JOBS, unpack(ids))
     for i, value in ipairs(values) do
