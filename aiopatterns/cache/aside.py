@@ -163,6 +163,7 @@ class Cache(Owner, Generic[K, V]):
             if entry is not None:
                 return self.stock.given(entry.value)
         async_function("loader", loader)
+        self._check()
         floor = NEW if fresh else ANY
         loaded = await self._loads.obtain(key, loader, tags=checked(tags), floor=floor)
         return self.stock.given(loaded)
@@ -195,6 +196,7 @@ class Cache(Owner, Generic[K, V]):
         Complexity: O(keys), one call of the loader.
         """
         async_function("loader", loader)
+        self._check()
         batch = Batch(self._loads, self.stock, loader, tags=checked(tags))
         found = await batch.run(keys)
         given = self.stock.given
@@ -387,6 +389,15 @@ class Cache(Owner, Generic[K, V]):
         self._loads.detach((key,))
         stamp = self.stock.tags.stamp(tags) if tags else NO_TAGS
         self.stock.put(key, value, life, stamp=stamp)
+
+    def _check(self) -> None:
+        """Refuse to go on if there is a backend and this cache is not open.
+
+        Raises:
+            ClosedError: It is so.
+        """
+        if self._far is not None:
+            self._open_group()
 
     def _opened(self) -> Far[Any, V]:
         """Return the far tier, which there is only while this cache is open.

@@ -109,7 +109,9 @@ class Work(Generic[K, V]):
         """Return what the far tier has, and store it near if nobody was faster."""
         epoch = self._stock.epoch
         fetched = (await far.read((key,)))[key]
-        if fetched.known and epoch == self._stock.epoch and self._stock.look(key) is None:
+        entry = self._stock.look(key)
+        slower = entry is not None and entry.value is not MISSING
+        if fetched.known and epoch == self._stock.epoch and not slower:
             self._stock.adopt(key, fetched, epoch=epoch)
         return fetched.value if fetched.known else MISSING
 

@@ -207,18 +207,13 @@ def test_cancelled_anywhere_no_seat_is_left():
             return dict.fromkeys(keys, "quick")
 
         async def work() -> None:
-            others = [
-                asyncio.create_task(cache.get_or_load_many(keys, slow)) for keys in ("ab", "cd")
-            ]
-            try:
+            async with anyio.create_task_group() as group:
+                for keys in ("ab", "cd"):
+                    group.start_soon(cache.get_or_load_many, keys, slow)
                 await sleep(0.01)
                 found = await cache.get_or_load_many("acx", quick)
                 assert found == {"a": "slow", "c": "slow", "x": "quick"}
-            finally:
-                for each in others:
-                    each.cancel()
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait(others)
+                group.cancel_scope.cancel()
 
         def check() -> None:
             assert not cache._loads._table

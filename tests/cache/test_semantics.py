@@ -9,11 +9,13 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
+from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.cache import MISSING, Cache, LoadTimeouts, Ttl
 from aiopatterns.core import clock
 from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import bind_deadline, deadline
-from aiopatterns.core.errors import LoadAbortedError, TimeoutExceededError
+from aiopatterns.core.errors import BackendUnavailableError, LoadAbortedError, TimeoutExceededError
 from aiopatterns.testing import capture_events, simulate
 
 pytestmark = pytest.mark.promise("cache-semantics")
@@ -406,3 +408,129 @@ def test_18_one_cache_serves_one_loop_after_another():
     asyncio.run(interrupted())
     assert asyncio.run(later()) == ("k#2", "k#2")
     assert simulate(later) == ("k#2", "k#2")
+
+
+class Odd:
+    """What JSON has no way to write."""
+
+
+async def test_09_a_value_that_cannot_be_written_is_returned_and_kept_near():
+    made = Odd()
+
+    async def loader(key):
+        return made
+
+    async with Cache[str, Odd]("odd", ttl=60, backend="memory://") as cache:
+        with capture_events() as events:
+            assert await cache.get_or_load("k", loader) is made
+            assert await cache.get_or_load("k", loader) is made
+            await cache.set("s", made)
+            assert cache.get_nowait("s") is made
+        assert "aiopatterns.cache.not_encoded" in {event.name for event in events}
+        assert cache.statistics().loads == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04K\x01.", b"V\x01garbage", b"V\x09newer"])
+async def test_10_what_cannot_be_read_is_a_miss_and_overwritten(damage):
+    source = Source(delay=0)
+    backend = MemoryBackend()
+    async with backend, Cache[str, str]("c", ttl=60, backend=backend) as cache:
+        assert cache._far is not None
+        await backend.kv.set(cache._far._names.key("k"), damage)
+        assert await cache.get("k") is MISSING
+        assert await cache.get_or_load("k", source) == "k#1"
+        async with Cache[str, str]("c", ttl=60, backend=backend) as other:
+            assert await other.get("k") == "k#1"
+
+
+async def test_10_a_value_of_another_type_is_a_miss():
+    source = Source(delay=0)
+    backend = MemoryBackend()
+    async with backend, Cache[str, object]("c", ttl=60, backend=backend) as numbers:
+        await numbers.set("k", 17)
+        async with Cache[str, str]("c", ttl=60, backend=backend, type=str) as texts:
+            assert await texts.get_or_load("k", source) == "k#1"
+
+
+class Away(MemoryBackend):
+    """A server that does not answer, or hangs."""
+
+    hangs = False
+    away = False
+
+    def __init__(self):
+        super().__init__()
+        self.kv = _AwayKv(self, self.kv)  # type: ignore[assignment]
+
+
+class _AwayKv:
+    def __init__(self, backend, kv):
+        self._backend, self._kv = backend, kv
+
+    def __getattr__(self, name):
+        async def call(*args, **options):
+            if self._backend.hangs:
+                await sleep(3600)
+            if self._backend.away:
+                raise BackendUnavailableError("nobody answers")
+            return await getattr(self._kv, name)(*args, **options)
+
+        return call
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+def test_11_a_server_that_is_down_is_a_miss_and_soon_not_even_a_wait(how):
+    async def scenario():
+        backend, source = Away(), Source(delay=0)
+        async with backend, Cache[str, str]("down", ttl=60, backend=backend) as cache:
+            await cache.get_or_load("before", source)
+            setattr(backend, how, True)
+            began = monotonic()
+            assert await cache.get_or_load("k", source) == "k#2"
+            assert monotonic() - began <= 0.3
+            began = monotonic()
+            for number in range(100):
+                assert await cache.get_or_load(f"k{number}", source) == f"k{number}#{3 + number}"
+            found = await cache.get_or_load_many(["m", "n"], many)
+            assert found == {"m": "m", "n": "n"}
+            assert monotonic() == began, "known to be down: nobody waits"
+            assert await cache.get_or_load("k", source) == "k#2", "the near tier goes on alone"
+
+    async def many(keys):
+        return {key: key for key in keys}
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+def test_12_an_invalidation_that_could_not_be_told_is_told_later(how):
+    async def scenario():
+        backend, source = Away(), Source(delay=0)
+        async with backend, Cache[str, str]("down", ttl=60, backend=backend) as cache:
+            await cache.get_or_load("k", source)
+            setattr(backend, how, True)
+            await cache.invalidate("k")
+            assert cache.get_nowait("k") is MISSING
+            with pytest.raises(BackendUnavailableError, match="could not tell"):
+                await cache.invalidate("k", strict=True)
+            await cache.set("s", "near only")
+            assert cache.get_nowait("s") == "near only"
+            setattr(backend, how, False)
+            await sleep(10)
+            async with Cache[str, str]("down", ttl=60, backend=backend) as other:
+                assert await other.get("k") is MISSING
+                assert await other.get_or_load("k", source) == "k#2"
+
+    simulate(scenario)
+
+
+async def test_19_what_is_stored_is_data_and_no_code_is_run():
+    backend = MemoryBackend()
+    async with backend, Cache[str, object]("json", ttl=60, backend=backend) as cache:
+        await cache.set("k", {"a": [1, None]})
+        assert cache._far is not None
+        raw = await backend.kv.get(cache._far._names.key("k"))
+        assert raw is not None
+        assert raw.endswith(b'{"a":[1,null]}')
+        async with Cache[str, object]("json", ttl=60, backend=backend, codec=MSGPACK) as other:
+            assert await other.get("k") is MISSING, "another codec is another language"

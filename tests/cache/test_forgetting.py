@@ -1,0 +1,61 @@
+"""Forgetting: entries, loads and callbacks in one step."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiopatterns.cache.forgetting import Forgetting
+from aiopatterns.cache.loads import Loads
+from aiopatterns.cache.stock import Stock
+from aiopatterns.cache.terms import Bounds, LoadTimeouts, Ttl
+from aiopatterns.core.clock import monotonic
+
+
+@pytest.fixture
+def parts():
+    stock = Stock[str, int](Bounds(10), Ttl(60), None)
+    forgetting = Forgetting[str, int]("test", stock)
+    forgetting.loads = Loads("test", stock, LoadTimeouts(), None)
+    for key in ("a", "b"):
+        stock.put(key, 1, Ttl(60).life(1, monotonic()), stamp=stock.tags.stamp([key]))
+    return stock, forgetting
+
+
+@pytest.mark.parametrize(
+    ("forget", "told", "left"),
+    [
+        (lambda f, **o: f.forget(["a"], **o), ("a",), ["b"]),
+        (lambda f, **o: f.forget_tags(["a"], **o), (), ["b"]),
+        (lambda f, **o: f.forget_matching(lambda key: key == "a", **o), (), ["b"]),
+        (lambda f, **o: f.forget_all(**o), (), []),
+    ],
+    ids=["keys", "tags", "matching", "all"],
+)
+async def test_each_way_forgets_and_tells(parts, forget, told, left):
+    stock, forgetting = parts
+    calls = []
+    subscription = forgetting.subscribe(lambda *keys: calls.append((keys, stock.look("a"))))
+    epoch = stock.epoch
+    forget(forgetting, tell=False)
+    assert calls == []
+    assert stock.epoch > epoch
+    forget(forgetting)
+    assert calls == [(told, None)]
+    assert [key for key in ("a", "b") if stock.look(key) is not None] == left
+    subscription.close()
+    forget(forgetting)
+    assert len(calls) == 1
+
+
+def test_a_callback_that_is_subscribed_twice_is_removed_once_at_a_time(parts):
+    _, forgetting = parts
+    calls = []
+    first = forgetting.subscribe(calls.append)
+    second = forgetting.subscribe(calls.append)
+    forgetting.forget(["a"])
+    first.close()
+    first.close()
+    forgetting.forget(["a"])
+    second.close()
+    forgetting.forget(["a"])
+    assert calls == ["a"] * 3
