@@ -48,15 +48,14 @@ class Fleet:
         gate: How it is asked.
     """
 
-    __slots__ = ("_backend", "_gate", "_given", "_held", "due")
+    __slots__ = ("_backend", "_due", "_gate", "_given", "_held")
 
     def __init__(self, backend: Backend, gate: Gate) -> None:
         self._backend = backend
         self._gate = gate
         self._held: dict[bytes, str] = {}
         self._given: dict[bytes, str] = {}
-        #: Where the keeper waits for something to be given back.
-        self.due: Final = Waiters()
+        self._due = Waiters()
 
     async def take(self, name: str) -> bytes | None:
         """Take the turn ``name``; return its token, or None if somebody has it.
@@ -79,7 +78,7 @@ class Fleet:
         name = self._held.pop(token, None)
         if name is not None:
             self._given[token] = name
-            self.due.wake()
+            self._due.wake()
 
     def give_all_back(self) -> None:
         """Give all turns back, for nobody loads any more."""
@@ -106,6 +105,11 @@ class Fleet:
             return await self._listen(name, notices, look)
         finally:
             await listening.__aexit__(None, None, None)
+
+    async def due(self) -> None:
+        """Wait until something was given back that the server was not told of."""
+        if not self._given:
+            await self._due.wait()
 
     async def keep(self) -> None:
         """Tell the server what was given back, and hold on to the rest."""

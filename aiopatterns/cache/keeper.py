@@ -138,10 +138,10 @@ class Keeper:
     async def _keep(self) -> None:
         while True:
             with move_on_after(_jittered(_LOOK_EVERY)):
-                await self._fleet.due.wait()
+                await self._fleet.due()
             if not self._gate.up or self._clock.is_due:
                 await self._ask()
-            if self._outbox.owed:
+            if self._outbox.owed.due:
                 await self._outbox.tell_again()
             await self._fleet.keep()
             await self._tell_news()
@@ -164,8 +164,7 @@ class Keeper:
     async def _close(self) -> None:
         """Tell what can be told in a moment; nothing is let through any more after that."""
         with CancelScope(shield=True):
-            if self._outbox.owed:
-                await self._outbox.tell_again()
+            await self._outbox.tell_again()
             self._fleet.give_all_back()
             await self._fleet.keep()
         self._gate.up = False

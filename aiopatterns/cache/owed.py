@@ -13,7 +13,7 @@ process at least never reads what it has itself declared invalid. There are at m
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.protocols import Change
@@ -41,32 +41,45 @@ _AT_ONCE: Final = 500
 class Owed:
     """What the server was not told of yet. O(1) for an item."""
 
-    __slots__ = ("_items", "_tickets")
+    __slots__ = ("_due", "_items", "_tickets")
 
     def __init__(self) -> None:
         self._items: dict[Item, int] = {}
+        self._due: dict[Item, int] = {}
         self._tickets = count(1)
 
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def due(self) -> int:
+        """How many have to be told again; the others are on their way."""
+        return len(self._due)
+
     def add(self, items: Iterable[Item]) -> int:
-        """Owe ``items`` from now on; return the ticket to settle them with."""
+        """Owe ``items``, which are about to be told; return the ticket of that."""
         ticket = next(self._tickets)
-        self._items.update(dict.fromkeys(items, ticket))
+        for item in items:
+            self._items[item] = ticket
+            self._due.pop(item, None)
         if len(self._items) > MOST_OWED:
             self._items = {Item(ALL): ticket}
+            self._due = dict(self._items)
         return ticket
 
-    def settle(self, items: Iterable[Item], ticket: int) -> None:
-        """Owe ``items`` no more, but for those that were added again since."""
+    def settle(self, items: Iterable[Item], ticket: int, *, told: bool) -> None:
+        """Owe ``items`` no more, or tell them again; but for those that were added again since."""
         for item in items:
             if self._items.get(item) == ticket:
-                del self._items[item]
+                if told:
+                    del self._items[item]
+                    self._due.pop(item, None)
+                else:
+                    self._due[item] = ticket
 
-    def all(self) -> tuple[list[Item], int]:
-        """Return what is owed, and a new ticket for it."""
-        items = list(self._items)
+    def again(self, limit: int) -> tuple[list[Item], int]:
+        """Return some of what has to be told again, and the ticket of that."""
+        items = list(islice(self._due, limit))
         return items, self.add(items)
 
     def concerns(self, key: Key, tags: Collection[str]) -> bool:
@@ -104,24 +117,24 @@ class Outbox:
 
         Cancellation: they are owed.
         """
-        ticket = self.owed.add(items)
-        return await self.send(items, [self._change(item) for item in items], ticket)
+        changes = [self._change(item) for item in items]  # refuses bad keys before they are owed
+        return await self.send(items, changes, self.owed.add(items))
 
     async def send(self, items: Sequence[Item], changes: Sequence[Change], ticket: int) -> bool:
         """Send ``changes``, which settle ``items``; False if they have to be told again."""
-        done = await self._gate.call(lambda: self._backend.kv.change_many(changes))
-        if done is None:
-            return False
-        self.owed.settle(items, ticket)
-        return True
+        done: list[bool] | None = None
+        try:
+            done = await self._gate.call(lambda: self._backend.kv.change_many(changes))
+        finally:
+            self.owed.settle(items, ticket, told=done is not None)
+        return done is not None
 
     async def tell_again(self) -> None:
-        """Tell what is owed, a few at a time, as long as the server takes it."""
-        items, ticket = self.owed.all()
-        for at in range(0, len(items), _AT_ONCE):
-            some = items[at : at + _AT_ONCE]
-            if not await self.send(some, [self._change(item) for item in some], ticket):
-                return
+        """Tell what is due, some at a time, as long as the server takes it."""
+        told = True
+        while told and self.owed.due:
+            items, ticket = self.owed.again(_AT_ONCE)
+            told = await self.send(items, [self._change(item) for item in items], ticket)
 
     def told(self, item: Item, change: Change) -> Change:
         """Return ``change`` such that it tells the others of ``item`` when it is made."""

@@ -378,19 +378,31 @@ class Far(Generic[K, V]):
         Complexity: O(size), two round trips.
         """
         items = [Item(KEYS, key) for key in values]
+        for key in values:
+            self._names.key(key)  # refuses bad keys before they are owed
         ticket = self._outbox.owed.add(items)
-        looked = await self._look((), tags)
+        looked = None
+        try:
+            looked = await self._look((), tags)
+        finally:
+            if looked is None:
+                self._outbox.owed.settle(items, ticket, told=False)
         if looked is None:
             return
-        changes: list[Change] = []
-        for item, (key, value) in zip(items, values.items(), strict=True):
-            filled = Filled(key, Seen(None, 0.0, looked[2]), value, life, 0.0, tuple(tags))
-            change = self._sealed(filled)
-            if change is None:
-                await self._outbox.tell(items)
-                return
-            changes.append(self._outbox.told(item, change))
-        await self._outbox.send(items, changes, ticket)
+        seen = Seen(None, 0.0, looked[2])
+        changes = [
+            self._sealed(Filled(key, seen, value, life, 0.0, tuple(tags)))
+            for key, value in values.items()
+        ]
+        told = [
+            self._outbox.told(item, change)
+            for item, change in zip(items, changes, strict=True)
+            if change is not None
+        ]
+        if len(told) < len(items):
+            await self._outbox.tell(items)
+        else:
+            await self._outbox.send(items, told, ticket)
 
     async def invalidate(self, keys: Collection[K], *, strict: bool = False) -> None:
         """Let nobody see what was loaded of ``keys`` before; one round trip.
