@@ -278,3 +278,36 @@ def test_senseless_bindings_are_refused():
         bind_correlation(wrong)
     with pytest.raises(TypeError, match="at must be a number"):
         bind_deadline(wrong)
+
+
+async def test_closing_steps_close_what_would_swallow_its_cancellation():
+    log = []
+
+    async def swallows():
+        try:
+            while True:
+                try:
+                    await clock.sleep(1000)
+                except asyncio.CancelledError:
+                    log.append("swallowed")
+        finally:
+            log.append("closed")
+
+    steps, variables = Steps[None](), copy_context()
+
+    async def work():
+        awaited = variables.run(steps.send, swallows())
+        await steps.rest(variables, awaited)
+
+    task = asyncio.create_task(work())
+    for _ in range(3):
+        await clock.yield_now()
+    task.cancel()
+    for _ in range(3):
+        await clock.yield_now()
+    assert (log, task.done()) == (["swallowed"], False)
+    steps.closing = True
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert log == ["swallowed", "closed"]

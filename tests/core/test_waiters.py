@@ -17,6 +17,7 @@ from aiopatterns.core.waiters import (
     Waiters,
     cancel_count,
     cancel_requested,
+    canceller,
     waiting_line,
 )
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
@@ -376,3 +377,19 @@ async def test_the_truth_of_parked_tells_whether_anybody_waits():
     assert not parked
     await task
     assert line.parked is parked
+
+
+async def test_a_canceller_reaches_through_shields():
+    found = []
+
+    async def work():
+        found.append(canceller())
+        with anyio.CancelScope(shield=True):
+            await clock.sleep(1000)
+
+    task = asyncio.create_task(work())
+    while not found:
+        await clock.yield_now()
+    found[0]()
+    await asyncio.wait([task])
+    assert task.cancelled()
