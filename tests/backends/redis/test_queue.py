@@ -460,7 +460,8 @@ def _renewed(queue) -> bool:
 @pytest.mark.parametrize("limits", [(), (Bucket("b", None, 500),)], ids=["plain", "limited"])
 async def test_big_jobs_do_not_pile_up_in_one_answer(queue, limits):
     await queue.enqueue([NewJob(f"j{n:03}", bytes(300_000), limits=limits) for n in range(100)])
-    turn, claimed = turns("w"), []
+    turn = turns("w")
+    claimed: list[str] = []
     while len(claimed) < 100:
         turned = await queue.step(turn(free=100))
         assert 0 < len(turned.claimed) <= 32
