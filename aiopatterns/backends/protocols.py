@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.backends.queue import Queue
+    from aiopatterns.backends.statistics import BackendStatistics
     from aiopatterns.core.rate import Grant, Rate
 
 __all__ = [
@@ -592,6 +593,10 @@ class Backend(Protocol):
 
     async def time(self) -> float:
         """Return the server's time in seconds since 1970. 1 round trip."""
+        ...
+
+    def statistics(self) -> BackendStatistics:
+        """Return the figures so far; no I/O, callable at any time, also while closed."""
         ...
 
     async def __aenter__(self) -> Self:

@@ -34,6 +34,19 @@ class BackendConformance(Conformance):
         assert "://" in backend.url
         assert isinstance(backend.scheme, str)
 
+    async def test_it_counts_its_users(self, backend: Backend) -> None:
+        """``statistics``: "Return the figures so far; no I/O, callable at any time"."""
+        assert backend.statistics().users == 1
+        async with backend:
+            assert backend.statistics().users == 2
+        await backend.__aexit__(None, None, None)
+        try:
+            figures = backend.statistics()
+            assert (figures.url, figures.users) == (backend.url, 0)
+            assert figures.in_flight == 0
+        finally:
+            await backend.__aenter__()
+
     async def test_its_time_goes_on(self, backend: Backend) -> None:
         """``time``: "Return the server's time in seconds since 1970."."""
         before = await backend.time()

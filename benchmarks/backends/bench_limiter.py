@@ -81,8 +81,5 @@ async def incr_at_once() -> Figure:
         return await at_once(lambda: client.incr("bench"))
 
 
-single.at_most(1.5, of="redis-py, INCR")
-crowd.at_most(0.5, of="redis-py, INCR")
-
 if __name__ == "__main__":
     bench.main()

@@ -111,8 +111,5 @@ async def pipelined() -> Figure:
         return await timed(work, ENTRIES, scale=1e6)
 
 
-work_off.at_most(2, of="redis-py, XREADGROUP and XACK")
-append.at_most(1, of="redis-py, XADD in a pipeline")
-
 if __name__ == "__main__":
     bench.main()

@@ -27,6 +27,7 @@ from aiopatterns.backends.memory.limiter import MemoryLimiter
 from aiopatterns.backends.memory.log import MemoryLog
 from aiopatterns.backends.memory.pubsub import MemoryPubSub
 from aiopatterns.backends.names import check_name
+from aiopatterns.backends.statistics import BackendStatistics
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -117,6 +118,10 @@ class MemoryBackend:
     async def time(self) -> float:
         """Return the server's time in seconds since 1970."""
         return self._home.time()
+
+    def statistics(self) -> BackendStatistics:
+        """Return the figures so far; nothing is sent anywhere, so there are only the users."""
+        return BackendStatistics(url=self.url, users=self._home.users)
 
     async def __aenter__(self) -> Self:
         self._home.enter()

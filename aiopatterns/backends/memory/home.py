@@ -54,6 +54,11 @@ class MemoryHome:
         """Whether somebody has it open."""
         return self._entries > 0
 
+    @property
+    def users(self) -> int:
+        """How many have it open."""
+        return self._entries
+
     def require_open(self) -> None:
         """Refuse to work unless open.
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.backends.redis.embedded import RedisServer
-    from aiopatterns.backends.redis.statistics import RedisStatistics
+    from aiopatterns.backends.statistics import BackendStatistics
     from aiopatterns.backends.url import Address, Target
 
 __all__ = ["RedisBackend"]
@@ -127,7 +127,7 @@ class RedisBackend:
         seconds, micros = await self.client.read("TIME")
         return int(seconds) + int(micros) / 1e6
 
-    def statistics(self) -> RedisStatistics:
+    def statistics(self) -> BackendStatistics:
         """Return the figures so far; cheap, callable at any time."""
         return self.client.statistics(self._users)
 

@@ -32,7 +32,8 @@ from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError,
 from aiopatterns.backends.redis.hub import Hub
 from aiopatterns.backends.redis.line import Line
 from aiopatterns.backends.redis.routing import make_route
-from aiopatterns.backends.redis.statistics import RedisStatistics, Tally
+from aiopatterns.backends.redis.statistics import Tally
+from aiopatterns.backends.statistics import BackendStatistics
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 
@@ -235,10 +236,10 @@ class RedisClient:
             raise ClosedError(self._closed())
         return self._route
 
-    def statistics(self, users: int) -> RedisStatistics:
+    def statistics(self, users: int) -> BackendStatistics:
         """Return the figures so far."""
         tally = self.tally
-        return RedisStatistics(
+        return BackendStatistics(
             url=self.url,
             users=users,
             commands=tally.commands,
