@@ -245,13 +245,14 @@ class Loads(Generic[K, V]):
         """Wait for a load, in its soft time only if there is a value at hand by then."""
         if self._soft is None:
             return (await load.flight.join())[key]
-        entry: Entry[K, V] | None = None
+        instead: V | Missing = MISSING
         scope, alarms = self._soft.fresh()
 
         def give_up() -> None:
-            nonlocal entry
+            nonlocal instead
             entry = self.at_hand(key)
             if entry is not None:
+                instead = entry.value
                 self._keep(load)
                 scope.cancel()
 
@@ -261,9 +262,8 @@ class Loads(Generic[K, V]):
                 return (await load.flight.join())[key]
         finally:
             alarms.disarm(give_up)
-        assert entry is not None, "only its own alarm cancels the scope"
-        self._stock.stale += 1
-        return entry.value
+        self._stock.stale += 1  # only its own alarm cancels the scope
+        return instead
 
     async def _fly(self, load: Load[K, V], bring: Bring[K, V]) -> Found[K, V]:
         """Run a load inside its flight."""

@@ -91,6 +91,11 @@ class Entry(Node, Generic[K, V]):
         self.proven = False
         self.retry_at = _PAST
 
+    def end(self) -> None:
+        """Be of no use to whoever holds it still: it has left, and keeps its value alive no more."""
+        self.calm_until = _PAST
+        self.value = cast("V", None)
+
 
 @final
 class Near(Generic[K, V]):
@@ -250,6 +255,7 @@ class Near(Generic[K, V]):
     def _evict(self) -> None:
         victim = self._policy.victim()
         self._table.pop(victim.key, None)
+        victim.end()
         self._size -= 1
         self.weight -= victim.weight
         self.evictions += 1
@@ -278,6 +284,7 @@ class Near(Generic[K, V]):
         return entry
 
     def _remove(self, entry: Entry[K, V]) -> None:
+        entry.end()
         self._table.pop(entry.key, None)
         self._policy.forget(entry)
         self._size -= 1
@@ -295,13 +302,13 @@ class Near(Generic[K, V]):
         self._turn = 1 if self._buried or gone >= MOST_EXPIRED // 4 else _REST
 
     def _bury(self, most: int) -> None:
-        """Take apart that many cleared entries, which still hold on to their neighbours."""
+        """Take apart that many cleared entries, which hold on to each other."""
         while most and self._buried:
             page = self._buried[-1]
             taken = min(most, len(page))
             for _ in range(taken):
                 _, entry = page.popitem()
-                del entry.newer, entry.older
+                self._policy.cut(entry)
             most -= taken
             if not page:
                 self._buried.pop()

@@ -61,6 +61,7 @@ class Stock(Generic[K, V]):
     __slots__ = (
         "_find",
         "_near",
+        "_short",
         "cap",
         "copy",
         "epoch",
@@ -83,6 +84,10 @@ class Stock(Generic[K, V]):
             eviction=bounds.eviction,
         )
         self._find: Callable[[K, float], Entry[K, V] | None] = self._near.find
+        # A short cut passes by the table, and LRU has to know of every use.
+        self._short: list[dict[object, Entry[K, V]]] | None = None
+        if bounds.eviction != "lru":
+            self._short = []
         self.ttl = ttl
         self.copy = copy
         #: Shortens lives to what the far tier allows here; set by the cache if there is one.
@@ -101,6 +106,18 @@ class Stock(Generic[K, V]):
             return None
         self.hits += 1
         return entry
+
+    def short_cut(self) -> dict[object, Entry[K, V]] | None:
+        """Return a dict for calm entries under names of one's own, or None if there can be none.
+
+        What is in there is good while ``monotonic() < entry.calm_until``; whoever gives it out
+        counts a hit and a use. It is emptied with the cache.
+        """
+        if self._short is None:
+            return None
+        made: dict[object, Entry[K, V]] = {}
+        self._short.append(made)
+        return made
 
     def given(self, value: V) -> V:
         """Return what a caller gets of a value."""
@@ -199,6 +216,8 @@ class Stock(Generic[K, V]):
         """Forget everything."""
         self.epoch += 1
         self._near.clear()
+        for each in self._short or ():
+            each.clear()
 
     def keys(self) -> list[K]:
         """Return the keys of all entries, also of those that are over and were not swept yet."""

@@ -6,11 +6,17 @@ import asyncio
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from aiopatterns.cache import Cache, Ttl
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import Trial, cancel_everywhere, simulate
+
+
+async def settled():
+    """Let all run that can, on a loop of any kind."""
+    for _ in range(10):
+        await sleep(0)
+    await sleep(0.001)
 
 
 class Many:
@@ -38,6 +44,14 @@ def cache() -> Cache[str, str]:
     return Cache("batch", ttl=60)
 
 
+def simulated(test):
+    def run(cache):
+        simulate(lambda: test(cache))
+
+    run.__name__ = test.__name__
+    return run
+
+
 async def test_nothing_asked_asks_nobody(cache):
     many = Many()
     assert await cache.get_or_load_many([], many) == {}
@@ -51,11 +65,11 @@ async def test_nothing_asked_asks_nobody(cache):
 async def test_overlapping_batches_load_each_key_once(cache):
     first, second = Many(go=False), Many(go=False)
     one = asyncio.create_task(cache.get_or_load_many("abc", first))
-    await wait_all_tasks_blocked()
+    await settled()
     two = asyncio.create_task(cache.get_or_load_many("bcd", second))
-    await wait_all_tasks_blocked()
+    await settled()
     second.go.set()
-    await wait_all_tasks_blocked()
+    await settled()
     assert not two.done()
     first.go.set()
     assert await one == {"a": "a!", "b": "b!", "c": "c!"}
@@ -67,9 +81,9 @@ async def test_overlapping_batches_load_each_key_once(cache):
 async def test_a_batch_keeps_its_seat_in_a_load_that_all_others_leave(cache):
     first, second = Many(go=False), Many(go=False)
     one = asyncio.create_task(cache.get_or_load_many("abc", first))
-    await wait_all_tasks_blocked()
+    await settled()
     two = asyncio.create_task(cache.get_or_load_many("bcd", second))
-    await wait_all_tasks_blocked()
+    await settled()
     one.cancel()
     await asyncio.gather(one, return_exceptions=True)
     assert first.cancels == 0
@@ -82,9 +96,9 @@ async def test_a_batch_keeps_its_seat_in_a_load_that_all_others_leave(cache):
 async def test_a_cancelled_batch_ends_all_loads_that_are_its_alone(cache):
     first, second = Many(go=False), Many(go=False)
     one = asyncio.create_task(cache.get_or_load_many("abc", first))
-    await wait_all_tasks_blocked()
+    await settled()
     two = asyncio.create_task(cache.get_or_load_many("bcd", second))
-    await wait_all_tasks_blocked()
+    await settled()
     one.cancel()
     two.cancel()
     await asyncio.gather(one, two, return_exceptions=True)
@@ -96,18 +110,19 @@ async def test_a_batch_that_is_closed_waits_for_nothing(cache):
     coroutine = cache.get_or_load_many("ab", many)
     coroutine.send(None)
     coroutine.close()
-    await wait_all_tasks_blocked()
+    await settled()
     assert many.cancels == 0, "its task had not begun"
     assert many.asked == []
 
 
+@simulated
 async def test_its_own_error_is_raised_and_those_of_others_are_values(cache):
     async def fails(keys):
         await sleep(0.01)
         raise OSError("down")
 
     single = asyncio.create_task(cache.get_or_load("a", lambda key: fails([key])))
-    await sleep(0.001)
+    await settled()
     many = Many()
     found = await cache.get_or_load_many("ab", many)
     assert isinstance(found["a"], OSError)
@@ -115,7 +130,7 @@ async def test_its_own_error_is_raised_and_those_of_others_are_values(cache):
     with pytest.raises(OSError, match="down"):
         await single
     other = asyncio.create_task(cache.get_or_load_many("xy", fails))
-    await sleep(0.001)
+    await settled()
     joined = asyncio.create_task(cache.get_or_load("x", lambda key: fails([key])))
     with pytest.raises(OSError, match="down"):
         await other
@@ -124,13 +139,14 @@ async def test_its_own_error_is_raised_and_those_of_others_are_values(cache):
     assert cache.statistics().errors == 2
 
 
+@simulated
 async def test_an_error_for_one_key_concerns_only_that(cache):
     async def partly(keys):
         await sleep(0.01)
         return {key: ValueError(key) if key == "b" else key for key in keys}
 
     batch = asyncio.create_task(cache.get_or_load_many("abc", partly))
-    await sleep(0.001)
+    await settled()
     singles = [asyncio.create_task(cache.get_or_load("b", Many())) for _ in range(2)]
     found = await batch
     errors = await asyncio.gather(*singles, return_exceptions=True)
@@ -140,6 +156,7 @@ async def test_an_error_for_one_key_concerns_only_that(cache):
     assert await cache.get_or_load_many("ac", Many()) == {"a": "a", "c": "c"}
 
 
+@simulated
 async def test_a_single_caller_loads_what_a_batch_has_left_out(cache):
     async def nothing(keys):
         await sleep(0.01)
@@ -149,7 +166,7 @@ async def test_a_single_caller_loads_what_a_batch_has_left_out(cache):
         return f"{key}?"
 
     batch = asyncio.create_task(cache.get_or_load_many("a", nothing))
-    await sleep(0.001)
+    await settled()
     assert await cache.get_or_load("a", one) == "a?"
     assert await batch == {}
     assert await cache.get_or_load_many("b", nothing) == {}
@@ -159,7 +176,7 @@ async def test_a_single_caller_loads_what_a_batch_has_left_out(cache):
 async def test_an_invalidated_key_of_a_batch_is_not_stored(cache):
     first = Many(go=False)
     one = asyncio.create_task(cache.get_or_load_many("ab", first))
-    await wait_all_tasks_blocked()
+    await settled()
     await cache.invalidate("a")
     second = Many()
     assert await cache.get_or_load_many("ab"[:1], second) == {"a": "a!"}

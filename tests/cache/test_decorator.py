@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from aiopatterns.cache import Cache, cached
+from aiopatterns.cache import MISSING, Bounds, Cache, cached, decorator
 from aiopatterns.core.clock import sleep
 
 
@@ -84,6 +84,31 @@ async def test_a_key_may_be_a_function_and_a_long_key_is_cut(cache):
         assert await size("x" * length) == length
     assert len(size.key("x" * 1_000)) == 200
     assert cache.statistics().loads == 4
+
+
+@pytest.mark.parametrize("eviction", ["s3fifo", "lru"])
+async def test_short_cuts_are_bounded_and_end_with_the_entry(monkeypatch, eviction):
+    monkeypatch.setattr(decorator, "_MOST_SHORT", 3)
+    cache: Cache[str, int] = Cache("short", ttl=60, max_size=Bounds(4, eviction=eviction))
+    loads = []
+
+    @cached(cache, key="n:{n}")
+    async def load(n: int) -> int:
+        loads.append(n)
+        return n
+
+    for n in range(8):
+        for _ in range(3):
+            assert await load(n) == n
+    assert loads == list(range(8))
+    assert cache.statistics().hits == 16
+    gone = [n for n in range(8) if cache.get_nowait(f"n:{n}") is MISSING]
+    assert len(gone) == 4
+    assert await load(gone[-1]) == gone[-1]
+    assert len(loads) == 9, "a short cut to what has left leads nowhere"
+    await cache.clear()
+    assert await load(gone[-1]) == gone[-1]
+    assert len(loads) == 10
 
 
 async def test_what_cannot_be_hashed_can_be_in_a_key(cache):

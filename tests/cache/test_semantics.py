@@ -23,11 +23,19 @@ pytestmark = pytest.mark.promise("cache-semantics")
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
-class Source:
-    """A loader that counts, takes its time, and gives a new value each time."""
+async def settled():
+    """Let all run that can, on a loop of any kind."""
+    for _ in range(10):
+        await sleep(0)
+    await sleep(0.001)
 
-    def __init__(self, delay=0.01, error=None):
+
+class Source:
+    """A loader that counts, takes its time (or waits for a sign), and gives a new value each time."""
+
+    def __init__(self, delay=None, error=None):
         self.delay = delay
+        self.go = asyncio.Event()
         self.error = error
         self.loads = self.ends = self.cancels = 0
 
@@ -35,7 +43,7 @@ class Source:
         self.loads += 1
         mine = self.loads
         try:
-            await sleep(self.delay)
+            await (self.go.wait() if self.delay is None else sleep(self.delay))
         except asyncio.CancelledError:
             self.cancels += 1
             raise
@@ -53,30 +61,39 @@ def cache_of(ttl=60, **options) -> Cache[str, str]:
 async def callers(cache, source, count, key="k", **options):
     """Start ``count`` callers that wait for the load of one key."""
     tasks = [asyncio.create_task(cache.get_or_load(key, source, **options)) for _ in range(count)]
-    await sleep(0.001)
+    await settled()
     return tasks
 
 
+async def results_of(source, tasks):
+    """Let the load end, and return what the callers got."""
+    source.go.set()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_01_the_loader_runs_in_a_task_of_its_own_for_all_who_wait():
-    cache = cache_of()
-    seen = []
+    cache, source = cache_of(), Source()
+    seen, scopes = [], []
 
     async def loader(key):
         seen.append((deadline(), colour.get(), asyncio.current_task()))
-        await sleep(0.05)
-        return key
+        return await source(key)
 
     async def hurried():
         colour.set("red")
-        with bind_deadline(monotonic() + 0.01), anyio.move_on_after(0.01):
+        with bind_deadline(monotonic() + 60), anyio.CancelScope() as scope:
+            scopes.append(scope)
             await cache.get_or_load("k", loader)
         return "gave up"
 
     first = asyncio.create_task(hurried())
-    await sleep(0.001)
+    await settled()
     second = asyncio.create_task(cache.get_or_load("k", loader))
+    await settled()
+    scopes[0].cancel()
     assert await first == "gave up"
-    assert await second == "k", "the deadline of the first caller is not that of the second"
+    source.go.set()
+    assert await second == "k#1", "the deadline of the first caller is not that of the second"
     assert [each[:2] for each in seen] == [(None, "red")]
     assert seen[0][2] not in {first, second}
 
@@ -86,14 +103,14 @@ async def test_02_a_cancelled_caller_leaves_alone(who):
     cache, source = cache_of(), Source()
     tasks = await callers(cache, source, 5)
     tasks[who].cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    results = await results_of(source, tasks)
     assert isinstance(results.pop(who), asyncio.CancelledError)
     assert results == ["k#1"] * 4
     assert (source.loads, source.cancels) == (1, 0)
 
 
 async def test_02_the_last_caller_out_cancels_the_load():
-    cache, source = cache_of(), Source(delay=60)
+    cache, source = cache_of(), Source()
     tasks = await callers(cache, source, 3)
     for task in tasks:
         task.cancel()
@@ -110,13 +127,14 @@ async def test_02_or_lets_it_finish_if_wanted():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert source.ends == 0
+        source.go.set()
         assert await cache.get_or_load("k", source) == "k#1"
     assert (source.loads, source.cancels) == (1, 0)
 
 
 async def test_03_an_error_reaches_all_who_wait_and_is_not_stored():
     cache, source = cache_of(), Source(error=OSError(5, "no"))
-    results = await asyncio.gather(*await callers(cache, source, 4), return_exceptions=True)
+    results = await results_of(source, await callers(cache, source, 4))
     assert source.loads == 1
     assert [each.errno for each in results if isinstance(each, OSError)] == [5] * 4
     assert len({id(each) for each in results}) == 4, "each caller has an own one"
@@ -136,7 +154,7 @@ async def test_03_what_is_no_exception_is_not_stored_either():
     class Odd(BaseException):
         pass
 
-    cache, source = cache_of(), Source(error=Odd())
+    cache, source = cache_of(), Source(delay=0, error=Odd())
     with pytest.raises(Odd):
         await cache.get_or_load("k", source)
     assert cache.get_nowait("k") is MISSING
@@ -144,7 +162,7 @@ async def test_03_what_is_no_exception_is_not_stored_either():
 
 async def test_04_a_loader_that_cancels_itself_cancels_nobody_else():
     cache, source = cache_of(), Source(error=asyncio.CancelledError())
-    results = await asyncio.gather(*await callers(cache, source, 3), return_exceptions=True)
+    results = await results_of(source, await callers(cache, source, 3))
     assert [type(each) for each in results] == [LoadAbortedError] * 3
     assert results[0].key == "k"
     assert cache.statistics().errors == 1
@@ -190,14 +208,14 @@ def test_05_a_none_may_live_shorter():
 
 async def test_06_a_ttl_of_zero_stores_nothing_but_callers_still_share():
     cache, source = cache_of(ttl=0), Source()
-    assert await asyncio.gather(*await callers(cache, source, 5)) == ["k#1"] * 5
+    assert await results_of(source, await callers(cache, source, 5)) == ["k#1"] * 5
     assert await cache.get_or_load("k", source) == "k#2"
     assert cache.statistics().size == 0
 
 
 def test_06_none_is_for_ever_and_below_zero_is_refused():
     async def scenario():
-        cache, source = cache_of(ttl=None), Source()
+        cache, source = cache_of(ttl=None), Source(delay=0)
         await cache.get_or_load("k", source)
         await sleep(10 * 365 * 86_400)
         assert await cache.get_or_load("k", source) == "k#1"
@@ -219,7 +237,7 @@ def test_07_lives_are_measured_by_the_monotonic_clock():
             clock.set_source(here)
         await sleep(9.999)
         assert await cache.get_or_load("k", source) == "k#1"
-        await sleep(0.001)
+        await settled()
         assert await cache.get_or_load("k", source) == "k#2", "over at the end of the life"
 
     simulate(scenario)
@@ -343,6 +361,7 @@ async def test_15_what_was_being_loaded_during_an_invalidation_is_not_stored(for
     await forget(cache)
     set_meanwhile = cache.get_nowait("k")
     after = await callers(cache, source, 2, tags=["t"])
+    source.go.set()
     assert await asyncio.gather(*before) == ["k#1"] * 2, "they asked before it"
     late = set_meanwhile if set_meanwhile is not MISSING else "k#2"
     assert await asyncio.gather(*after) == [late] * 2
@@ -365,7 +384,7 @@ async def test_16_a_batch_loads_only_what_nobody_has_and_nobody_loads():
 
     await cache.set(1, "here")
     single = asyncio.create_task(cache.get_or_load(2, one))
-    await sleep(0.001)
+    await settled()
     found = await cache.get_or_load_many([3, 1, 2, 3, 4, 5, 1], many)
     assert asked == [[3, 4, 5]]
     assert list(found) == [3, 1, 2, 5], "in the order of the question, without what is absent"

@@ -6,14 +6,21 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.cache import MISSING, Cache, Ttl
 from aiopatterns.cache.forgetting import Forgetting
+from aiopatterns.cache.gate import Gate
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import simulate
+
+
+async def settled():
+    """Let all run that can, on a loop of any kind."""
+    for _ in range(10):
+        await sleep(0)
+    await sleep(0.001)
 
 
 class Source:
@@ -185,7 +192,7 @@ async def test_fresh_asks_the_loader_whatever_others_have():
         assert await b.get("k") == "k#2"
         source.delay = 1
         slow = asyncio.create_task(b.get_or_load("other", source))
-        await wait_all_tasks_blocked()
+        await settled()
         source.version = 3
         newer = asyncio.create_task(b.get_or_load("other", source, fresh=True))
         assert [await slow, await newer] == ["other#2", "other#3"]
@@ -276,3 +283,26 @@ async def test_lives_near_are_short_where_messages_may_be_lost():
         assert a.get_nowait("k") is MISSING
         assert await a.get_or_load("k", source) == "k#1"
         assert source.loads == ["k"]
+
+
+def test_what_is_invalidated_while_the_far_tier_is_read_is_not_stored_near(monkeypatch):
+    call = Gate.call
+
+    async def slow(self, work):
+        found = await call(self, work)
+        await sleep(1)
+        return found
+
+    async def scenario():
+        source = Source()
+        async with caches() as (a, b):
+            await a.get_or_load("k", source)
+            monkeypatch.setattr(Gate, "call", slow)
+            late = asyncio.create_task(b.get_or_load("k", source))
+            await sleep(0.5)
+            b._loads.detach(["k"])
+            assert await late == "k#1"
+            assert b.get_nowait("k") is MISSING
+            monkeypatch.setattr(Gate, "call", call)
+
+    simulate(scenario)
