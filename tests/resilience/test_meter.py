@@ -130,6 +130,11 @@ def test_what_a_late_timer_missed_is_made_up_for_within_bounds():
 
 @pytest.mark.real
 async def test_a_small_burst_reaches_a_high_rate():
+    """0.1 s at the rate, a full second without; a machine that stalls is asked again."""
+    assert await _best_of_five() < 0.6
+
+
+async def _thousand_permits() -> float:
     gcra = GCRA(Rate(10_000))
     start = monotonic()
     async with anyio.create_task_group() as group:
@@ -140,4 +145,12 @@ async def test_a_small_burst_reaches_a_high_rate():
                     await gcra.acquire()
 
             group.start_soon(work)
-    assert monotonic() - start < 0.6  # 0.1 s at the rate; a full second without
+    return monotonic() - start
+
+
+async def _best_of_five() -> float:
+    best = await _thousand_permits()
+    for _ in range(4):
+        if best >= 0.6:
+            best = min(best, await _thousand_permits())
+    return best
