@@ -236,6 +236,10 @@ class RedisClient:
             raise ClosedError(self._closed())
         return self._route
 
+    def uses(self, route: Route) -> bool:
+        """Whether ``route`` is still the one, neither closed nor opened anew since."""
+        return self._route is route
+
     def statistics(self, users: int) -> BackendStatistics:
         """Return the figures so far."""
         tally = self.tally

@@ -160,6 +160,10 @@ class Line:
         connection = await connect(
             self._client.target, await route.locate(home), patience=timeout, closed=self._gone
         )
+        if not self._client.uses(route):  # closed meanwhile, when there was nothing to drop yet
+            connection.drop("the backend was closed")
+            await asyncio.wait((connection.gone,))
+            raise UnsentError("the backend was closed")
         self._connection, self._home = connection, home
         self._client.connected(self)
         return connection

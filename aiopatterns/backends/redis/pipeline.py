@@ -22,8 +22,9 @@ either. What is issued while there is no connection waits for one, and is given
 :class:`~aiopatterns.backends.redis.errors.UnsentError` if that fails. Attempts to connect are made one
 at a time, while there is something to send, with jittered pauses of at most a second.
 
-Backpressure: every caller waits for its reply, so there are never more commands than callers; when
-the transport holds back a megabyte, further ones stay here until it has room.
+Backpressure: every caller waits for its reply, so there are never more commands than callers. What
+is more than a thousand commands or a megabyte goes out in several writes, and when the transport
+holds back a megabyte, the rest stays here until it has room.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ __all__ = ["Pipeline"]
 # Called by `map`, it costs no call of Python's.
 _is_done: Final = methodcaller("done")
 
+# So many commands, and about so many bytes, go out in one write; single reads of so many keys are
+# one MGET. More wait for the next write: joined they would be in memory twice, and one reply of
+# their size would hold up everybody else.
+_MOST: Final = 1_000
+_MOST_BYTES: Final = 1 << 20
 # Seconds between attempts to connect: the first doubles up to the last; each is cut by chance.
 _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 1.0
@@ -192,20 +198,22 @@ class Pipeline:
         if not connection.usable:
             connection.drop("the connection broke")  # which has this called again
             return
-        if not connection.writable:
-            return  # the connection says when it can
-        outgoing, waiting = self._take()
-        if waiting:
-            self._tally.commands += len(waiting)
-            self._tally.round_trips += 1
-            connection.send(b"".join(outgoing), waiting)
+        # When it cannot any more, the connection says when it can, or that it has broken.
+        while (self._outgoing or self._keys) and connection.writable and connection.usable:
+            outgoing, waiting = self._take()
+            if waiting:
+                self._tally.commands += len(waiting)
+                self._tally.round_trips += 1
+                connection.send(b"".join(outgoing), waiting)
 
     def _take(self) -> tuple[list[bytes], list[Waiter]]:
-        """Take what is outgoing, without what was cancelled before it was sent."""
+        """Take what goes into one write, without what was cancelled before it was sent."""
         if self._keys:
             self._gather()
-        outgoing, self._outgoing = self._outgoing, []
-        waiting, self._waiting = self._waiting, []
+        outgoing, waiting = self._outgoing, self._waiting
+        count = _portion(outgoing)
+        self._outgoing, self._waiting = outgoing[count:], waiting[count:]
+        del outgoing[count:], waiting[count:]
         if not any(map(_is_done, waiting)):
             return outgoing, waiting
         live = [pair for pair in zip(outgoing, waiting, strict=True) if not pair[1].done()]
@@ -218,12 +226,13 @@ class Pipeline:
         if any(map(_is_done, getting)):
             live = [pair for pair in zip(keys, getting, strict=True) if not pair[1].done()]
             keys, getting = [key for key, _ in live], [waiter for _, waiter in live]
-        if len(keys) > 1:
-            self._outgoing.append(pack(("MGET", *keys)))
-            self._waiting.append(_Several(getting))
-        elif keys:
+        if len(keys) == 1:
             self._outgoing.append(pack(("GET", keys[0])))
             self._waiting.append(getting[0])
+            return
+        for first in range(0, len(keys), _MOST):
+            self._outgoing.append(pack(("MGET", *keys[first : first + _MOST])))
+            self._waiting.append(_Several(getting[first : first + _MOST]))
 
     async def _dial(self) -> None:
         """Connect, once; then send what waits, or fail it."""
@@ -264,6 +273,16 @@ class Pipeline:
             self._loop.call_soon(self._flush)
 
     def _fail(self, failure: Failure) -> None:
-        _, waiting = self._take()
+        waiting = (*self._waiting, *self._getting)
+        for each in (self._outgoing, self._waiting, self._keys, self._getting):
+            each.clear()
         for waiter in waiting:
-            waiter.set_result(failure)
+            if not waiter.done():
+                waiter.set_result(failure)
+
+
+def _portion(outgoing: list[bytes]) -> int:
+    """Return how many of ``outgoing`` go into one write, taking the first for what all are like."""
+    count = min(len(outgoing), _MOST)
+    size = sum(map(len, outgoing[:count]))
+    return count if size <= _MOST_BYTES else max(1, count * _MOST_BYTES // size)

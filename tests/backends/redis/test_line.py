@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -155,6 +156,25 @@ async def test_closed_with_its_backend(redis_url):
         await line.call("PING")
     async with backend:
         assert await line.call("PING") == b"PONG"
+
+
+async def test_closed_while_it_connects():
+    """The connection that is made in spite of it is not kept: nobody would hang up."""
+    for turns in range(12):
+        async with FakeServer(lambda words: info() if words[0] == b"INFO" else OK) as server:
+            backend = open_backend(server.url)
+            async with backend:
+                line = backend.client.line("mine")
+                task = asyncio.create_task(line.call("HELLO"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            with suppress(BackendUnavailableError, ClosedError):
+                await task
+            assert line._connection is None
+            async with backend:
+                await line.call("HELLO")
+                assert line in backend.client._lines
+            assert not backend.client._lines
 
 
 async def test_a_server_that_does_not_serve_now_is_looked_for_anew():

@@ -186,6 +186,51 @@ async def test_a_server_that_does_not_read_holds_back_the_rest(redis_server, red
         assert all([await each == block for each in waiters])
 
 
+async def test_many_commands_go_out_in_several_writes(redis_url):
+    async with Opened(redis_url) as opened:
+        await opened("PING")
+        before = opened.tally.round_trips
+        replies = await asyncio.gather(*(opened("ECHO", str(n)) for n in range(2_500)))
+        assert replies == [str(n).encode() for n in range(2_500)]
+        assert opened.tally.round_trips == before + 3
+        assert opened.pipeline.in_flight == 0
+
+
+async def test_much_waits_in_the_pipeline_and_not_in_the_transport(redis_url):
+    """What one write takes is bounded, so a turn's commands are not in memory a second time."""
+    async with Opened(redis_url) as opened:
+        await opened("PING")
+        longest = 0
+        connection = opened.pipeline._connection
+        send = connection._transport.write
+
+        class Watched:
+            def __getattr__(self, name):
+                return getattr(transport, name)
+
+            def write(self, data):
+                nonlocal longest
+                longest = max(longest, len(data))
+                send(data)
+
+        transport, connection._transport = connection._transport, Watched()
+        body = b"x" * 100_000
+        commands = (opened("ECHO", b"%d" % n + body) for n in range(300))
+        replies = await asyncio.gather(*commands)
+        assert replies == [b"%d" % n + body for n in range(300)]
+        assert longest <= 1_100_000
+
+
+@pytest.mark.leaves("*")
+async def test_many_single_reads_are_several_commands(redis_url):
+    async with Opened(redis_url) as opened:
+        await asyncio.gather(*(opened("SET", f"k{n}", n) for n in range(2_500)))
+        before = opened.tally.commands
+        replies = await asyncio.gather(*(opened.pipeline.get(f"k{n}") for n in range(2_500)))
+        assert replies == [str(n).encode() for n in range(2_500)]
+        assert opened.tally.commands == before + 3
+
+
 async def test_renewing_looks_where_the_server_is(redis_url):
     async with Opened(redis_url) as opened:
         opened.pipeline.renew("nothing to renew")
