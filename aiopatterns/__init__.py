@@ -6,6 +6,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.core         errors, outcomes, events, correlation, lifecycle
     aiopatterns.backends     state behind protocols, in memory or in Redis
     aiopatterns.resilience   what may happen to one call
+    aiopatterns.cache        values kept near
     aiopatterns.flow         data moving inside one process
     aiopatterns.jobs         work that survives a process
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aiopatterns.backends.opening import open_backend
+    from aiopatterns.cache.aside import Cache
+    from aiopatterns.cache.decorator import cached
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -87,6 +90,7 @@ __all__ = [
     "BackendUnavailableError",
     "Bulkhead",
     "BulkheadFullError",
+    "Cache",
     "Channel",
     "CheckpointExpiredError",
     "CircuitBreaker",
@@ -137,6 +141,7 @@ __all__ = [
     "WorkerPool",
     "__version__",
     "amap",
+    "cached",
     "install_listener",
     "listen",
     "log_events",
@@ -151,6 +156,8 @@ __all__ = [
 _HOMES: Final = MappingProxyType(
     {
         "backends.opening": ("open_backend",),
+        "cache.aside": ("Cache",),
+        "cache.decorator": ("cached",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),

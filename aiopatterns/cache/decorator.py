@@ -57,9 +57,17 @@ class Cached(Protocol[P, V_co]):
         ...
 
 
+class Decorator(Protocol):
+    """What :func:`cached` returns: it keeps the types of the function."""
+
+    def __call__(self, fn: Callable[P, Awaitable[V]], /) -> Cached[P, V]:
+        """Put an async function behind the cache."""
+        ...
+
+
 def cached(
-    cache: Cache[Any, V], *, key: str | Callable[P, Any], tags: Sequence[str] = ()
-) -> Callable[[Callable[P, Awaitable[V]]], Cached[P, V]]:
+    cache: Cache[Any, Any], *, key: str | Callable[..., Any], tags: Sequence[str] = ()
+) -> Decorator:
     """Keep what an async function returns in ``cache``.
 
     Args:
@@ -95,9 +103,9 @@ def cached(
 
 
 def _decorated(
-    cache: Cache[Any, V],
+    cache: Cache[Any, Any],
     fn: Callable[P, Awaitable[V]],
-    key: str | Callable[P, Any],
+    key: str | Callable[..., Any],
     tags: Sequence[str],
 ) -> Cached[P, V]:
     """Return the function behind the cache."""
@@ -106,10 +114,12 @@ def _decorated(
     names = [Template("tag", tag, parameters).render for tag in checked(tags)]
     quick = cache.stock.short_cut() if isinstance(key, str) else None
 
+    load: Callable[..., Awaitable[V]] = fn
+
     def ask(args: Any, kwargs: Any, *, fresh: bool = False) -> Coroutine[Any, Any, V]:
         found = make(args, kwargs)
         marks = [name(args, kwargs) for name in names]
-        return cache.get_or_load(found, lambda _: fn(*args, **kwargs), tags=marks, fresh=fresh)
+        return cache.get_or_load(found, lambda _: load(*args, **kwargs), tags=marks, fresh=fresh)
 
     async def anew(*args: P.args, **kwargs: P.kwargs) -> V:
         return await ask(args, kwargs, fresh=True)

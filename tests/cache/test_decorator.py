@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ async def test_equal_keys_share_one_value(cache):
     assert await load(user_id=7) == "user 7"
     assert await load(8) == "user 8"
     assert calls == [(7, ""), (8, "")]
-    assert (load.__name__, load.__doc__) == ("load", "Load it.")
+    assert (load.__name__, load.__doc__) == ("load", "Load it.")  # type: ignore[attr-defined]
     assert inspect.iscoroutinefunction(load)
     assert load.key(7, trace="y") == "user:7"
     assert cache.get_nowait("user:7") == "user 7"
@@ -129,7 +130,8 @@ async def test_methods_and_attributes(cache):
         async def price(self, item: str) -> str:
             return f"{self.name} {item} {len(self.name)}"
 
-    a, b = Shop("a"), Shop("bb")
+    shops: list[Any] = [Shop("a"), Shop("bb")]  # that it is bound, type checkers do not see
+    a, b = shops
     assert [await a.price("x"), await b.price("x")] == ["a x 1", "bb x 2"]
     await cache.invalidate_tags("shop:a")
     assert cache.get_nowait("a/x", None) is None

@@ -49,7 +49,7 @@ async def test_each_way_forgets_and_tells(parts, forget, told, left):
 
 def test_a_callback_that_is_subscribed_twice_is_removed_once_at_a_time(parts):
     _, forgetting = parts
-    calls = []
+    calls: list[object] = []
     first = forgetting.subscribe(calls.append)
     second = forgetting.subscribe(calls.append)
     forgetting.forget(["a"])

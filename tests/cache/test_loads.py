@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ class Parts:
     """Loads over a near tier, with a loader that waits until it is let go."""
 
     def __init__(self, ttl=60, **timeouts):
-        self.stock = Stock[str, str](Bounds(10), Ttl.of(ttl), None)
+        self.stock: Any = Stock[str, str](Bounds(10), Ttl.of(ttl), None)
         self.loads: Loads[str, str] = Loads("test", self.stock, LoadTimeouts(**timeouts), None)
         self.go = asyncio.Event()
         self.begun = self.cancels = 0
@@ -50,10 +51,10 @@ class Parts:
 
 async def test_a_key_is_in_one_load_at_most():
     parts = Parts()
-    first = parts.begin()
+    first: Any = parts.begin()
     seat = first.flight.board()
     assert parts.loads.find("k") is first
-    second = parts.begin()
+    second: Any = parts.begin()
     assert parts.loads.find("k") is second
     assert (list(first.live), list(second.live)) == ([], ["k"])
     parts.go.set()

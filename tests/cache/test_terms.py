@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -10,30 +11,37 @@ from aiopatterns.cache.terms import MISSING, Bounds, CacheStatistics, LoadTimeou
 from aiopatterns.testing import simulate
 
 
+UNTYPED: dict[object, Any] = {each: each for each in (Ttl, LoadTimeouts, Bounds)}
+
+
 @pytest.mark.promise("cache-bad-input")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Ttl(-1), ValueError, "ttl must be a finite number >= 0, not -1"),
-        (lambda: Ttl(math.nan), ValueError, "ttl must be a finite number >= 0, not nan"),
-        (lambda: Ttl("60"), TypeError, "ttl must be a finite number >= 0, not '60'"),
-        (lambda: Ttl(60, stale=-1), ValueError, "stale must be"),
-        (lambda: Ttl(60, negative=-1), ValueError, "negative must be"),
-        (lambda: Ttl(60, early=-1), ValueError, "early must be"),
-        (lambda: Ttl(60, jitter=1.5), ValueError, "jitter must be between 0.0 and 1.0"),
-        (lambda: Ttl(None, stale=1), ValueError, "stale and early need a ttl"),
-        (lambda: Ttl(0, early=1), ValueError, "stale and early need a ttl"),
-        (lambda: LoadTimeouts(soft=0), ValueError, "soft must be"),
-        (lambda: LoadTimeouts(hard=-1), ValueError, "hard must be"),
-        (lambda: LoadTimeouts(soft=2, hard=2), ValueError, "soft must be below hard"),
-        (lambda: LoadTimeouts(abandoned="no"), ValueError, "abandoned must be one of"),
-        (lambda: Bounds(0), ValueError, "max_size must be a whole number >= 1"),
-        (lambda: Bounds(1.5), TypeError, "max_size must be a whole number >= 1"),
-        (lambda: Bounds(weight=0, weigh=len), ValueError, "weight must be"),
-        (lambda: Bounds(weight=1), ValueError, "weight and weigh go together"),
-        (lambda: Bounds(weigh=len), ValueError, "weight and weigh go together"),
-        (lambda: Bounds(weight=1, weigh=3), TypeError, "weigh must be a function"),
-        (lambda: Bounds(eviction="lfu"), ValueError, "eviction must be one of 's3fifo', 'lru'"),
+        (lambda: UNTYPED[Ttl](-1), ValueError, "ttl must be a finite number >= 0, not -1"),
+        (lambda: UNTYPED[Ttl](math.nan), ValueError, "ttl must be a finite number >= 0, not nan"),
+        (lambda: UNTYPED[Ttl]("60"), TypeError, "ttl must be a finite number >= 0, not '60'"),
+        (lambda: UNTYPED[Ttl](60, stale=-1), ValueError, "stale must be"),
+        (lambda: UNTYPED[Ttl](60, negative=-1), ValueError, "negative must be"),
+        (lambda: UNTYPED[Ttl](60, early=-1), ValueError, "early must be"),
+        (lambda: UNTYPED[Ttl](60, jitter=1.5), ValueError, "jitter must be between 0.0 and 1.0"),
+        (lambda: UNTYPED[Ttl](None, stale=1), ValueError, "stale and early need a ttl"),
+        (lambda: UNTYPED[Ttl](0, early=1), ValueError, "stale and early need a ttl"),
+        (lambda: UNTYPED[LoadTimeouts](soft=0), ValueError, "soft must be"),
+        (lambda: UNTYPED[LoadTimeouts](hard=-1), ValueError, "hard must be"),
+        (lambda: UNTYPED[LoadTimeouts](soft=2, hard=2), ValueError, "soft must be below hard"),
+        (lambda: UNTYPED[LoadTimeouts](abandoned="no"), ValueError, "abandoned must be one of"),
+        (lambda: UNTYPED[Bounds](0), ValueError, "max_size must be a whole number >= 1"),
+        (lambda: UNTYPED[Bounds](1.5), TypeError, "max_size must be a whole number >= 1"),
+        (lambda: UNTYPED[Bounds](weight=0, weigh=len), ValueError, "weight must be"),
+        (lambda: UNTYPED[Bounds](weight=1), ValueError, "weight and weigh go together"),
+        (lambda: UNTYPED[Bounds](weigh=len), ValueError, "weight and weigh go together"),
+        (lambda: UNTYPED[Bounds](weight=1, weigh=3), TypeError, "weigh must be a function"),
+        (
+            lambda: UNTYPED[Bounds](eviction="lfu"),
+            ValueError,
+            "eviction must be one of 's3fifo', 'lru'",
+        ),
     ],
     ids=range(20),
 )
