@@ -71,7 +71,7 @@ class FarNames:
 
     def version(self, tag: str) -> str:
         """Return where the version of ``tag`` is; "" is the whole cache."""
-        return self._versions + _fitting(tag)
+        return self._versions + _fitting(tag, tag)
 
     def turn(self, key: Key, raw: bytes | None) -> str:
         """Return the turn to load ``key`` for those who saw that it held ``raw``.
@@ -84,9 +84,9 @@ class FarNames:
 
 def _part(key: Key) -> str:
     if isinstance(key, str):
-        return _fitting("s" + key)
+        return _fitting("s" + key, key)
     if isinstance(key, bytes):
-        return _fitting("b" + key.hex())
+        return _fitting("b" + key.hex(), key)
     if isinstance(key, int):
         if key.bit_length() > _INT_BITS:
             msg = f"a key of a shared cache must be a number of at most 64 bits, not {key!r}"
@@ -96,11 +96,11 @@ def _part(key: Key) -> str:
     raise TypeError(msg)
 
 
-def _fitting(part: str) -> str:
+def _fitting(part: str, shown: str | bytes) -> str:
     try:
         encoded = part.encode()
     except UnicodeEncodeError as error:
-        msg = f"a key of a shared cache must be text that UTF-8 can hold, not {part[1:]!r}"
+        msg = f"keys and tags of a shared cache must be text that UTF-8 can hold, not {shown!r}"
         raise ValueError(msg) from error
     if len(encoded) <= _LONGEST_PART:
         return part

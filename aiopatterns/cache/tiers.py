@@ -326,7 +326,7 @@ class Far(Generic[K, V]):
         """Store several values, each as :meth:`fill` does; one round trip."""
         changes = [self._change(each) for each in filled]
         sent = [change for change in changes if change is not None]
-        done = await self._gate.call(partial(self._backend.kv.change_many, sent)) if sent else []
+        done = await self._send(sent) if sent else []
         if done is None:
             return ["skipped"] * len(filled)
         written = iter(done)
@@ -465,9 +465,10 @@ class Far(Generic[K, V]):
             Change(self._names.version(tag), version(), expected=None, ttl=LONGEST)
             for tag in lacking
         ]
-        made = await self._gate.call(partial(self._backend.kv.change_many, changes))
+        if changes and await self._send(changes) is None:
+            return False
         names = {tag: self._names.version(tag) for tag in (*lacking, *others)}
-        stored = None if made is None else await self._get(names.values())
+        stored = await self._get(names.values())
         if stored is None:
             return False
         versions.update((tag, stored[name]) for tag, name in names.items() if name in stored)
@@ -475,6 +476,9 @@ class Far(Generic[K, V]):
 
     async def _get(self, names: Collection[str]) -> dict[str, bytes] | None:
         return await self._gate.call(partial(self._backend.kv.get_many, names))
+
+    async def _send(self, changes: list[Change]) -> list[bool] | None:
+        return await self._gate.call(partial(self._backend.kv.change_many, changes))
 
     def _fetched(self, key: K, seen: Seen, envelope: Envelope | None) -> Fetched[V]:
         """Return what an envelope says, if it counts."""
