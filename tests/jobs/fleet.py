@@ -79,9 +79,13 @@ class Fleet:
         return [each for each in self.processes if each.poll() is None]
 
     def kill_one(self) -> None:
-        """Kill the oldest with SIGKILL."""
-        self.running()[0].kill()
-        self.kills += 1
+        """Kill the oldest that has begun to work with SIGKILL; on a busy machine starts take long."""
+        working = {int(pid) for _, _, pid in self.lines()}
+        for each in self.running():
+            if each.pid in working:
+                each.kill()
+                self.kills += 1
+                return
 
     def send(self, number: signal.Signals) -> None:
         for each in self.running():

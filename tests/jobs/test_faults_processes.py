@@ -25,7 +25,7 @@ async def test_killed_workers_lose_nothing(redis_url, tmp_path):
             await fleet.until(lambda: len(fleet.runs()) > 50)
             while fleet.kills < 3:
                 fleet.kill_one()
-                fleet.start()
+                fleet.start(3 - len(fleet.running()))
                 await anyio.sleep(0.3)
             await fleet.until_empty(jobs)
             assert (await jobs.stores[0].counts()).dead == 0
