@@ -53,9 +53,11 @@ async def test_a_key_is_in_one_load_at_most():
     parts = Parts()
     first: Any = parts.begin()
     seat = first.flight.board()
-    assert parts.loads.find("k") is first
+    found: Any = parts.loads.find("k")
+    assert found is first
     second: Any = parts.begin()
-    assert parts.loads.find("k") is second
+    found = parts.loads.find("k")
+    assert found is second
     assert (list(first.live), list(second.live)) == ([], ["k"])
     parts.go.set()
     assert await second.flight.join() == {"k": "k#2"}

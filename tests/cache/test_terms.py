@@ -10,7 +10,6 @@ import pytest
 from aiopatterns.cache.terms import MISSING, Bounds, CacheStatistics, LoadTimeouts, Ttl
 from aiopatterns.testing import simulate
 
-
 UNTYPED: dict[object, Any] = {each: each for each in (Ttl, LoadTimeouts, Bounds)}
 
 
