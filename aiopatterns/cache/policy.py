@@ -101,7 +101,7 @@ class Policy(Generic[N]):
 
     def forget(self, node: N) -> None:
         """Take out a node that has to go."""
-        self._cut(node)
+        self.cut(node)
 
     def victim(self) -> N:
         """Take out the node that leaves next; there must be one."""
@@ -115,12 +115,11 @@ class Policy(Generic[N]):
         """Note that a node was not taken in."""
 
     def clear(self) -> None:
-        """Let go of all nodes."""
-        self.hand = self._mark
-        self._mark.older = self._mark.newer = self._mark
+        """Let go of all nodes: they keep a ring of their own, to be cut out of one by one."""
+        self.hand = self._mark = _mark()
 
-    def _cut(self, node: Node) -> None:
-        """Take out a node. It keeps no neighbour, for somebody may keep it."""
+    def cut(self, node: Node) -> None:
+        """Take a node out of its ring. It keeps no neighbour, for somebody may keep it."""
         newer, older = node.newer, node.older
         if node is self.hand:
             self.hand = newer
@@ -139,7 +138,7 @@ class LRU(Policy[N]):
 
     def touch(self, node: N) -> None:
         """Make a node the newest."""
-        self._cut(node)
+        self.cut(node)
         _place(node, self._mark)
 
     def victim(self) -> N:
@@ -184,7 +183,7 @@ class S3FIFO(Policy[N]):
 
     def forget(self, node: N) -> None:
         """Take out a node that has to go; if it had proven itself, that is remembered."""
-        self._cut(node)
+        self.cut(node)
         if node.proven:
             self._proven -= node.weight
             self._ghosts.add(node.hashed)
@@ -203,7 +202,7 @@ class S3FIFO(Policy[N]):
                 break
             self._spare(oldest)
         self.looks += MOST_LOOKS - left
-        self._cut(oldest)
+        self.cut(oldest)
         if oldest.proven:
             self._proven -= oldest.weight
         else:
@@ -223,12 +222,13 @@ class S3FIFO(Policy[N]):
     def clear(self) -> None:
         """Let go of all nodes; what has left before is still remembered."""
         super().clear()
+        self._main = _mark()
         _place(self._main, self._mark)
         self._small = self._proven = 0
 
     def _spare(self, node: Node) -> None:
         """Let a used node stay: it becomes the newest of main."""
-        self._cut(node)
+        self.cut(node)
         _place(node, self._mark)
         if node.proven:
             node.uses -= 1

@@ -219,6 +219,10 @@ class Stock(Generic[K, V]):
         for each in self._short or ():
             each.clear()
 
+    def sweep(self, limit: int) -> int:
+        """Look at the next ``limit`` entries; return how many of them were over, and went."""
+        return self._near.sweep(monotonic(), limit)
+
     def keys(self) -> list[K]:
         """Return the keys of all entries, also of those that are over and were not swept yet."""
         return self._near.keys()

@@ -206,7 +206,6 @@ class Bounds:
         return bounds if isinstance(bounds, Bounds) else Bounds(bounds)
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
     """What a cache has done since it was made.
