@@ -7,10 +7,12 @@ job is *offered*: it goes to the head of its lane and is looked at again. An off
 one look; an offer too few would leave a job for ever, so one is made whenever a job of the bucket
 stops running, leaves the lane without having started, or starts while there is room for more.
 
-*Rate.* GCRA, with two times for each bucket: ``spent`` counts what has started, ``promised`` also
+*Rate.* GCRA, with three times for each bucket: ``spent`` counts what has started, ``promised`` also
 what has been given a turn. A job that comes up too early is promised the next turn and scheduled
-for it; when that has come, only ``spent`` is asked. So each job is looked at twice, newcomers do
-not overtake, and the rate holds also if many turns were missed because no worker was free.
+for it; when that has come, only ``spent`` is asked. If a job before it started late, it may still
+be too early: then it moves behind ``moved``, the last that did, and not behind all that have a
+turn. So each job is looked at a few times, newcomers do not overtake, and the rate holds also if
+many turns were missed because no worker was free; those are then only roughly in order.
 
 Source: GCRA as in ITU-T I.371, with the theoretical arrival time as state.
 """
@@ -38,13 +40,14 @@ __all__ = ["Limits"]
 
 
 class _Level(NamedTuple):
-    """State of a rate: arrival times (ms) that follow what has started, and what has a turn."""
+    """State of a rate: arrival times (ms) that follow what started, has a turn, was moved."""
 
     spent: float
     promised: float
+    moved: float
 
 
-_REST = _Level(0.0, 0.0)
+_REST = _Level(0.0, 0.0, 0.0)
 
 
 @final
@@ -166,18 +169,17 @@ class Limits:
             _turn(job, rate, level) <= now for (_, rate), level in zip(rates, levels, strict=True)
         ):
             for (key, rate), level in zip(rates, levels, strict=True):
-                spent = max(level.spent, now) + spacing(rate)[0]
-                promised = (
-                    level.promised if job.turn else max(level.promised, now) + spacing(rate)[0]
-                )
-                self._keep(key, _Level(spent, max(spent, promised)), now)
+                self._keep(key, _spend(level, spacing(rate)[0], now, promised=job.turn), now)
             return True
         due = now
         for (key, rate), level in zip(rates, levels, strict=True):
             interval, slack = spacing(rate)
-            start = max(level.spent, level.promised, now)
+            line = level.moved if job.turn else max(level.promised, level.moved)
+            start = max(level.spent, line, now)
             due = max(due, math.ceil(start - slack))
-            self._keep(key, _Level(level.spent, start + interval), now)
+            end = start + interval
+            late = level._replace(moved=end) if job.turn else level._replace(promised=end)
+            self._keep(key, late, now)
         job.turn = True
         self._places.schedule(job, max(due, now + 1))
         return False
@@ -186,7 +188,14 @@ class Limits:
         self._levels.put(key, level, max(1, math.ceil(max(level) - now)) / 1_000)
 
 
+def _spend(level: _Level, interval: float, now: int, *, promised: bool) -> _Level:
+    """Return the level after a start."""
+    spent = max(level.spent, now) + interval
+    line = level.promised if promised else max(level.promised, level.moved, now) + interval
+    return _Level(spent, max(spent, line), level.moved)
+
+
 def _turn(job: Job, rate: Rate, level: _Level) -> float:
     """Return the time from which on ``job`` may start by one rate."""
-    reached = level.spent if job.turn else max(level.spent, level.promised)
+    reached = level.spent if job.turn else max(level)
     return reached - spacing(rate)[1]

@@ -152,7 +152,22 @@ def test_missed_turns_are_not_made_up_for():
     rig.now = 100_000
     rig.places.promote(rig.now, 9)
     assert rig.claim() == ["j1"]
-    assert len(rig.places.scheduled) == 3
+    moved = [(job.id, job.at) for job in rig.places.by_due()]
+    assert moved == [("j2", 110_000), ("j3", 120_000), ("j4", 130_000)]
+
+
+def test_one_that_a_late_start_holds_up_stays_before_all_that_have_a_turn():
+    rig = Rig()
+    for n in range(4):
+        rig.add(f"j{n}", SLOW)
+    rig.claim()
+    rig.now = 10_005
+    rig.places.promote(rig.now, 9)
+    assert rig.claim() == ["j1"]
+    rig.now = 20_000
+    rig.places.promote(rig.now, 9)
+    assert rig.claim() == []
+    assert [(job.id, job.at) for job in rig.places.by_due()] == [("j2", 20_005), ("j3", 30_000)]
 
 
 def test_a_bursty_rate_lets_its_amount_start_at_once():

@@ -295,34 +295,39 @@ local function park(id, priority, bucket)
   call('ZADD', PARK .. bucket, (9 - priority) * STEP + rank, id)
   call('HSET', PARKED, id, bucket)
 end
+-- Of a rate: arrival times (ms) that follow what has started, what has a turn, and what had to move.
 local function level_of(bucket)
-  local spent, promised = string.match(call('GET', RATE .. bucket[1]) or '', '^(%S+) (%S+)$')
-  return { tonumber(spent or 0), tonumber(promised or 0) }
+  local spent, promised, moved =
+    string.match(call('GET', RATE .. bucket[1]) or '', '^(%S+) (%S+) (%S+)$')
+  return { tonumber(spent or 0), tonumber(promised or 0), tonumber(moved or 0) }
 end
-local function keep_level(bucket, spent, promised)
-  local life = math.max(1, math.ceil(math.max(spent, promised) - now))
-  call('SET', RATE .. bucket[1], string.format('%.17g %.17g', spent, promised), 'PX', life)
+local function keep_level(bucket, spent, promised, moved)
+  local life = math.max(1, math.ceil(math.max(spent, promised, moved) - now))
+  local level = string.format('%.17g %.17g %.17g', spent, promised, moved)
+  call('SET', RATE .. bucket[1], level, 'PX', life)
 end
--- Spend from the rates; if it is too early, promise a turn instead.
+-- Spend from the rates; if it is too early, promise a turn instead, or move behind what moved.
 local function on_time(id, priority, rated)
   local promised, early, levels = call('SISMEMBER', PROMISED, id) == 1, false, {}
   for i, bucket in ipairs(rated) do
     local level = level_of(bucket)
     levels[i] = level
-    local reached = promised and level[1] or math.max(level[1], level[2])
+    local reached = promised and level[1] or math.max(unpack(level))
     early = early or reached - bucket[4] > now
   end
   local due = now
   for i, bucket in ipairs(rated) do
-    local spent, turn, interval = levels[i][1], levels[i][2], bucket[3]
+    local spent, turn, moved = unpack(levels[i])
+    local interval = bucket[3]
     if early then
-      local start = math.max(spent, turn, now)
+      local start = math.max(spent, promised and moved or math.max(turn, moved), now)
       due = math.max(due, math.ceil(start - bucket[4]))
-      keep_level(bucket, spent, start + interval)
+      if promised then moved = start + interval else turn = start + interval end
+      keep_level(bucket, spent, turn, moved)
     else
       spent = math.max(spent, now) + interval
-      if not promised then turn = math.max(turn, now) + interval end
-      keep_level(bucket, spent, math.max(spent, turn))
+      if not promised then turn = math.max(turn, moved, now) + interval end
+      keep_level(bucket, spent, math.max(spent, turn), moved)
     end
   end
   if not early then return true end
