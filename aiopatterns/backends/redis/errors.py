@@ -16,6 +16,9 @@ a script whose slot moves        did not run          the same
 :class:`LostError`                    may have run         sends it again if it is repeatable
 any other refusal                was refused          raises :class:`BackendError`
 ===============================  ===================  ========================================
+
+That a script did not run when its slot moves is the scripts' own doing: one that could miss a key
+after it has written something asks for two that never exist before (``lua/whole.lua``).
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 
 import pytest
 
+from aiopatterns.backends.protocols import GroupTurn
 from aiopatterns.backends.redis.cluster import ClusterRoute
 from aiopatterns.backends.redis.errors import LostError, RefusalError
 from aiopatterns.backends.redis.statistics import Tally
@@ -107,9 +109,9 @@ async def test_slots_move_under_load(backend, cluster):
     assert {key: int(value) for key, value in found.items()} == counts
 
 
-async def test_a_half_moved_slot_is_asked_for(backend, cluster):
-    """The slot stays half moved: new keys are at the target, behind ASK, for as long as it takes."""
-    key = "ap:kv:half"
+@contextmanager
+def half_moved(cluster, key):
+    """The slot of ``key`` is on its way to another node, and gets no further."""
     source = cluster.owner(key)
     target = (source + 1) % 3
     slot = int(cluster.nodes[0].command("CLUSTER", "KEYSLOT", key))
@@ -117,14 +119,43 @@ async def test_a_half_moved_slot_is_asked_for(backend, cluster):
     cluster.nodes[target].command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
     cluster.nodes[source].command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
     try:
+        yield
+    finally:
+        cluster.nodes[source].command("CLUSTER", "SETSLOT", slot, "STABLE")
+        cluster.nodes[target].command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+async def test_a_half_moved_slot_is_asked_for(backend, cluster):
+    """New keys are at the target, behind ASK, for as long as it takes."""
+    key = "ap:kv:half"
+    with half_moved(cluster, key):
         await backend.kv.set("half", b"1")
         assert await backend.kv.get("half") == b"1"
         assert await backend.client.line("x").call("GET", key) == b"1"
         assert await asyncio.gather(*(backend.kv.incr("half") for _ in range(10)))
         assert await backend.kv.get("half") == b"11"
-    finally:
-        cluster.nodes[source].command("CLUSTER", "SETSLOT", slot, "STABLE")
-        cluster.nodes[target].command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+async def test_no_turn_is_half_done_while_its_slot_moves(backend, cluster):
+    """All keys are there, but one vanishes by what the turn settles and is missed by its claim."""
+    log = backend.log("l")
+    await log.create_group("g")
+    ids = await log.append_many([b"%d" % number for number in range(5)])
+    await log.turn("g", "c", GroupTurn(limit=4))
+    buried = {each: b"why" for each in ids[:2]}
+    await log.turn("g", "c", GroupTurn(buried=buried, retries={ids[2]: 600}))
+    await log.requeue("g", ids[:1])
+    with half_moved(cluster, "{ap:log:l}:s"):
+        with pytest.raises(BackendUnavailableError):
+            await log.turn("g", "c", GroupTurn(acks=ids[3:4], limit=1, idle=600))
+        with pytest.raises(BackendUnavailableError):
+            await log.requeue("g", [ids[1], "1-1"])
+    assert [each.id for each in await log.held("g", "c")] == ids[3:4]
+    assert await log.lag("g") == 1
+    assert await log.requeue("g", [ids[1], "1-1"]) == 1
+    turned = await log.turn("g", "c", GroupTurn(acks=ids[3:4], limit=3, idle=600))
+    assert turned.lost == []
+    assert sorted(each.id for each in turned.claimed) == [ids[0], ids[1], ids[4]]
 
 
 async def test_no_node_answers():

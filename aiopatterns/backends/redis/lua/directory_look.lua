@@ -2,6 +2,9 @@
 -- KEYS as in directory_put.  ARGV: 1 the revision that the caller has or '', 2 ms for which the
 -- keys outlive every member, 3 the channel to tell.
 -- Returns {revision, member, 'fence:data', ...}, or {revision} if the caller has that one.
+
+-- include whole
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local revision = redis.call('GET', KEYS[3])

@@ -3,6 +3,9 @@
 -- ARGV: 1 member, 2 data, 3 fence, 4 life in ms, 5 ms for which the keys outlive every member,
 -- 6 the channel to tell.
 -- Returns 1, or 0 if a higher fence is stored.
+
+-- include whole
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local record = ARGV[3] .. ':' .. ARGV[2]

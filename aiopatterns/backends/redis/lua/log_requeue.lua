@@ -2,6 +2,9 @@
 -- KEYS: 1 groups, 2 own, 3 due, 4 body, 5 dead, 6 graves, 7 bell.
 -- ARGV: 1 group, 2 ms for which a bell is kept, 3... ids.
 -- Returns how many there were, or false if there is no such group.
+
+-- include whole
+
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return false end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]

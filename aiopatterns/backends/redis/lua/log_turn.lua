@@ -4,6 +4,9 @@
 -- letters at most, 7 ms for which a bell is kept, 8-12 how many acks, releases, retries, buried,
 -- renews; then these: ids; ids; id, us; id, reason; ids.
 -- Returns {lost ids, {id, payload, deliveries, ...}}, or false if there is no such group.
+
+-- include whole
+
 local call, insert = redis.call, table.insert
 local last = call('HGET', KEYS[3], ARGV[1])
 if not last then return false end
