@@ -8,6 +8,8 @@
     cancel: functions are cancelled ------------------> |  what swallows that is abandoned
                                                         v
     leave: one last step settles what there is, gives back the rest, ends the lease
+                                                 |
+    exit: lifespans end as after any block; if the tour was cancelled, within a bounded time
 
 All tasks are in one group, so that none outlives the tour; the last step is shielded, and bounded.
 """
@@ -15,9 +17,18 @@ All tasks are in one group, so that none outlives the tour; the last step is shi
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
-from anyio import Event, create_task_group, move_on_after, sleep_forever
+from anyio import (
+    CancelScope,
+    Event,
+    create_task_group,
+    current_effective_deadline,
+    current_time,
+    move_on_after,
+    sleep_forever,
+)
 
 from aiopatterns.backends.publishing import Publisher
 from aiopatterns.core.clock import call_later, rng, sleep
@@ -48,10 +59,12 @@ if TYPE_CHECKING:
         def cancel(self) -> None: ...
 
 
-__all__ = ["LEAVE_WITHIN", "Duty"]
+__all__ = ["EXIT_WITHIN", "LEAVE_WITHIN", "Duty"]
 
 #: Seconds within which the last step has to be answered; without it the lease ends by itself.
 LEAVE_WITHIN: Final = 2.0
+#: Seconds that the lifespans of a tour that was cancelled have to close what they opened.
+EXIT_WITHIN: Final = 2.0
 # Seconds between two looks at whether all is done, while somebody waits for that: first, longest.
 _LOOK: Final = (0.002, 0.25)
 
@@ -70,10 +83,12 @@ class Duty:
 
     Attributes:
         over: Set when the worker has run as many jobs as it should.
+        gone: Set when the tour has ended, with its lifespans.
     """
 
     __slots__ = (
         "_ended",
+        "_exit",
         "_last_calls",
         "_left",
         "_name",
@@ -85,6 +100,7 @@ class Duty:
         "_turns",
         "_working",
         "crew",
+        "gone",
         "ledgers",
         "over",
         "worker",
@@ -109,28 +125,41 @@ class Duty:
         self._turns: list[Turns] = []
         self._working = 0  # loops that have not ended
         self._ended = Event()
+        self._exit = CancelScope()  # around all, for the lifespans to close in
         self._last_calls: list[Timer] = []
         self._tasks: TaskGroup | None = None
         self.crew: Crew | None = None
         self.ledgers: list[Ledger] = []
         self.over: Event = Event()
+        self.gone: Event = Event()
         self.worker: str = new_id()
 
     # -------------------------------------------------------------------------------- the task
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Open what is closed, work until cancelled or closed and done, and leave."""
-        async with AsyncExitStack() as stack:
-            shops = [await self._open(stack, queue) for queue in self._queues]
-            self.ledgers.extend(each.ledger for each in shops)
-            try:
-                await self._work(shops, task_status)
-            except BaseExceptionGroup as errors:
-                raise_bare(errors)
-            finally:
-                for each in self._last_calls:
-                    each.cancel()
-                await self._leave()
+        try:
+            with self._exit:
+                async with AsyncExitStack() as stack:
+                    await self._tour(stack, task_status)
+        finally:
+            self.gone.set()
+
+    async def _tour(self, stack: AsyncExitStack, task_status: TaskStatus[None]) -> None:
+        """Open, work and leave; what was opened is closed by ``stack``, after this."""
+        shops = [await self._open(stack, queue) for queue in self._queues]
+        self.ledgers.extend(each.ledger for each in shops)
+        try:
+            await self._work(shops, task_status)
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
+        finally:
+            for each in self._last_calls:
+                each.cancel()
+            await self._leave()
+            if current_effective_deadline() == -inf:  # cancelled: lifespans may close yet
+                self._exit.deadline = current_time() + EXIT_WITHIN
+                self._exit.shield = True
 
     async def _open(self, stack: AsyncExitStack, queue: JobQueue) -> Shop:
         """Open a queue unless it is open, and enter its lifespan."""
@@ -233,10 +262,11 @@ class Duty:
         self._tasks.cancel_scope.cancel()
 
     def force(self) -> None:
-        """End now: functions have no time to come to their ends."""
+        """End now: neither functions nor lifespans have time to come to their ends."""
         self._patience = 0.0
         assert self.crew is not None
         self.end()
+        self._exit.cancel()
         self._last_calls.append(call_later(0.0, self.crew.abandon))
 
     async def emptied(self) -> None:

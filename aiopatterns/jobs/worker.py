@@ -162,6 +162,7 @@ class Worker(Owner):
         assert self._duty is not None
         await self._duty.close(self._grace - self._last_share)
         self._duty.end()
+        await self._duty.gone.wait()
 
     @property
     def _last_share(self) -> float:
