@@ -25,7 +25,7 @@ threads at once; that a loader which asks for its own key ever ends.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
 from anyio import sleep_forever
 
@@ -64,6 +64,8 @@ __all__ = ["Cache"]
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
+
+_NO_TIMEOUTS: Final = LoadTimeouts()
 
 
 @final
@@ -104,7 +106,7 @@ class Cache(Owner, Generic[K, V]):
         *,
         ttl: Ttl | float | None,
         max_size: Bounds | int = 10_000,
-        load: LoadTimeouts = LoadTimeouts(),  # noqa: B008 - frozen
+        load: LoadTimeouts = _NO_TIMEOUTS,
         backend: Backend | str | None = None,
         codec: Codec = JSON,
         type: Any = Any,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache.loads import Loads
     from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.stock import Stock
+    from aiopatterns.core.flight import Seat
 
 __all__ = ["Batch"]
 
@@ -100,19 +101,24 @@ class Batch(Generic[K, V]):
         """Wait for all loads; an error of this batch's own loader is raised, others are values."""
         seats = {load: load.flight.board() for load in self._waits}
         try:
-            for load, keys in self._waits.items():
-                try:
-                    found = await load.flight.ride(seats.pop(load))
-                except Exception as error:
-                    if load is own:
-                        raise
-                    found = dict.fromkeys(keys, Failed(error))
-                self._answer.update((key, found[key]) for key in keys)
+            for load in self._waits:
+                await self._ride(load, seats.pop(load), own)
         except BaseException as error:
             last = [load.flight for load, seat in seats.items() if load.flight.leave(seat)]
             if not isinstance(error, GeneratorExit):  # a coroutine that is closed may not wait
                 await see_off(last)
             raise
+
+    async def _ride(self, load: Load[K, V], seat: Seat, own: Load[K, V] | None) -> None:
+        """Wait for one load and take what concerns this batch."""
+        keys = self._waits[load]
+        try:
+            found = await load.flight.ride(seat)
+        except Exception as error:
+            if load is own:
+                raise
+            found = dict.fromkeys(keys, Failed(error))
+        self._answer.update((key, found[key]) for key in keys)
 
 
 def _plain(value: V | Failed) -> V | Exception:

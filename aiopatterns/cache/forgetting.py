@@ -61,7 +61,7 @@ class Forgetting(Generic[K, V]):
 
     def forget_matching(self, fits: Callable[[K], bool], *, tell: bool = True) -> None:
         """Forget the keys that fit. O(entries)."""
-        self._stock.drop([key for key in self._stock.keys() if fits(key)])  # noqa: SIM118
+        self._stock.drop([key for key in self._stock.all_keys() if fits(key)])
         self.loads.detach_matching(fits)
         if tell:
             self._tell()

@@ -223,7 +223,7 @@ class Stock(Generic[K, V]):
         """Look at the next ``limit`` entries; return how many of them were over, and went."""
         return self._near.sweep(monotonic(), limit)
 
-    def keys(self) -> list[K]:
+    def all_keys(self) -> list[K]:
         """Return the keys of all entries, also of those that are over and were not swept yet."""
         return self._near.keys()
 

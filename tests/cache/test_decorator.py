@@ -30,7 +30,8 @@ async def test_equal_keys_share_one_value(cache):
     assert await load(user_id=7) == "user 7"
     assert await load(8) == "user 8"
     assert calls == [(7, ""), (8, "")]
-    assert (load.__name__, load.__doc__) == ("load", "Load it.")  # type: ignore[attr-defined]
+    function: Any = load
+    assert (function.__name__, function.__doc__) == ("load", "Load it.")
     assert inspect.iscoroutinefunction(load)
     assert load.key(7, trace="y") == "user:7"
     assert cache.get_nowait("user:7") == "user 7"
@@ -159,13 +160,15 @@ async def test_copies_and_errors_are_as_those_of_the_cache():
 
 @pytest.mark.promise("cache-bad-input")
 def test_what_does_not_fit_is_refused_when_it_is_decorated(cache):
+    untyped: Any = cached
+
     async def load(n: int) -> int:
         return n
 
     with pytest.raises(TypeError, match="cache must be a Cache, not 'users'"):
-        cached("users", key="k")  # type: ignore[arg-type]
+        untyped("users", key="k")
     with pytest.raises(TypeError, match="key must be a function, not 5"):
-        cached(cache, key=5)  # type: ignore[arg-type]
+        untyped(cache, key=5)
     with pytest.raises(ValueError, match="key names 'm', which is no parameter"):
         cached(cache, key="{m}")(load)
     with pytest.raises(ValueError, match="tag names 'm'"):

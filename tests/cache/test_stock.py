@@ -128,9 +128,9 @@ async def test_what_is_too_heavy_is_not_stored():
     stock = stock_of(10, weight=5, weigh=lambda key, value: value)
     put(stock, "light", 2)
     put(stock, "heavy", 9)
-    assert stock.keys() == ["light"]
+    assert stock.all_keys() == ["light"]
     stock.clear()
-    assert stock.keys() == []
+    assert stock.all_keys() == []
     assert stock.statistics().size == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopatterns.cache.tags import Tags, checked
@@ -32,12 +34,13 @@ def test_too_many_tags_lose_the_one_that_was_used_longest_ago():
 
 @pytest.mark.promise("cache-bad-input")
 def test_tags_are_several_texts():
+    wrong: Any = [1]
     assert checked(["a", "b", "a"]) == ("a", "b")
     with pytest.raises(
         TypeError, match=r"tags must be several texts, such as \['abc'\], not 'abc'"
     ):
         checked("abc")
     with pytest.raises(TypeError, match="tag must be a non-empty string"):
-        checked([1])  # type: ignore[list-item]
+        checked(wrong)
     with pytest.raises(ValueError, match="tag must be a non-empty string"):
         checked([""])

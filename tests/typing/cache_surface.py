@@ -39,8 +39,3 @@ async def surface() -> None:
         assert_type(value, str)
     async with users as opened:
         assert_type(opened, Cache[int, str])
-
-
-async def refused() -> None:
-    await users.set("1", "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await name("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
