@@ -27,7 +27,7 @@ shard, at the same time); that what several shards are told is told at one insta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import cycle
@@ -46,7 +46,7 @@ from aiopatterns.core.telemetry import Subscription
 from aiopatterns.core.validate import choice, count, text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -139,7 +139,7 @@ class ShardedCache(Owner, Generic[K, V]):
         self.shards: dict[str, Cache[K, V]] = {
             node: make(f"{name}/{node}", backend=home) for node, home in homes.items()
         }
-        self._nodes = Rendezvous(homes)
+        self._nodes = Rendezvous(list(homes))
         local = all(home is None for home in homes.values())
         self._hash = hash if local else cast("Callable[[object], int]", stable_hash)
         self._slots: list[Cache[K, V] | None] = [None] * _SLOTS
@@ -331,8 +331,8 @@ def _named(
     """Return the shards by name; None is one without a backend."""
     if isinstance(shards, int):
         return {str(each): None for each in range(count("shards", shards))}
-    if isinstance(shards, (str, bytes)):
-        raise TypeError(f"shards must be a number or several backends, such as [{shards!r}]")
+    if isinstance(shards, (str, bytes)) or not isinstance(shards, (Mapping, Sequence)):
+        raise TypeError(f"shards must be a number or several backends, not {shards!r}")
     given = (
         shards if isinstance(shards, Mapping) else {str(at): home for at, home in enumerate(shards)}
     )
