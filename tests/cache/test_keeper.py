@@ -98,6 +98,23 @@ def test_the_clock_is_set_again_every_minute():
     simulate(scenario)
 
 
+async def gone():
+    raise BackendUnavailableError("gone")
+
+
+async def test_a_server_that_is_asked_again_stays_as_it_was():
+    backend = Shaky(MemoryBackend())
+    far = make(backend)
+    async with create_task_group() as tasks:
+        await tasks.start(far.run)
+        await far._keeper._ask()
+        assert far.up
+        backend.time = gone
+        await far._keeper._ask()
+        assert not far.up
+        tasks.cancel_scope.cancel()
+
+
 def test_a_quiet_cache_asks_for_nothing():
     async def scenario():
         backend = Shaky(MemoryBackend())
@@ -109,6 +126,23 @@ def test_a_quiet_cache_asks_for_nothing():
             await far.invalidate(["k"])
             await sleep(50)
             assert backend.calls == ["change_many", "publish"]
+            tasks.cancel_scope.cancel()
+
+    simulate(scenario)
+
+
+def test_a_server_that_is_lost_while_its_time_is_asked():
+    async def scenario():
+        backend = Shaky(MemoryBackend())
+        far = make(backend)
+        async with create_task_group() as tasks:
+            await tasks.start(far.run)
+            backend.hangs = True
+            await sleep(70)
+            assert not far.up
+            backend.hangs = False
+            await sleep(2)
+            assert far.up
             tasks.cancel_scope.cancel()
 
     simulate(scenario)

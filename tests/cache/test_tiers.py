@@ -358,20 +358,48 @@ def test_an_outage_is_no_error():
     simulate(scenario)
 
 
+def test_a_turn_that_is_taken_after_an_invalidation_is_another_one():
+    """Who waits for a turn gets it when the key has changed already, but nobody has filled it."""
+
+    async def scenario():
+        async with fars(2) as (here, there):
+            fetched = (await there.read(["k"]))["k"]
+            await here.invalidate(["k"])
+            turn = await there.lead("k", fetched)
+            assert not turn.answered
+            assert is_tombstone(turn.fetched.seen.raw)
+            await sleep(2)
+            assert await here._backend.server.kv.get(here._names.turn("k", None)) is None
+            again = here._names.turn("k", turn.fetched.seen.raw)
+            assert await here._backend.server.kv.get(again) is not None
+            there.finish(turn)
+
+    simulate(scenario)
+
+
+async def test_a_refused_fill_is_skipped():
+    async with fars() as [far]:
+        before = await seen(far, "k")
+        far._backend.refuses = True
+        assert await far.fill("k", before, 1, lasting()) == "skipped"
+        assert far.up
+
+
+@pytest.mark.parametrize("hangs", [True, False])
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_server_that_is_lost_in_the_middle(at):
+def test_a_server_that_is_lost_in_the_middle(at, hangs):
     """Reading versions for the first time takes three commands; each may be the last."""
 
     async def scenario():
         async with fars() as [far]:
-            far._backend.faults = 0.0
             count = 0
 
             async def way():
                 nonlocal count
                 count += 1
                 if count == 2 * at - 1:
-                    await sleep(999)
+                    await sleep(999 if hangs else 0)
+                    raise BackendUnavailableError("gone")
 
             far._backend.way = way
             found = (await far.read(["k"], ["new"]))["k"]
