@@ -249,8 +249,10 @@ class Turns:
             self._apply(await self.store.step(self._flying._replace(free=0)))
         while len(self._settled) > MAX_BATCH or self._bytes > MAX_BYTES:
             self._apply(await self.store.step(self._compose()))
-        turn = self._compose()._replace(leave=True)
-        await self.store.step(turn)
+        for _ in range(0, self._slots.limit, MAX_BATCH):  # one step gives back so many
+            answer = await self.store.step(self._compose()._replace(leave=True))
+            if not answer.more:
+                break
         self.held.clear()
 
     # ----------------------------------------------------------------- private core: speaking

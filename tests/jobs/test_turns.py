@@ -9,7 +9,8 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from aiopatterns.backends.queue import MAX_BATCH, ClaimedJob, Turn, Turned
+from aiopatterns.backends.memory.backend import MemoryBackend
+from aiopatterns.backends.queue import MAX_BATCH, ClaimedJob, NewJob, Turn, Turned
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.jobs.hold import Cut, Hold
@@ -352,6 +353,40 @@ def test_leaving_says_what_is_left_to_say():
         *_, before, last = store.turns
         assert (len(before.settled), before.leave) == (MAX_BATCH, False)
         assert ([each.id for each in last.settled], last.free, last.leave) == (["x"], 0, True)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize(("held", "steps"), [(0, 1), (1, 1), (MAX_BATCH + 1, 2)])
+def test_leaving_gives_back_all_that_is_held(held, steps):
+    async def main() -> None:
+        async with MemoryBackend() as backend:
+            store = backend.queue("q")
+            jobs = [NewJob(str(each), b"") for each in range(held)]
+            for start in range(0, held, MAX_BATCH):
+                await store.enqueue(jobs[start : start + MAX_BATCH])
+            desk = Desk(cast("Any", store), limit=2 * MAX_BATCH)
+            async with desk.running():
+                pass
+            assert (await store.counts()).running == held
+            number = desk.turns._number
+            await desk.turns.leave()
+            assert desk.turns._number == number + steps
+            counts = await store.counts()
+            assert (counts.queued, counts.running, counts.workers) == (held, 0, 0)
+
+    simulate(main)
+
+
+def test_leaving_ends_though_there_is_always_more_to_look_after():
+    async def main() -> None:
+        store = Store(answer(job("a")))
+        async with Desk(store, limit=MAX_BATCH + 1).running() as desk:
+            pass
+        before = len(store.turns)
+        store.answers.extend(answer(more=True) for _ in range(10))
+        await desk.turns.leave()
+        assert [each.leave for each in store.turns[before:]] == [True, True]
 
     simulate(main)
 
