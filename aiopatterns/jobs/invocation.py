@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from anyio import CapacityLimiter, to_thread
 
+from aiopatterns.core.errors import JobError
 from aiopatterns.core.validate import is_async
 from aiopatterns.jobs.context import enter_hops, leave_hops
 
@@ -78,6 +79,11 @@ class Invocation:
     ) -> Any:
         """Run the function within its middleware; raises what they raise.
 
+        A call of ``sys.exit`` ends neither the worker nor, from its thread, the whole process.
+
+        Raises:
+            JobError: One of them raised SystemExit.
+
         Cancellation: reaches an asynchronous function; a synchronous one is awaited.
         """
         token = enter_hops(ctx.hops)
@@ -86,6 +92,8 @@ class Invocation:
                 value = await self._around(args, kwargs, middlewares)(ctx)
             else:
                 value = await self._call(args, kwargs, ctx)
+        except SystemExit as error:
+            raise JobError(f"job {ctx.name!r} called sys.exit({error.code!r})") from error
         finally:
             leave_hops(token)
         return _each(value, len(args[0])) if self._batch else value

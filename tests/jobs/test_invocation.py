@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 from anyio import from_thread
 
 from aiopatterns.core.clock import sleep
-from aiopatterns.core.errors import CodecError
+from aiopatterns.core.errors import CodecError, JobError
 from aiopatterns.jobs.context import Context, hops_onward
 from aiopatterns.jobs.invocation import Invocation
 from aiopatterns.jobs.signature import Signature
@@ -190,3 +191,27 @@ def test_errors_pass_everywhere():
         return Trial(run(fn, middlewares=(around,)))
 
     fail_everywhere(scenario, minimum=3)
+
+
+async def test_a_function_that_exits_has_failed():
+    def in_a_thread() -> None:
+        sys.exit(2)
+
+    async def on_the_loop() -> None:
+        sys.exit("done")
+
+    async def fine() -> None: ...
+
+    async def middleware(ctx, call_next):
+        await call_next(ctx)
+        sys.exit()
+
+    for fn, middlewares, code in (
+        (in_a_thread, [], "2"),
+        (on_the_loop, [], "'done'"),
+        (fine, [middleware], "None"),
+    ):
+        with pytest.raises(JobError) as caught:
+            await run(fn, middlewares=middlewares)
+        assert str(caught.value) == f"job 'f' called sys.exit({code})"
+        assert isinstance(caught.value.__cause__, SystemExit)
