@@ -2,6 +2,7 @@
 
 from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.decorator import Cached, cached
+from aiopatterns.cache.sharded import ShardedCache, ShardedStatistics
 from aiopatterns.cache.terms import (
     MISSING,
     Bounds,
@@ -21,6 +22,8 @@ __all__ = [
     "LoadFailed",
     "LoadTimeouts",
     "Missing",
+    "ShardedCache",
+    "ShardedStatistics",
     "Ttl",
     "cached",
 ]

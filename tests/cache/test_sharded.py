@@ -298,7 +298,7 @@ async def test_a_shard_whose_server_is_away_concerns_its_own_keys_alone(redis_ur
     for turn in ("cold", "warm"):
         async with made({"here": redis_url, "away": away}) as cache:
             assert {cache.shard(key).name for key in keys} == {"sharded/here", "sharded/away"}
-            loaded: list[object] = []
+            loaded: list[str] = []
 
             async def load(asked, loaded=loaded):
                 loaded += asked
