@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiopatterns.backends.opening import open_backend
     from aiopatterns.cache.aside import Cache
     from aiopatterns.cache.decorator import cached
+    from aiopatterns.cache.sharded import ShardedCache
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -130,6 +131,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "SagaError",
+    "ShardedCache",
     "Stack",
     "Timeout",
     "TimeoutExceededError",
@@ -158,6 +160,7 @@ _HOMES: Final = MappingProxyType(
         "backends.opening": ("open_backend",),
         "cache.aside": ("Cache",),
         "cache.decorator": ("cached",),
+        "cache.sharded": ("ShardedCache",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),
