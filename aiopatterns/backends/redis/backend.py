@@ -24,6 +24,7 @@ from anyio import CancelScope, Event
 
 from aiopatterns.backends.redis.client import RedisClient
 from aiopatterns.backends.redis.directory import RedisDirectory
+from aiopatterns.backends.redis.info import tell
 from aiopatterns.backends.redis.kv import RedisKv
 from aiopatterns.backends.redis.lease import RedisLease
 from aiopatterns.backends.redis.limiter import RedisLimiter
@@ -68,6 +69,7 @@ class RedisBackend:
         "__weakref__",
         "_logs",
         "_opening",
+        "_relies",
         "_server",
         "_stopped",
         "_users",
@@ -79,6 +81,7 @@ class RedisBackend:
     def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
         self._users = 0
         self._opening: Flights[str, None] = Flights()
+        self._relies: bool | None = False  # on what the server keeps; None once a risk was told
         self._server: RedisServer | None = None
         self._stopped: Event | None = None
         self._logs: dict[str, RedisLog] = {}  # each keeps the connections on which it waits
@@ -101,10 +104,12 @@ class RedisBackend:
 
     def queue(self, name: str) -> RedisQueue:
         """Return the job queue ``name``."""
+        self._rely()
         return RedisQueue(self.client, name)
 
     def log(self, name: str) -> RedisLog:
         """Return the log ``name``."""
+        self._rely()
         found = self._logs.get(name)
         if found is None:
             found = self._logs[name] = RedisLog(self.client, name)
@@ -112,6 +117,7 @@ class RedisBackend:
 
     def lease(self, name: str) -> RedisLease:
         """Return the lease ``name``."""
+        self._rely()
         return RedisLease(self.client, name)
 
     def limiter(self, name: str) -> RedisLimiter:
@@ -187,6 +193,17 @@ class RedisBackend:
         if self._stopped is not None:
             await self._stopped.wait()  # a private server lets go of its data
         await self.client.open(await self._private_server())
+        if self._relies:
+            self._rely()
+
+    def _rely(self) -> None:
+        """Note that something is kept here that must not be lost; warn once if it may be."""
+        if self._relies is None:
+            return
+        self._relies = True
+        if self.client.risk is not None:
+            self._relies = None
+            tell(self.client.risk)
 
     async def _private_server(self) -> Address | None:
         """Start the server of ``embedded://`` and return where it listens."""

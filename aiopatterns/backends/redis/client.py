@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError, translated
 from aiopatterns.backends.redis.hub import Hub
+from aiopatterns.backends.redis.info import EvictionRisk, facts, version_of
 from aiopatterns.backends.redis.line import Line
 from aiopatterns.backends.redis.routing import make_route
 from aiopatterns.backends.redis.statistics import Tally
@@ -56,7 +57,7 @@ _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 0.5
 # Redirections in a row that are followed without a pause.
 _MAX_REDIRECTS: Final = 5
-_VERSION: Final = ("INFO", "server")
+_INFO: Final = ("INFO",)
 _CLOSED: Final = "the backend was closed"
 
 
@@ -79,6 +80,7 @@ class RedisClient:
         "hub",
         "is_open",
         "namespace",
+        "risk",
         "send",
         "tally",
         "target",
@@ -94,6 +96,7 @@ class RedisClient:
         self.url: Final = target.url
         self.cluster: Final = target.scheme == "redis+cluster"
         self.version = (0, 0, 0)
+        self.risk: EvictionRisk | None = None
         self.tally: Final = Tally()
         self.hub: Final = Hub(self)
         self._lines: set[Line] = set()
@@ -269,12 +272,13 @@ class RedisClient:
         self._route, self.send, self.get = route, route.send, route.get
         try:
             failure = await route.open()
-            reply: Reply = await route.send(_VERSION) if failure is None else failure
+            reply: Reply = await route.send(_INFO) if failure is None else failure
             if isinstance(reply, RefusalError) and reply.later:
-                reply = await self.again(_VERSION, reply, repeatable=True)
+                reply = await self.again(_INFO, reply, repeatable=True)
             if type(reply) in FAILURES:
                 raise self._unreachable(reply)
-            self.version = _version(reply)
+            told = facts(bytes(reply))
+            self.version, self.risk = version_of(told), EvictionRisk.of(self.url, told)
             if self.version < _FLOOR:
                 found = ".".join(map(str, self.version))
                 raise BackendError(f"Redis at {self.url} is {found}; 6.2 or newer is needed")
@@ -350,14 +354,3 @@ def _is_final(failure: Failure, *, repeatable: bool) -> bool:
     if isinstance(failure, RefusalError):
         return not failure.later
     return isinstance(failure, LostError) and not repeatable
-
-
-def _version(info: Reply) -> tuple[int, int, int]:
-    """Return the version that ``INFO server`` tells."""
-    for line in bytes(info).decode("utf-8", "replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == "redis_version":
-            numbers = [int(each) for each in value.split(".") if each.isdecimal()]
-            major, minor, patch = (*numbers, 0, 0, 0)[:3]
-            return major, minor, patch
-    return 0, 0, 0

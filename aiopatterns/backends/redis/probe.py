@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from aiopatterns.backends.diagnosis import Diagnosis
+from aiopatterns.backends.redis.info import facts
 from aiopatterns.backends.redis.rights import missing_rights
 from aiopatterns.core.clock import monotonic, wall
 from aiopatterns.core.errors import BackendError
@@ -31,7 +32,7 @@ async def probe(client: RedisClient) -> Diagnosis:
 
     Cancellation: leaves nothing behind.
     """
-    info = _facts(await client.read("INFO"))
+    info = facts(await client.read("INFO"))
     samples = sorted([await _sample(client) for _ in range(SAMPLES)])
     return Diagnosis(
         url=client.url,
@@ -67,8 +68,3 @@ async def _setting(client: RedisClient, name: str) -> str | None:
     except BackendError:
         return None
     return reply[1].decode() if len(reply) > 1 else None
-
-
-def _facts(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}

@@ -142,7 +142,7 @@ async def test_no_turn_is_half_done_while_its_slot_moves(backend, cluster):
     await log.create_group("g")
     ids = await log.append_many([b"%d" % number for number in range(5)])
     await log.turn("g", "c", GroupTurn(limit=4))
-    buried = {each: b"why" for each in ids[:2]}
+    buried = dict.fromkeys(ids[:2], b"why")
     await log.turn("g", "c", GroupTurn(buried=buried, retries={ids[2]: 600}))
     await log.requeue("g", ids[:1])
     with half_moved(cluster, "{ap:log:l}:s"):
