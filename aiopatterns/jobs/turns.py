@@ -61,8 +61,9 @@ MAX_BYTES: Final = 4_194_304
 
 #: The waits between tries.
 AGAIN: Final = Exponential(initial=0.05, factor=2, cap=CALM, jitter="equal")
-# A store that says there is more, and gives nothing, is asked less and less often.
-_FRUITLESS: Final = Exponential(initial=0.001, factor=2, cap=1.0, jitter="equal")
+# A store that says there is more, and gives nothing, is asked less and less often; not too seldom,
+# for it may be putting off jobs above a rate, a step's worth at a time, and others are behind them.
+_FRUITLESS: Final = Exponential(initial=0.001, factor=2, cap=0.05, jitter="equal")
 # How long one wait on the store's side lasts; its end costs one command.
 _WAIT: Final = 10.0
 
