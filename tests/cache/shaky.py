@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import move_on_after
 
+from aiopatterns.cache.aside import Cache
+from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.codec import JSON
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
 if TYPE_CHECKING:
     from aiopatterns.backends.memory import MemoryBackend
 
-__all__ = ["Deaf", "Shaky"]
+__all__ = ["Deaf", "Shaky", "shared", "tier"]
+
+
+def tier(backend: Any, local: Any = None, *, name: str = "n", **terms: Any) -> Any:
+    """Return the far tier of one process."""
+    return Far(name, backend, local or Deaf(), **{"codec": JSON, **terms})
+
+
+def shared(backend: Any, *, name: str = "near", **terms: Any) -> Any:
+    """Return the cache of one process, with both tiers."""
+    return Cache(name, **{"ttl": 60, **terms}, backend=backend)
 
 
 class Deaf:
@@ -49,8 +62,8 @@ class Shaky:
         self.calls: list[str] = []
         self.url = "memory://shaky"
         self.scheme = "memory"
-        self.kv = Calls(self, server.kv)
-        self.pubsub = Calls(self, server.pubsub)
+        self.kv: Any = Calls(self, server.kv)
+        self.pubsub: Any = Calls(self, server.pubsub)
 
     async def __aenter__(self):
         # A client gives up on a server that does not let it in.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import create_task_group, move_on_after
 
@@ -26,7 +27,8 @@ async def fleets(count=2, *, keepers=True, **network):
     for _ in range(count):
         gate = Gate("n")
         gate.back()
-        made.append(Fleet(Shaky(server, **network), gate))
+        backend: Any = Shaky(server, **network)
+        made.append(Fleet(backend, gate))
 
     async def keep(fleet):
         while True:

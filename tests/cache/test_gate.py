@@ -18,6 +18,11 @@ def raising(error):
     return call
 
 
+async def never():
+    await sleep_forever()
+    return 17
+
+
 async def answer():
     return 17
 
@@ -31,10 +36,10 @@ def test_a_call_that_is_not_answered_closes_the_gate():
         assert await gate.call(answer) == 17
         with capture_events() as events:
             began = monotonic()
-            assert await gate.call(sleep_forever) is None
+            assert await gate.call(never) is None
             assert monotonic() - began == pytest.approx(TIMEOUT)
             assert not gate.up
-            assert await gate.call(sleep_forever) is None
+            assert await gate.call(never) is None
             assert monotonic() - began == pytest.approx(TIMEOUT)
             gate.lost("told once")
             await sleep(2)
@@ -79,7 +84,7 @@ def test_a_cancelled_caller_says_nothing_about_the_server():
         gate = Gate("users")
         gate.back()
         with move_on_after(0.1):
-            await gate.call(sleep_forever)
+            await gate.call(never)
         assert gate.up
 
     simulate(scenario)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from anyio import create_task_group
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.codec import JSON
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, simulate
-from tests.cache.shaky import Deaf, Shaky
+from tests.cache.shaky import Deaf, Shaky, tier
 
 
 class Closed(Shaky):
@@ -30,14 +30,10 @@ class Closed(Shaky):
         return await super().__aenter__()
 
 
-def make(backend):
-    return Far("n", backend, Deaf(), codec=JSON)
-
-
 def test_a_server_that_is_not_there_yet():
     async def scenario():
         backend = Closed(BackendUnavailableError("gone"), BackendUnavailableError("gone"))
-        far = make(backend)
+        far = tier(backend)
         with capture_events() as events:
             async with create_task_group() as tasks:
                 await tasks.start(far.run)
@@ -53,7 +49,7 @@ def test_a_server_that_is_not_there_yet():
 
 
 async def test_a_server_that_refuses_us_is_an_error():
-    far = make(Closed(BackendError("WRONGPASS")))
+    far = tier(Closed(BackendError("WRONGPASS")))
     async with create_task_group() as tasks:
         with pytest.raises(BackendError, match="WRONGPASS"):
             await tasks.start(far.run)
@@ -64,7 +60,7 @@ def test_a_server_that_refuses_us_later_is_none():
 
     async def scenario():
         backend = Closed()
-        far = make(backend)
+        far = tier(backend)
         async with create_task_group() as tasks:
             await tasks.start(far.run)
             backend.errors.append(BackendError("LOADING"))
@@ -80,8 +76,8 @@ def test_a_server_that_refuses_us_later_is_none():
 
 def test_the_clock_is_set_again_every_minute():
     async def scenario():
-        backend = Shaky(MemoryBackend())
-        far, asked = make(backend), []
+        backend: Any = Shaky(MemoryBackend())
+        far, asked = tier(backend), []
         time = backend.time
 
         async def counted():
@@ -103,8 +99,8 @@ async def gone():
 
 
 async def test_a_server_that_is_asked_again_stays_as_it_was():
-    backend = Shaky(MemoryBackend())
-    far = make(backend)
+    backend: Any = Shaky(MemoryBackend())
+    far = tier(backend)
     async with create_task_group() as tasks:
         await tasks.start(far.run)
         await far._keeper._ask()
@@ -118,7 +114,7 @@ async def test_a_server_that_is_asked_again_stays_as_it_was():
 def test_a_quiet_cache_asks_for_nothing():
     async def scenario():
         backend = Shaky(MemoryBackend())
-        far = make(backend)
+        far = tier(backend)
         async with create_task_group() as tasks:
             await tasks.start(far.run)
             await sleep(50)
@@ -134,7 +130,7 @@ def test_a_quiet_cache_asks_for_nothing():
 def test_a_server_that_is_lost_while_its_time_is_asked():
     async def scenario():
         backend = Shaky(MemoryBackend())
-        far = make(backend)
+        far = tier(backend)
         async with create_task_group() as tasks:
             await tasks.start(far.run)
             backend.hangs = True
@@ -151,7 +147,7 @@ def test_a_server_that_is_lost_while_its_time_is_asked():
 def test_a_gap_clears_what_is_near():
     async def scenario():
         backend, local = Shaky(MemoryBackend()), Deaf()
-        far = Far("n", backend, local, codec=JSON)
+        far = tier(backend, local)
         async with create_task_group() as tasks:
             await tasks.start(far.run)
             assert local.told == ["all"]
@@ -167,7 +163,7 @@ def test_it_leaves_by_telling_what_it_owes():
     async def scenario():
         server = MemoryBackend()
         backend = Shaky(server, delay=0.01)
-        far = make(backend)
+        far = tier(backend)
         async with server, server.pubsub.subscribe("cache:n") as notices:
             async with create_task_group() as tasks:
                 await tasks.start(far.run)
@@ -187,7 +183,7 @@ def test_it_leaves_by_telling_what_it_owes():
 def test_a_cancelled_opening_leaves_nothing():
     def scenario() -> Trial:
         server = MemoryBackend()
-        far = make(Shaky(server, delay=0.01))
+        far = tier(Shaky(server, delay=0.01))
 
         async def work():
             async with create_task_group() as tasks:

@@ -14,12 +14,12 @@ from anyio import create_task_group, fail_after
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.embedded import RedisServer
-from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.gate import TIMEOUT
 from aiopatterns.cache.terms import MISSING, Ttl
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.testing import FaultProxy, capture_events
+from tests.cache.shaky import shared
 
 pytestmark = pytest.mark.real
 
@@ -64,7 +64,7 @@ def server():
 
 @asynccontextmanager
 async def cache_at(url, **terms):
-    async with Cache("outage", **{"ttl": 60, **terms}, backend=open_backend(url)) as cache:
+    async with shared(open_backend(url), name="outage", **terms) as cache:
         yield cache
 
 

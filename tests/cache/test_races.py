@@ -16,21 +16,19 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anyio import create_task_group, fail_after
 
 from aiopatterns.backends import open_backend
-from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.invalidation import KEYS as OF_KEYS
 from aiopatterns.cache.invalidation import Item
 from aiopatterns.cache.terms import MISSING, Life
-from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.codec import JSON
 from aiopatterns.testing import FaultProxy
+from tests.cache.shaky import shared, tier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,19 +44,6 @@ MIDDLE = 0.004
 TIMINGS = [(0.0, 100), (MIDDLE, 10), (0.06, 100)]
 
 
-class Deaf:
-    """A process without a near tier."""
-
-    def forget(self, keys):
-        pass
-
-    def forget_tags(self, tags):
-        pass
-
-    def forget_all(self):
-        pass
-
-
 async def eventually(condition, *, within=5.0):
     with fail_after(within):
         while not condition():
@@ -66,9 +51,9 @@ async def eventually(condition, *, within=5.0):
 
 
 @asynccontextmanager
-async def processes(url) -> AsyncIterator[list[Far]]:
+async def processes(url) -> AsyncIterator[list[Any]]:
     """Several processes, as far as the server can tell."""
-    fars = [Far("races", open_backend(url), Deaf(), codec=JSON) for _ in range(READERS)]
+    fars = [tier(open_backend(url), name="races") for _ in range(READERS)]
     async with create_task_group() as tasks:
         for far in fars:
             await tasks.start(far.run)
@@ -77,9 +62,9 @@ async def processes(url) -> AsyncIterator[list[Far]]:
 
 
 @asynccontextmanager
-async def caches_at(*urls) -> AsyncIterator[list[Cache]]:
+async def caches_at(*urls) -> AsyncIterator[list[Any]]:
     async with AsyncExitStack() as stack:
-        caches = [Cache("near", ttl=60, backend=open_backend(url)) for url in urls]
+        caches = [shared(open_backend(url)) for url in urls]
         yield [await stack.enter_async_context(each) for each in caches]
 
 
@@ -125,7 +110,7 @@ async def test_race_a_nothing_old_is_filled_in(redis_url, spread, at_once):
 @pytest.mark.promise("cache-no-stale-fill")
 @pytest.mark.parametrize(("spread", "at_once"), TIMINGS)
 async def test_race_b_nothing_old_stays_near(redis_url, spread, at_once):
-    keys = KEYS // 3
+    keys = KEYS // 5
     dice, rows = Random(8), dict.fromkeys(range(keys), "old")
 
     async def load(key):
@@ -154,8 +139,9 @@ async def test_race_b_nothing_old_stays_near(redis_url, spread, at_once):
                     tasks.start_soon(write, writer, key, dice.uniform(0, spread))
         await sleep(0.1)  # what is under way arrives
         held = [cache.get_nowait(key) for cache in caches for key in range(keys)]
+        asked = {await cache.get_or_load(key, load) for cache in caches for key in range(keys)}
     assert set(held) <= {"new", MISSING}
-    assert held.count("new") >= keys
+    assert asked == {"new"}
 
 
 @pytest.mark.promise("cache-lost-messages")

@@ -8,13 +8,11 @@ import pytest
 from anyio import create_task_group
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.terms import MISSING, Life, Ttl
-from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import monotonic, rng, sleep
-from aiopatterns.core.codec import JSON, MSGPACK
+from aiopatterns.core.codec import MSGPACK
 from aiopatterns.testing import explore
-from tests.cache.shaky import Deaf, Shaky
+from tests.cache.shaky import Shaky, shared, tier
 
 KEYS = range(6)
 TAG = {key: f"tag-{key % 2}" for key in KEYS}
@@ -66,7 +64,7 @@ def test_the_far_tier_never_answers_with_what_was_invalidated():
     async def scenario():
         server, source = MemoryBackend(), Source()
         backends = [Shaky(server, delay=0.02) for _ in range(3)]
-        fars = [Far("sim", each, Deaf(), codec=MSGPACK) for each in backends]
+        fars = [tier(each, codec=MSGPACK) for each in backends]
 
         async def reader(far):
             for _ in range(6):
@@ -116,7 +114,7 @@ def test_caches_agree_in_the_end_over_a_bad_network():
         server, source = MemoryBackend(), Source()
         backends = [Shaky(server, delay=0.02, faults=0.05) for _ in range(3)]
         ttl = Ttl(5, stale=rng().choice([0, 5]), jitter=0.1)
-        caches = [Cache("sim", ttl=ttl, backend=each, codec=JSON) for each in backends]
+        caches = [shared(each, ttl=ttl) for each in backends]
 
         async def reader(cache):
             for _ in range(5):
@@ -173,9 +171,9 @@ async def opened(cache, *, task_status):
 @pytest.mark.promise("cache-shared-seeds")
 def test_a_cold_key_is_loaded_once_in_the_fleet():
     async def scenario():
-        server, loads = MemoryBackend(), Counter()
+        server, loads = MemoryBackend(), Counter[str]()
         backends = [Shaky(server, delay=0.01) for _ in range(3)]
-        caches = [Cache("sim", ttl=60, backend=each) for each in backends]
+        caches = [shared(each) for each in backends]
 
         async def load(key):
             loads[key] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from anyio import create_task_group
@@ -15,19 +16,19 @@ from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.farnames import GRACE, LONGEST
 from aiopatterns.cache.invalidation import KEYS, Item
 from aiopatterns.cache.terms import MISSING, Life
-from aiopatterns.cache.tiers import NEAR_LIFE, Far, Filled, Seen
+from aiopatterns.cache.tiers import NEAR_LIFE, Filled, Seen
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import BackendUnavailableError, CodecError
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, simulate
-from tests.cache.shaky import Deaf, Shaky
+from tests.cache.shaky import Shaky, tier
 
 
 @asynccontextmanager
 async def fars(count=1, *, codec=JSON, **network):
     """Processes that share one server."""
     server = MemoryBackend()
-    made = [Far("n", Shaky(server, **network), Deaf(), codec=codec) for _ in range(count)]
+    made = [tier(Shaky(server, **network), codec=codec) for _ in range(count)]
     async with create_task_group() as tasks:
         for far in made:
             await tasks.start(far.run)
@@ -219,7 +220,7 @@ async def test_what_cannot_be_encoded_is_not_stored_and_told():
         with capture_events() as events:
             assert await stored(here, "m", object()) == "skipped"
             await here.put({"k": "new", "l": object()}, lasting())
-        failed = [each for each in events if each.name.endswith("not_encoded")]
+        failed: list[Any] = [each for each in events if each.name.endswith("not_encoded")]
         assert [each.key for each in failed] == ["m", "l"]
         assert isinstance(failed[0].error, CodecError)
         found = await there.read(["k", "l"])
@@ -230,9 +231,9 @@ async def test_what_cannot_be_encoded_is_not_stored_and_told():
 
 async def test_what_cannot_be_decoded_is_a_miss_and_overwritten():
     backend = MemoryBackend()
-    texts = Far("n", backend, Deaf(), codec=JSON)
-    numbers = Far("n", backend, Deaf(), codec=JSON, type=int)
-    others = Far("n", backend, Deaf(), codec=MSGPACK)
+    texts = tier(backend)
+    numbers = tier(backend, type=int)
+    others = tier(backend, codec=MSGPACK)
     async with create_task_group() as tasks:
         for far in (texts, numbers, others):
             await tasks.start(far.run)
@@ -446,7 +447,7 @@ async def test_what_is_owed_while_a_read_is_under_way():
 
 @pytest.mark.promise("cache-bad-input")
 async def test_bad_keys_are_refused():
-    far = Far("n", MemoryBackend(), Deaf(), codec=JSON)
+    far = tier(MemoryBackend())
     with pytest.raises(TypeError, match="str, bytes or int"):
         await far.read([1.5])
     with pytest.raises(TypeError, match="str, bytes or int"):
@@ -457,7 +458,7 @@ async def test_bad_keys_are_refused():
 
 
 async def test_a_tier_that_does_not_run_knows_nothing():
-    far = Far("n", MemoryBackend(), Deaf(), codec=JSON)
+    far = tier(MemoryBackend())
     assert not far.up
     fetched = (await far.read(["k"]))["k"]
     assert not fetched.known
