@@ -171,7 +171,7 @@ def _short(
         entry = calm(make(args, kwargs))
         if entry is None:
             return await ask(args, kwargs)
-        if short:
+        if short and not entry.tags:
             if len(quick) >= _MOST_SHORT:
                 quick.clear()
             quick[first] = entry

@@ -6,7 +6,7 @@ entry that is not:
 =========  ==============================================  ===================================
 entry      when                                            may be
 =========  ==============================================  ===================================
-calm       fresh, no tags, a value, early refresh is far   given out without a further thought
+calm       fresh, tags current, and early refresh is far   given out without a further thought
 fresh      now < ``fresh_until`` and its tags are current  given out; perhaps loaded anew early
 stale      now < ``stale_until`` and its tags are current  given out, and loaded anew
 absent     MISSING: a batch loader has left the key out    the answer of a batch; else loaded
@@ -104,14 +104,18 @@ class Stock(Generic[K, V]):
         entry = self._find(key, now)
         if entry is None or now >= entry.calm_until:
             return None
+        if entry.tags and not self.tags.current(entry.tags):
+            self._near.drop(key)
+            return None
         self.hits += 1
         return entry
 
     def short_cut(self) -> dict[object, Entry[K, V]] | None:
         """Return a dict for calm entries under names of one's own, or None if there can be none.
 
-        What is in there is good while ``monotonic() < entry.calm_until``; whoever gives it out
-        counts a hit and a use. It is emptied with the cache.
+        It is for entries without tags, and what is in there is good while
+        ``monotonic() < entry.calm_until``; whoever gives it out counts a hit and a use. It is
+        emptied with the cache.
         """
         if self._short is None:
             return None
@@ -166,6 +170,8 @@ class Stock(Generic[K, V]):
         if life is None or not self.tags.current(stamp):
             self._near.drop(key)
             return
+        if stamp and (old := self._find(key, -math.inf)) is not None and not old.tags:
+            self._near.drop(key)  # short cuts may lead to it, and they do not look at tags
         entry = self._near.put(
             key,
             cast("V", value),  # MISSING is told apart wherever an entry is not calm
@@ -175,7 +181,7 @@ class Stock(Generic[K, V]):
             tags=stamp,
         )
         if entry is not None:
-            plain = not stamp and value is not MISSING and not self.ttl.sliding
+            plain = value is not MISSING and not self.ttl.sliding
             early = _CALM * self.ttl.early * cost
             entry.calm_until = life.fresh_until - early if plain else -math.inf
 

@@ -141,6 +141,26 @@ async def test_methods_and_attributes(cache):
     assert cache.statistics().loads == 2
 
 
+async def test_a_tagged_value_is_given_until_its_tag_is_invalidated(cache):
+    calls = []
+
+    @cached(cache, key="k:{n}", tags=["t:{n}"])
+    async def load(n: int) -> int:
+        calls.append(n)
+        return len(calls)
+
+    @cached(cache, key="k:{n}")
+    async def untagged(n: int) -> int:
+        return 0
+
+    assert [await untagged(1), await untagged(1)] == [0, 0]
+    assert [await load.fresh(1), await load(1), await untagged(1)] == [1, 1, 1]
+    await cache.invalidate_tags("t:1")
+    assert [await load(1), await load(1)] == [2, 2]
+    await cache.invalidate_tags("t:1")
+    assert await untagged(1) == 0, "a short cut knows of tags that came later"
+
+
 async def test_copies_and_errors_are_as_those_of_the_cache():
     cache: Cache[str, list[int]] = Cache("copies", ttl=60, copy=list)
 
