@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 
+import anyio
 import pytest
 
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.cache import MISSING, Cache, Ttl
 from aiopatterns.cache.forgetting import Forgetting
 from aiopatterns.cache.gate import Gate
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import ClosedError
-from aiopatterns.testing import simulate
+from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 
 
 async def settled():
@@ -306,3 +308,88 @@ def test_what_is_invalidated_while_the_far_tier_is_read_is_not_stored_near(monke
             monkeypatch.setattr(Gate, "call", call)
 
     simulate(scenario)
+
+
+@pytest.mark.promise("cache-seeds")
+def test_two_processes_under_200_seeds():
+    async def scenario():
+        source = dict.fromkeys("abc", 0)
+        told = dict.fromkeys("abc", 0)
+        running = dict.fromkeys("abc", 0)
+
+        async def one(key):
+            running[key] += 1
+            value = source[key]
+            await sleep(rng().random() / 10)
+            running[key] -= 1
+            return f"{value}"
+
+        async def many(keys):
+            values = {key: f"{source[key]}" for key in keys}
+            await sleep(rng().random() / 10)
+            return values
+
+        async def reader(cache, *, own):
+            for _ in range(10):
+                key = rng().choice("abc")
+                least = told[key] if own else 0
+                with anyio.move_on_after(0.1 if rng().random() < 0.2 else 60):
+                    if rng().random() < 0.7:
+                        found = await cache.get_or_load(key, one, tags=["t"])
+                    else:
+                        found = (await cache.get_or_load_many("abc", many, tags=["t"]))[key]
+                    assert int(found) >= least
+                await sleep(rng().random() / 5)
+
+        async def writer(cache):
+            for _ in range(8):
+                key = rng().choice("abc")
+                source[key] += 1
+                if rng().random() < 0.7:
+                    await cache.invalidate(key)
+                else:
+                    await cache.invalidate_tags("t")
+                told[key] = source[key]
+                await sleep(rng().random() / 5)
+
+        async with caches(ttl=Ttl(2, stale=2)) as (a, b):
+            async with anyio.create_task_group() as group:
+                for _ in range(2):
+                    group.start_soon(partial(reader, a, own=True))
+                    group.start_soon(partial(reader, b, own=False))
+                group.start_soon(writer, a)
+            await sleep(1)  # the last message has arrived
+            for key in "abc":
+                for cache in (a, b):
+                    assert int(await cache.get_or_load(key, one)) == source[key]
+            assert a.statistics().errors == b.statistics().errors == 0
+
+    explore(scenario, range(200))
+
+
+@pytest.mark.promise("cache-cancel-everywhere")
+def test_cancelled_anywhere_both_tiers_are_left_whole():
+    def scenario() -> Trial:
+        backend = MemoryBackend()
+        source = Source()
+        cache = Cache[str, str]("trial", ttl=60, backend=backend)
+
+        async def work() -> None:
+            async with backend, cache:
+                await cache.get_or_load("k", source, tags=["t"])
+                await cache.get_or_load_many(["k", "m"], source.many)
+                await cache.set("s", "set")
+                await cache.invalidate("k")
+                await cache.get_or_load("k", source, fresh=True)
+                await cache.invalidate_tags("t")
+                await cache.get("m")
+                await cache.clear()
+
+        async def check() -> None:
+            async with backend, cache:
+                assert await cache.get_or_load("fresh", source) == "fresh#1"
+                assert not cache._loads._table
+
+        return Trial(work(), check)
+
+    cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=6)
