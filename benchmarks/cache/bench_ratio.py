@@ -1,0 +1,116 @@
+"""Hit ratios: S3-FIFO beside LRU, cachetools, theine and the optimum, on seeded and public traces.
+
+A contender is asked for every key of a trace, and stores what it has not. The optimum is that of
+Belady, who knows the future and throws out what is asked for last. Figures are counts and the same
+in every run, so there is one round.
+
+A cache is not wise in all cases: in the trace ``drifting`` the past says little, and what was used
+last is the best guess. There LRU is ahead, and is an option; the other traces have the goal that
+it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+import cachetools
+import theine
+
+from aiopatterns.cache.memory import Near
+from benchmarks.cache.traces import PUBLIC, SEEDED, SIZES, public, seeded
+from benchmarks.harness import Bench, Figure
+
+OURS, OLD = "aiopatterns, S3-FIFO", "aiopatterns, LRU"
+
+bench = Bench("cache/ratio", versions=("cachetools", "theine"), loops=("asyncio",), rounds=1)
+
+
+def near(trace: list[int], size: int, eviction: str) -> int:
+    table: Near[int, int] = Near(max_size=size, eviction=eviction)
+    hits, never = 0, math.inf
+    for key in trace:
+        if table.find(key, 0.0) is not None:
+            hits += 1
+        else:
+            table.put(key, key, fresh_until=never, stale_until=never)
+    return hits
+
+
+def of_cachetools(trace: list[int], size: int, kind: type[cachetools.Cache]) -> int:
+    table, hits = kind(size), 0
+    for key in trace:
+        if table.get(key) is not None:
+            hits += 1
+        else:
+            table[key] = True
+    return hits
+
+
+def of_theine(trace: list[int], size: int) -> int:
+    table, hits = theine.Cache(size), 0
+    for key in trace:
+        _, found = table.get(key)
+        if found:
+            hits += 1
+        else:
+            table.set(key, True)
+    table.close()
+    return hits
+
+
+def optimum(trace: list[int], size: int) -> int:
+    """Belady: the one that is asked for last, or never again, leaves; it may be the new one."""
+    following = [len(trace)] * len(trace)
+    seen: dict[int, int] = {}
+    for at in range(len(trace) - 1, -1, -1):
+        following[at] = seen.get(trace[at], len(trace))
+        seen[trace[at]] = at
+    held: dict[int, int] = {}
+    order: list[tuple[int, int]] = []
+    hits = 0
+    for at, key in enumerate(trace):
+        hits += key in held
+        held[key] = following[at]
+        heappush(order, (-following[at], key))
+        while len(held) > size:
+            when, last = heappop(order)
+            if held.get(last) == -when:
+                del held[last]
+    return hits
+
+
+def declare(name: str, trace: list[int], size: int) -> None:
+    case = bench.case(f"{name}, {size} entries", clock="count", unit="% hits", warm=False)
+
+    def contender(play: Callable[[list[int], int], int]) -> Callable[[], object]:
+        async def run() -> Figure:
+            return Figure(100.0 * play(trace, size) / len(trace))
+
+        return run
+
+    case.ours(OURS)(contender(lambda keys, most: near(keys, most, "s3fifo")))
+    case.ours(OLD)(contender(lambda keys, most: near(keys, most, "lru")))
+    case.peer("cachetools LRUCache", follows="README")(
+        contender(lambda keys, most: of_cachetools(keys, most, cachetools.LRUCache))
+    )
+    case.peer("cachetools LFUCache", follows="README")(
+        contender(lambda keys, most: of_cachetools(keys, most, cachetools.LFUCache))
+    )
+    case.peer("theine (W-TinyLFU)", follows="README: Cache(size)")(contender(of_theine))
+    case.limit("optimum (Belady)")(contender(optimum))
+    if name != "drifting":
+        case.at_most(1.0, of=OURS, ours=OLD)
+
+
+for each in SEEDED:
+    for most in SIZES:
+        declare(each, seeded(each), most)
+for each, sizes in PUBLIC.items():
+    if (found := public(each)) is not None:
+        for most in sizes:
+            declare(each, found, most)
+
+if __name__ == "__main__":
+    bench.main()
