@@ -126,7 +126,7 @@ class News(Generic[K]):
             self.missed()
             return
         if origin != self._origin:
-            kinds = {type(name) for name in names}
+            kinds: set[type] = {type(name) for name in names}
             if not self._count(origin, number, kind) or not kinds <= _NAMES[kind]:
                 self.missed()
             else:
