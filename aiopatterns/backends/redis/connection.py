@@ -275,9 +275,14 @@ async def _dial(connection: Connection, target: Target, address: Address) -> Non
 
 def tls_context(target: Target) -> ssl.SSLContext:
     """Trust the system's authorities, or the ones of the URL alone."""
-    context = ssl.create_default_context(cafile=target.option("ca") or None)
-    if target.option("cert"):
-        context.load_cert_chain(target.option("cert"), target.option("key") or None)
+    ca, cert = target.option("ca"), target.option("cert")
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+        if cert:
+            context.load_cert_chain(cert, target.option("key") or None)
+    except OSError as error:  # it does not name the file
+        files = " or ".join(repr(path) for path in (ca, cert, target.option("key")) if path)
+        raise OSError(f"TLS cannot use {files}: {error}") from error
     return context
 
 

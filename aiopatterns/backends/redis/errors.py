@@ -23,6 +23,7 @@ after it has written something asks for two that never exist before (``lua/whole
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
@@ -34,13 +35,18 @@ __all__ = ["FAILURES", "Failure", "LostError", "RefusalError", "UnsentError", "t
 _LATER: Final = frozenset({"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"})
 # What a script of ours says, before it has done anything, while its slot moves to another node.
 _MOVING: Final = ("access a non local key", "accessed during rehashing of the slot")
+# How Redis 6.2 quotes the refusal of a command inside a script: `... @user_script: 16: -OOM ...`.
+_QUOTED: Final = re.compile(r"@user_script: \d+: -([A-Z]+) ")
+# What a script is told, without a code, whose user may not do what it does.
+_UNPERMITTED: Final = "user executing the script can't"
 # What a reader can do about a refusal.
 _CURES: Final = MappingProxyType(
     {
         "OOM": "it is full: free memory or raise maxmemory",
         "NOAUTH": "put the password into the URL: scheme://user:password@host",
         "WRONGPASS": "the user or the password in the URL is wrong",
-        "NOPERM": "the user in the URL lacks the right to this command, key or channel",
+        "NOPERM": "the user in the URL lacks the right to this command, key or channel:"
+        " `aiopatterns doctor --acl` prints all that are needed",
         "READONLY": "it is a replica: connect to the master",
         "LOADING": "it is still reading its data",
         "MISCONF": "it cannot save to disk: see its log",
@@ -55,8 +61,11 @@ class RefusalError(Exception):
 
     @property
     def code(self) -> str:
-        """The first word, such as ``"ERR"`` or ``"OOM"``."""
-        return str(self).partition(" ")[0]
+        """The first word, such as ``"ERR"`` or ``"OOM"``, also of what a script was refused."""
+        if _UNPERMITTED in str(self):
+            return "NOPERM"
+        quoted = _QUOTED.search(str(self))
+        return quoted[1] if quoted else str(self).partition(" ")[0]
 
     @property
     def later(self) -> bool:
