@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import bind_correlation, forget_deadline, push_deadline
-from aiopatterns.core.errors import JobCancelledError, TimeoutExceededError
+from aiopatterns.core.errors import CodecError, JobCancelledError, TimeoutExceededError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.jobs.context import Context
 from aiopatterns.jobs.hold import Cut
@@ -126,7 +126,7 @@ class Attempt:
         if listening():
             self._tell(JobStarted)
         if self.job.kind == "batch":
-            return self.job.attempt(ctx, [[call.args[0] for _, call in self.calls]], {})
+            return self.job.attempt(ctx, [[_item(call) for _, call in self.calls]], {})
         return self.job.attempt(ctx, envelope.args, envelope.kwargs)
 
     def interrupt(self, hold: Hold, cut: Cut) -> None:
@@ -308,6 +308,19 @@ class Attempt:
             self._tell(JobCancelled, hold)
         else:
             self._tell(JobRetried, hold, verdict.delay, verdict.error)
+
+
+def _item(call: Envelope) -> Any:
+    """Return the item of a batch that a call brings; it may have been sent when it was no batch.
+
+    Raises:
+        CodecError: It brings something else.
+    """
+    if len(call.args) != 1 or call.kwargs:
+        count, names = len(call.args), sorted(call.kwargs)
+        msg = f"wrong arguments for the batch {call.name!r}: one item, not {count} and {names}"
+        raise CodecError(msg)
+    return call.args[0]
 
 
 def _age(hold: Hold, envelope: Envelope, seconds: float) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import anyio
+import pytest
 
 from aiopatterns.backends.queue import NewJob, Turn
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.errors import JobCancelledError
+from aiopatterns.core.errors import JobCancelledError, JobFailedError
 from aiopatterns.jobs import Context, JobDead, JobQueue, Worker
 from aiopatterns.jobs.crew import PARKED, Crew
 from aiopatterns.jobs.handle import JobStatus
@@ -104,6 +106,38 @@ def test_what_cannot_be_read_does_not_take_its_batch_along():
             async with Worker(jobs):
                 assert [await ended(each) for each in handles] == [None, "JobFailedError", None]
             assert sorted(seen) == [[1], [3]]
+
+    simulate(main)
+
+
+def test_calls_from_before_a_job_was_a_batch_do_not_take_others_along():
+    async def main() -> None:
+        jobs = JobQueue("q")
+        olds = [JobQueue("q", jobs.backend) for _ in range(3)]
+
+        @jobs.batch(size=5, within=0.1, name="f")
+        async def double(items: list[int]) -> list[int]:
+            return [2 * each for each in items]
+
+        @olds[0].job(name="f")
+        async def of_nothing() -> None: ...
+
+        @olds[1].job(name="f")
+        async def of_two(one: int, two: int) -> None: ...
+
+        @olds[2].job(name="f")
+        async def of_a_keyword(one: int, *, two: int) -> None: ...
+
+        async with jobs, olds[0], olds[1], olds[2]:
+            bad = [await of_nothing.enqueue(), await of_two.enqueue(1, 2)]
+            bad.append(await of_a_keyword.enqueue(1, two=2))
+            good = [await double.enqueue(3), await double.enqueue(4)]
+            async with Worker(jobs):
+                assert [await each.result() for each in good] == [6, 8]
+                for each, told in zip(bad, ("0 and []", "2 and []", "1 and ['two']"), strict=True):
+                    text = f"CodecError: wrong arguments for the batch 'f': one item, not {told}"
+                    with pytest.raises(JobFailedError, match=re.escape(text)):
+                        await each.result()
 
     simulate(main)
 
