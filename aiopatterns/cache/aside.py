@@ -279,19 +279,14 @@ class Cache(Owner, Generic[K, V]):
         Raises:
             BackendError: Only if ``strict``.
 
-        Cancellation: this process has forgotten them already; the others may not have heard.
+        Cancellation: this process has forgotten them; the backend is told in the background.
 
         Complexity: O(keys), 1 round trip.
         """
-        if self._far is None:
-            self._forgetting.forget(keys)
-            return
-        far = self._opened()
-        self._forgetting.forget(keys, tell=False)
-        try:
-            await far.invalidate(keys, strict=strict)
-        finally:  # a load that began meanwhile may have read what was there before
-            self._forgetting.forget(keys)
+        self._check()
+        self._forgetting.forget(keys)
+        if self._far is not None:
+            await self._far.invalidate(keys, strict=strict)
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Forget everything that was stored under one of ``tags``.
@@ -300,44 +295,29 @@ class Cache(Owner, Generic[K, V]):
         trip.
         """
         names = checked(tags)
-        if self._far is None:
-            self._forgetting.forget_tags(names)
-            return
-        far = self._opened()
-        self._forgetting.forget_tags(names, tell=False)
-        try:
-            await far.invalidate_tags(names)
-        finally:
-            self._forgetting.forget_tags(names)
+        self._check()
+        self._forgetting.forget_tags(names)
+        if self._far is not None:
+            await self._far.invalidate_tags(names)
 
     async def invalidate_matching(self, pattern: str) -> None:
         """Forget the keys that fit a glob, as text: ``*`` is any run, ``?`` one character.
 
-        Slow on purpose: it looks at every key of this cache, here and in the backend. Tags are the
-        fast way.
+        Slow on purpose: it looks at every key in memory. A backend keeps no list of keys, so there
+        and in other processes everything of this cache is forgotten. Tags are the fast way.
         """
-        fits = _fits(text("pattern", pattern))
-        if self._far is None:
-            self._forgetting.forget_matching(fits)
-            return
-        far = self._opened()
-        self._forgetting.forget_matching(fits, tell=False)
-        try:
-            await far.invalidate_matching(pattern)
-        finally:
-            self._forgetting.forget_matching(fits)
+        text("pattern", pattern)
+        self._check()
+        self._forgetting.forget_matching(lambda key: fnmatchcase(str(key), pattern))
+        if self._far is not None:
+            await self._far.invalidate_matching(pattern)
 
     async def clear(self) -> None:
         """Forget everything: a new generation of keys. O(keys that are being loaded)."""
-        if self._far is None:
-            self._forgetting.forget_all()
-            return
-        far = self._opened()
-        self._forgetting.forget_all(tell=False)
-        try:
-            await far.clear()
-        finally:
-            self._forgetting.forget_all()
+        self._check()
+        self._forgetting.forget_all()
+        if self._far is not None:
+            await self._far.clear()
 
     def on_invalidate(self, callback: Callable[..., object]) -> Subscription:
         """Call ``callback(*keys)`` after keys were invalidated, here or in another process.
@@ -359,14 +339,14 @@ class Cache(Owner, Generic[K, V]):
     async def _start(self, tasks: TaskGroup) -> None:
         tasks.start_soon(self._keep)
         if self._far is not None:
-            self._forgetting.forget_all(tell=False)  # nobody has heard of changes until now
+            self._forgetting.drop_all()  # nobody has heard of changes until now
             await tasks.start(self._far.run)
 
     def _settle(self) -> None:
         """What a closed cache with a backend holds, nobody keeps true."""
         self._loads.reopen()
         if self._far is not None:
-            self._forgetting.forget_all(tell=False)
+            self._forgetting.drop_all()
 
     async def _keep(self) -> None:
         """Answer for loads in the background as long as the cache is open."""
@@ -410,7 +390,3 @@ class Cache(Owner, Generic[K, V]):
         self._open_group()
         assert self._far is not None, "asked for only where there is one"
         return self._far
-
-
-def _fits(pattern: str) -> Callable[[object], bool]:
-    return lambda key: fnmatchcase(str(key), pattern)

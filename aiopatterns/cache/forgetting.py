@@ -45,33 +45,33 @@ class Forgetting(Generic[K, V]):
         self._stock = stock
         self._callbacks: tuple[Callable[..., object], ...] = ()
 
-    def forget(self, keys: Sequence[K], *, tell: bool = True) -> None:
+    def forget(self, keys: Sequence[K]) -> None:
         """Forget ``keys``."""
         self._stock.drop(keys)
         self.loads.detach(keys)
-        if tell:
-            self._tell(*keys)
+        self._tell(*keys)
 
-    def forget_tags(self, tags: Sequence[str], *, tell: bool = True) -> None:
+    def forget_tags(self, tags: Sequence[str]) -> None:
         """Forget what carries one of ``tags``."""
         self._stock.drop_tags(tags)
         self.loads.detach_tags(tags)
-        if tell:
-            self._tell()
+        self._tell()
 
-    def forget_matching(self, fits: Callable[[K], bool], *, tell: bool = True) -> None:
+    def forget_matching(self, fits: Callable[[K], bool]) -> None:
         """Forget the keys that fit. O(entries)."""
         self._stock.drop([key for key in self._stock.all_keys() if fits(key)])
         self.loads.detach_matching(fits)
-        if tell:
-            self._tell()
+        self._tell()
 
-    def forget_all(self, *, tell: bool = True) -> None:
+    def forget_all(self) -> None:
         """Forget everything."""
+        self.drop_all()
+        self._tell()
+
+    def drop_all(self) -> None:
+        """Forget everything, and tell nobody: the cache opens or closes."""
         self._stock.clear()
         self.loads.detach_all()
-        if tell:
-            self._tell()
 
     def subscribe(self, callback: Callable[..., object]) -> Subscription:
         """Call ``callback`` after each of these, with the keys if they are known."""

@@ -105,6 +105,29 @@ async def test_a_cancelled_batch_ends_all_loads_that_are_its_alone(cache):
     assert (first.cancels, second.cancels) == (1, 1)
 
 
+async def test_a_cancelled_batch_waits_for_the_end_of_what_it_leaves(cache):
+    ends = []
+
+    async def slow(keys):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sleep(0.01)
+            ends.append(keys)
+
+    one = asyncio.create_task(cache.get_or_load_many("ab", slow))
+    await settled()
+    two = asyncio.create_task(cache.get_or_load_many("abc", slow))
+    await settled()
+    one.cancel()
+    await asyncio.gather(one, return_exceptions=True)
+    assert ends == []
+    two.cancel()
+    await asyncio.gather(two, return_exceptions=True)
+    assert sorted(ends) == [["a", "b"], ["c"]]
+
+
 async def test_a_batch_that_is_closed_waits_for_nothing(cache):
     many = Many(go=False)
     coroutine = cache.get_or_load_many("ab", many)
