@@ -28,6 +28,7 @@ from aiopatterns.cache.invalidation import Item
 from aiopatterns.cache.terms import MISSING, Life
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.testing import FaultProxy
+from aiopatterns.testing.clusters import RedisCluster
 from tests.cache.shaky import shared, tier
 
 if TYPE_CHECKING:
@@ -223,6 +224,33 @@ async def test_race_e_what_is_told_is_written(redis_url):
             raw = await backend.kv.get(f"cache:races:k:i{key}")
             assert raw is not None
             assert is_tombstone(raw)
+
+
+@pytest.mark.stress
+async def test_keys_on_several_servers_of_a_cluster():
+    """Versions, values, turns and messages live on different nodes, and nothing is lost for it."""
+    with RedisCluster() as cluster:
+        async with caches_at(cluster.url, cluster.url) as (here, there):
+            for cache in (here, there):
+                for key in range(100):
+                    assert await cache.get_or_load(key, constant, tags=["t"]) == key
+            assert there.statistics().loads == 0
+            await here.invalidate(*range(50))
+            await eventually(
+                lambda: sum(there.get_nowait(key) is MISSING for key in range(100)) == 50
+            )
+            await there.invalidate_tags("t")
+            assert await here.get(99, None) in (99, None)
+            await eventually(lambda: here.get_nowait(99) is MISSING)
+            assert await here.get(99) is MISSING
+            found = await here.get_or_load_many(
+                range(100), lambda keys: constant({k: k for k in keys})
+            )
+            assert len(found) == 100
+            await there.get_or_load_many(range(100), constant)
+            # Messages from several nodes overtake each other; that is no loss.
+            await sleep(3)
+            assert all(there.get_nowait(key) == key for key in range(100))
 
 
 async def constant(value):
