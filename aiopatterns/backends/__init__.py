@@ -27,12 +27,14 @@ from aiopatterns.backends.protocols import (
     Subscribed,
 )
 from aiopatterns.backends.queue import Queue
+from aiopatterns.backends.statistics import BackendStatistics
 
 __all__ = [
     "ANYTHING",
     "DELETE",
     "Anything",
     "Backend",
+    "BackendStatistics",
     "Change",
     "Claimed",
     "Delete",
