@@ -62,6 +62,11 @@ def drifting(chance: random.Random) -> list[int]:
     return [rank - at // 10 for at, rank in enumerate(zipf(chance, LENGTH))]
 
 
+def vanishing(chance: random.Random) -> list[int]:
+    """The other way round: a key becomes more popular with every request, until it is gone."""
+    return [rank + at // 10 for at, rank in enumerate(zipf(chance, LENGTH))]
+
+
 SEEDED: dict[str, Callable[[random.Random], list[int]]] = {
     "Zipf 0.7": lambda chance: zipf(chance, LENGTH, 0.7),
     "Zipf 0.99": lambda chance: zipf(chance, LENGTH, 0.99),
@@ -69,6 +74,7 @@ SEEDED: dict[str, Callable[[random.Random], list[int]]] = {
     "loops": loops,
     "shifting": shifting,
     "drifting": drifting,
+    "vanishing": vanishing,
 }
 
 

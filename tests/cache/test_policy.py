@@ -367,6 +367,11 @@ def shifting(chance: random.Random, keys: int, skew: float, length: int) -> list
     return trace
 
 
+def drifting(chance: random.Random, keys: int, skew: float, length: int) -> list[int]:
+    """Popularity moves on with every request: the newest keys are always the popular ones."""
+    return [rank - at // 10 for at, rank in enumerate(zipf(chance, keys, skew, length))]
+
+
 TRACES = {
     "zipf 0.7": lambda chance: zipf(chance, 5_000, 0.7, 15_000),
     "zipf 0.99": lambda chance: zipf(chance, 5_000, 0.99, 15_000),
@@ -379,6 +384,7 @@ TRACES = {
         for key in pair
     ],
     "shifting": lambda chance: shifting(chance, 3_000, 0.9, 30_000),
+    "drifting": lambda chance: drifting(chance, 3_000, 0.9, 15_000),
 }
 
 
