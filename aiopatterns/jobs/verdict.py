@@ -9,6 +9,7 @@ bytes that nobody can read                  dead
 ``Reject``                                  dead, with the type Reject
 ``RetryLater``                              back after its delay, no attempt counted
 another error, and its retry says again     back after the backoff, an attempt counted
+a delay of either that is no finite number  dead: it can be scheduled for no time
 another error                               dead
 its timeout                                 as after an error: ``TimeoutExceededError``
 a cancellation that somebody asked for      cancelled
@@ -20,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiopatterns.core.errors import CodecError, JobError, Reject, RetryLater
+from aiopatterns.core.validate import non_negative, number
 from aiopatterns.jobs.envelope import ErrorRecord
 from aiopatterns.resilience.retry import Stop
 
@@ -91,7 +93,7 @@ def after_error(
         elapsed: Seconds since the first began.
     """
     if isinstance(error, RetryLater):
-        return _again(envelopes, error, max(error.delay, 0.0), counted=False)
+        return _again(envelopes, error, error.delay, counted=False)
     if retry is None or isinstance(error, Reject):
         return dead(envelopes, error)
     try:
@@ -109,5 +111,11 @@ def dead(envelopes: Envelopes, error: Exception) -> Verdict:
 
 
 def _again(envelopes: Envelopes, error: Exception, delay: float, *, counted: bool) -> Verdict:
+    try:
+        seconds = max(number("delay", delay), 0.0)
+        non_negative("delay", seconds)
+    except (TypeError, ValueError) as broken:  # of a handler or a backoff of the user's
+        broken.__cause__ = error
+        return dead(envelopes, broken)
     data = envelopes.encode_error(ErrorRecord.of(error))
-    return Verdict("retry", data, delay, counted, error)
+    return Verdict("retry", data, seconds, counted, error)

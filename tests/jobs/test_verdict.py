@@ -54,6 +54,34 @@ def test_errors(error, retry, attempt, elapsed, expected):
     assert error_of(verdict).type == type(error).__name__
 
 
+class _Backoff:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def delay(self, n: int, *, rng: object) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan"), 10**400, "30", None, True])
+def test_a_delay_that_is_no_time_makes_a_job_dead(delay):
+    error = RetryLater(delay)
+    verdict = after_error(ENVELOPES, error, None, attempt=1, elapsed=0.0)
+    assert verdict.how == "dead"
+    assert verdict.error is not None
+    assert verdict.error.__cause__ is error
+    record = error_of(verdict)
+    assert record.type in {"TypeError", "ValueError"}
+    assert record.message.startswith("delay must be a")
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan")])
+def test_a_backoff_that_is_no_time_makes_a_job_dead(delay):
+    retry = Retry(on=OSError, attempts=3, backoff=_Backoff(delay))
+    verdict = after_error(ENVELOPES, OSError("x"), retry, attempt=1, elapsed=0.0)
+    assert (verdict.how, error_of(verdict).type) == ("dead", "ValueError")
+    assert "OSError: x" in error_of(verdict).traceback
+
+
 def test_a_predicate_that_fails_is_what_the_job_died_of():
     def broken(error: Exception) -> bool:
         raise ZeroDivisionError
