@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.cache.memory import Entry
-    from aiopatterns.cache.terms import CacheStatistics, Life
+    from aiopatterns.cache.terms import CacheStatistics
     from aiopatterns.core.codec import Codec
     from aiopatterns.core.telemetry import Subscription
 
@@ -215,7 +215,8 @@ class Cache(Owner, Generic[K, V]):
         """
         found = self.get_nowait(key)
         if found is MISSING and self._far is not None:
-            found = await self._loads.work.peek(self._opened(), key)
+            self._check()
+            found = await self._loads.work.peek(self._far, key)
         return default if found is MISSING else found
 
     @overload
@@ -254,17 +255,16 @@ class Cache(Owner, Generic[K, V]):
         terms = self.stock.ttl if isinstance(ttl, Missing) else Ttl.of(ttl)
         names = checked(tags)
         kept, life = self.stock.given(value), terms.life(value, monotonic())
+        self._check()
+        self._loads.detach((key,))
+        stamp = self.stock.tags.stamp(names) if names else NO_TAGS
+        self.stock.put(key, kept, life, stamp=stamp)
         if self._far is None:
-            self._place(key, kept, life, names)
             return
-        far = self._opened()
-        self._place(key, kept, life, names)
-        try:
-            await (
-                far.invalidate((key,)) if life is None else far.put({key: kept}, life, tags=names)
-            )
-        finally:
-            self._loads.detach((key,))
+        if life is None:
+            await self._far.invalidate((key,))
+        else:
+            await self._far.put({key: kept}, life, tags=names)
 
     async def invalidate(self, *keys: K, strict: bool = False) -> None:
         """Forget ``keys``; who asks from now on gets what was loaded after this.
@@ -366,12 +366,6 @@ class Cache(Owner, Generic[K, V]):
             self._loads.refresh([entry], self._loads.one(key, loader), checked(tags))
         return entry
 
-    def _place(self, key: K, value: V, life: Life | None, tags: Sequence[str]) -> None:
-        """Store a value near, in place of what is there or is being loaded."""
-        self._loads.detach((key,))
-        stamp = self.stock.tags.stamp(tags) if tags else NO_TAGS
-        self.stock.put(key, value, life, stamp=stamp)
-
     def _check(self) -> None:
         """Refuse to go on if there is a backend and this cache is not open.
 
@@ -380,13 +374,3 @@ class Cache(Owner, Generic[K, V]):
         """
         if self._far is not None:
             self._open_group()
-
-    def _opened(self) -> Far[Any, V]:
-        """Return the far tier, which there is only while this cache is open.
-
-        Raises:
-            ClosedError: It is not.
-        """
-        self._open_group()
-        assert self._far is not None, "asked for only where there is one"
-        return self._far

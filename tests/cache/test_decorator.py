@@ -108,6 +108,7 @@ async def test_short_cuts_are_bounded_and_end_with_the_entry(monkeypatch, evicti
     assert len(gone) == 4
     assert await load(gone[-1]) == gone[-1]
     assert len(loads) == 9, "a short cut to what has left leads nowhere"
+    assert [await load(gone[-1]), await load(gone[-1])] == [gone[-1]] * 2
     await cache.clear()
     assert await load(gone[-1]) == gone[-1]
     assert len(loads) == 10

@@ -234,7 +234,9 @@ async def test_a_batch_takes_what_the_far_tier_has_and_loads_the_rest():
             "n": "n#1",
         }
         assert len(source.loads) == 2
+        began = monotonic()
         assert await a.get_or_load("absent", source) == "absent#1"
+        assert monotonic() - began < 0.1, "a single loader is asked at once"
         assert await b.get_or_load_many(["m"], source.many) == {"m": "m#1"}
         assert b.get_nowait("absent") is MISSING, "b still remembers that there was none"
         assert await b.get("absent") == b.get_nowait("absent") == "absent#1"
@@ -298,13 +300,23 @@ def test_what_is_invalidated_while_the_far_tier_is_read_is_not_stored_near(monke
     async def scenario():
         source = Source()
         async with caches() as (a, b):
-            await a.get_or_load("k", source)
+            for key in "klmn":
+                await a.get_or_load(key, source)
             monkeypatch.setattr(Gate, "call", slow)
-            late = asyncio.create_task(b.get_or_load("k", source))
+            late = [
+                asyncio.create_task(each)
+                for each in (b.get_or_load("k", source), b.get("l"), b.get("m"))
+            ]
             await sleep(0.5)
-            b._loads.detach(["k"])
-            assert await late == "k#1"
-            assert b.get_nowait("k") is MISSING
+            b._forgetting.forget(["k", "l"])
+            b.stock.put("m", "new", Ttl(60).life("new", monotonic()), stamp=frozenset())
+            assert await asyncio.gather(*late) == ["k#1", "l#1", "m#1"]
+            assert [b.get_nowait(key, None) for key in "klm"] == [None, None, "new"]
+            alone = asyncio.create_task(b.get("n"))
+            await sleep(0.5)
+            b.stock.put("n", "new", Ttl(60).life("new", monotonic()), stamp=frozenset())
+            assert await alone == "n#1"
+            assert b.get_nowait("n") == "new", "what came meanwhile is newer"
             monkeypatch.setattr(Gate, "call", call)
 
     simulate(scenario)
