@@ -72,11 +72,11 @@ def unwanted(
     """
     try:
         delay = retry.after_result(attempt, value, max(elapsed, 0.0))
-    except Exception as broken:  # of a predicate
+        if delay is None:
+            return None
+        error = JobError(f"its retry does not want the result {value!r:.80}")
+    except Exception as broken:  # of a predicate, or of the value's repr
         return dead(envelopes, broken)
-    if delay is None:
-        return None
-    error = JobError(f"its retry does not want the result {value!r:.80}")
     return _again(envelopes, error, delay, counted=True)
 
 

@@ -108,3 +108,14 @@ def test_a_result_that_is_not_wanted_is_tried_again_until_it_is_the_last():
     broken = unwanted(ENVELOPES, "x", retry, attempt=1, elapsed=0.0)
     assert broken is not None
     assert (broken.how, error_of(broken).type) == ("dead", "TypeError")
+
+
+def test_an_unwanted_result_that_cannot_be_shown_is_what_the_job_died_of():
+    class Shy:
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    retry = Retry(on=OSError, on_result=lambda value: True)
+    verdict = unwanted(ENVELOPES, Shy(), retry, attempt=1, elapsed=0.0)
+    assert verdict is not None
+    assert (verdict.how, error_of(verdict).type) == ("dead", "ZeroDivisionError")
