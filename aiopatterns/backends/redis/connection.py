@@ -30,7 +30,7 @@ from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError,
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from aiopatterns.backends.url import Address, Target
 
@@ -134,9 +134,12 @@ class Connection(asyncio.Protocol):
         """Whether it is worth sending; the transport may have ended without having said so."""
         return self.open and self._transport is not None and not self._transport.is_closing()
 
-    def send(self, data: bytes, waiters: Iterable[Waiter]) -> None:
+    def send(self, data: bytes, waiters: Collection[Waiter]) -> None:
         """Write commands, and queue who waits for their replies. Only while :attr:`usable`."""
         assert self._transport is not None, "connect has made one"
+        if not waiters:  # their answers are pushed, and none is due at a time
+            self._transport.write(data)
+            return
         if not self.waiting:
             self.heard = monotonic()
         self.waiting.extend(waiters)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
 
 from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import RefusalError, UnsentError, translated
-from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -118,6 +118,7 @@ class Hub:
                 failure = await entered
         except TimeoutError:
             failure = self._why
+            self._doubt()
         except BaseException:
             self.remove(reader)
             raise
@@ -221,7 +222,13 @@ class Hub:
                 connection.drop("the server shows no sign of life")
             else:
                 connection.send(pack(("PING",)), ())
-                asked_at = connection.heard  # sending sets it; whatever arrives changes it
+                asked_at = connection.heard  # whatever arrives changes it
+
+    def _doubt(self) -> None:
+        """Give up a connection over which nothing comes although a confirmation is due."""
+        connection = self._connection
+        if connection is not None and monotonic() - connection.heard >= self._client.timeout:
+            connection.drop("the server does not confirm a subscription")
 
     def _broken(self) -> None:
         """The connection is of no more use: what was in force is not."""

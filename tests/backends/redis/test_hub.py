@@ -191,6 +191,45 @@ async def test_signs_of_life(monkeypatch):
             assert notices.gaps >= 1
 
 
+async def test_signs_of_life_are_asked_for_also_while_others_come_and_go(monkeypatch):
+    """What is sent over a connection that nothing comes from is no sign of life."""
+    monkeypatch.setattr("aiopatterns.backends.redis.hub._HEARTBEAT", 0.05)
+    dead = False
+
+    def answer(words):
+        return b"" if dead else confirmation(words) if words[0] == b"SUBSCRIBE" else b""
+
+    async with FakeServer(hub_server(answer)) as server:
+        async with (
+            open_backend(server.url, timeout=0.5) as backend,
+            backend.pubsub.subscribe("a") as notices,
+        ):
+            connection = backend.client.hub._connection
+            dead, began = True, monotonic()
+            while connection.open:
+                connection.send(b"PING\r\n", ())
+                await sleep(0.01)
+            assert monotonic() - began < 0.4
+            dead = False
+            while not notices.gaps:
+                await sleep(0.01)
+
+
+async def test_silence_while_a_confirmation_is_due_ends_the_connection(redis_url):
+    async with FaultProxy(redis_url) as proxy, open_backend(proxy.url, timeout=0.2) as backend:
+        async with backend.pubsub.subscribe("a") as notices:
+            await sleep(0.05)
+            proxy.partition()
+            with pytest.raises(BackendUnavailableError):
+                await backend.pubsub.subscribe("b").__aenter__()
+            assert backend.client.hub._connection is None
+            proxy.heal()
+            while not notices.gaps:
+                await sleep(0.01)
+            await backend.pubsub.publish("a", b"1")
+            assert (await anext(notices)).data == b"1"
+
+
 async def test_without_readers_the_keeper_rests(redis_url):
     async with FaultProxy(redis_url) as proxy, open_backend(proxy.url) as backend:
         async with backend.pubsub.subscribe("a"):
