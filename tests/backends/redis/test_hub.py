@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from aiopatterns.backends.redis.connection import pack
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.testing.proxy import FaultProxy
@@ -205,9 +206,10 @@ async def test_signs_of_life_are_asked_for_also_while_others_come_and_go(monkeyp
             backend.pubsub.subscribe("a") as notices,
         ):
             connection = backend.client.hub._connection
+            assert connection is not None
             dead, began = True, monotonic()
             while connection.open:
-                connection.send(b"PING\r\n", ())
+                connection.send(pack(("PING",)), ())
                 await sleep(0.01)
             assert monotonic() - began < 0.4
             dead = False
