@@ -52,6 +52,7 @@ K_contra = TypeVar("K_contra", bound=Key, contravariant=True)
 #: Seconds after which a message that others have overtaken is lost.
 PATIENCE: Final = 1.0
 _FORMAT: Final = 1
+_ORIGIN_BYTES: Final = 8
 _BEAT, KEYS, TAGS, ALL = range(4)
 # What names are of, by kind.
 _NAMES: Final = (
@@ -103,10 +104,20 @@ class News(Generic[K]):
 
     def __init__(self, local: Local[K]) -> None:
         self._local = local
-        self._origin = rng().randbytes(8)
+        self._origin = b""
         self._numbers = count(1)
         self._told = 0
         self._others: OrderedDict[bytes, _Heard] = OrderedDict()
+
+    def begin(self) -> None:
+        """Begin to listen: what was told before is missed, and what is told now has a new origin.
+
+        A cache may be made before its process forks, so a name from the constructor would be that
+        of all the children, who would take each other's news for echoes.
+        """
+        self._origin = rng().randbytes(_ORIGIN_BYTES)
+        self._others.clear()
+        self._local.forget_all()
 
     def message(self, item: Item) -> bytes:
         """Return the message that tells of ``item``."""

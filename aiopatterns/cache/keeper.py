@@ -122,7 +122,7 @@ class Keeper:
         async with self._backend:
             try:
                 async with listening as notices, create_task_group() as tasks:
-                    self._news.missed()
+                    self._news.begin()
                     await self._ask()
                     opened.set()
                     tasks.start_soon(self._keep)

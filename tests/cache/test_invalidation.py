@@ -15,7 +15,16 @@ from tests.cache.shaky import Deaf
 
 def pair():
     here, there = Deaf(), Deaf()
-    return here, there, News(here), News(there)
+    mine, theirs = begun(here), begun(there)
+    here.told.clear()
+    there.told.clear()
+    return here, there, mine, theirs
+
+
+def begun(local):
+    news = News(local)
+    news.begin()
+    return news
 
 
 def test_others_are_told_and_nobody_of_himself():
@@ -110,12 +119,24 @@ def test_a_gap_forgets_what_is_missing():
 def test_processes_that_are_silent_for_longest_are_forgotten():
     there = Deaf()
     theirs = News(there)
-    others = [News(Deaf()) for _ in range(1_002)]
+    others = [begun(Deaf()) for _ in range(1_002)]
     for other in others:
         theirs.hear(other.message(Item(KEYS, "k")))
     others[0].message(Item(KEYS, "lost"))
     theirs.hear(others[0].message(Item(KEYS, "l")))
     assert "all" not in there.told
+
+
+def test_who_was_made_before_a_fork_has_a_name_of_his_own():
+    there = Deaf()
+    news = News(there)
+    news.begin()
+    before = news.message(Item(KEYS, "k"))
+    news.hear(before)
+    assert there.told == ["all"]
+    news.begin()
+    news.hear(before)
+    assert there.told == ["all", "all", ["k"]]
 
 
 @pytest.mark.promise("cache-any-bytes")

@@ -95,10 +95,12 @@ class Home:
         self.backend = cast("Any", Shaky(MemoryBackend(), **network))
         self.gate = Gate("n")
         self.other = Deaf()
-        self.outbox = Outbox(self.backend, self.gate, News(Deaf()), FarNames("n"))
+        self.news: News[str] = News(Deaf())
+        self.outbox = Outbox(self.backend, self.gate, self.news, FarNames("n"))
 
     async def listen(self, *, task_status):
         news = News(self.other)
+        self.news.begin()
         async with (
             self.backend.server as server,
             server.pubsub.subscribe("cache:n", capacity=10_000) as notices,
