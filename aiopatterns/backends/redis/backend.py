@@ -68,6 +68,7 @@ class RedisBackend:
     __slots__ = (
         "__weakref__",
         "_logs",
+        "_loop",
         "_opening",
         "_relies",
         "_server",
@@ -80,6 +81,7 @@ class RedisBackend:
 
     def __init__(self, target: Target, *, namespace: str = "ap", timeout: float = 5.0) -> None:
         self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # of those who have it open
         self._opening: Flights[str, None] = Flights()
         self._relies: bool | None = False  # on what the server keeps; None once a risk was told
         self._server: RedisServer | None = None
@@ -143,9 +145,17 @@ class RedisBackend:
         Raises:
             BackendUnavailableError: Nobody answers within ``timeout``.
             BackendError: The server refuses us, or is older than 6.2.
+            RuntimeError: It is open on another event loop.
 
         Cancellation: as if it had not been entered.
         """
+        loop = asyncio.get_running_loop()
+        if self._users and loop is not self._loop:
+            raise RuntimeError(
+                f"the backend {self.url} is open on another event loop: leave it there first, "
+                "or make one for each loop"
+            )
+        self._loop = loop
         self._users += 1
         try:
             if not self.client.is_open:

@@ -55,6 +55,21 @@ async def test_the_last_user_closes(redis_url):
         await backend.__aexit__(None, None, None)
 
 
+async def test_two_loops_at_once_are_refused(redis_url):
+    backend = open_backend(redis_url)
+
+    async def elsewhere():
+        async with backend:
+            return await backend.time()
+
+    async with backend:
+        with pytest.raises(RuntimeError, match="is open on another event loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+        assert backend.statistics().users == 1
+        assert await backend.time()
+    assert await asyncio.to_thread(asyncio.run, elsewhere())
+
+
 async def test_entering_and_leaving_at_any_moment(redis_url):
     backend = open_backend(redis_url)
 
