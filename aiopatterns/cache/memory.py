@@ -7,17 +7,17 @@
               --> until there is room, the policy names who leaves
               --> table, newest of its queue
 
-An entry that is over goes when somebody asks for it or when the hand comes by: every ``put``
-looks at four entries, and at up to 64 while it finds some that are over. So what expires all at
-once is gone after a few puts, and no step is long.
+An entry that is over goes when somebody asks for it or when the hand comes by: every sixteenth
+``put`` looks at 32 entries, and every single one while a quarter of them or more are over. So what
+expires all at once is gone after a few puts, and no step is long.
 
 Guarantees:
 
 * Never more than ``max_size`` entries, nor more than ``max_weight``.
 * ``find`` never gives out an entry that is over.
-* No call does more than a bounded number of steps, whatever the size: a ``put`` looks at 64
-  entries for their life, at 64 for each that leaves, and at 1,088 in all; :meth:`Near.clear` cuts
-  everything off at once and takes it apart a little at a time.
+* No call does more than a bounded number of steps, whatever the size: a ``put`` looks at 32
+  entries for their life, at 1,024 for one that leaves, and at 2,048 for all that do;
+  :meth:`Near.clear` cuts everything off at once and takes it apart a little at a time.
 
 Not guaranteed: that a value which is over, or was cleared, is freed at once; that a value which
 weighs more than a thousand others is stored at the first attempt.

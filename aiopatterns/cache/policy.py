@@ -18,7 +18,7 @@ Guarantees:
 
 * One victim costs at most ``MOST_LOOKS`` looks at nodes, however large the cache is; then the
   oldest leaves even if it was used.
-* Ghosts are hashes, 40 to 80 bytes each, at most as many as main has room for.
+* Ghosts are hashes, about 140 bytes each with their table, at most as many as main has room for.
 
 Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction", SOSP
 2023. The paper promotes after two uses; after one it was never below LRU in the traces that were
