@@ -56,10 +56,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLog"]
 
-# Milliseconds: a token that the caller named, one of our own (longer than the client tries), and
-# a bell (longer than anybody waits in one piece).
+# Milliseconds: a token that the caller named, one of our own (beyond the client's patience, with
+# the silence before the first attempt fails and the connecting before the last), and a bell (longer
+# than anybody waits in one piece).
 _NAMED: Final = round(DEDUP * 1_000)
-_OWN: Final = 30_000
+_OWN: Final = 20_000
 _BELL: Final = 86_400_000
 _LONGEST_BLOCK: Final = 3_600.0
 
@@ -105,7 +106,8 @@ class RedisLog:
             return []
         named = f"{rng().getrandbits(128):032x}" if token is None else token
         keys = [*self._keys("s", "meta"), f"{self._tag}:tok:{named}"]
-        args = [_OWN if token is None else _NAMED, "" if length is None else length, *bodies]
+        own = _OWN + round(2_000 * self._client.timeout)
+        args = [own if token is None else _NAMED, "" if length is None else length, *bodies]
         reply: bytes = await self._client.run(_APPEND, keys, args, repeatable=True)
         return _ids(reply)
 

@@ -79,6 +79,14 @@ async def test_an_append_is_once_for_each_token(backend, wire):
     assert min(wire.call("PTTL", each) for each in tokens) > 25_000
 
 
+async def test_a_token_outlives_the_clients_patience(redis_url, wire):
+    """Else an append that is sent again after a long silence would be a second one."""
+    async with open_backend(redis_url, timeout=100.0) as backend:
+        await backend.log("l").append_many([b"1"])
+    (key,) = wire.call("KEYS", "*:tok:*")
+    assert wire.call("PTTL", key) > 2 * 100_000
+
+
 async def test_ids_of_one_append_are_known_from_the_first(backend):
     log = backend.log("x")
     ids = []
