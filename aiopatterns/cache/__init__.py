@@ -2,6 +2,7 @@
 
 from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.decorator import Cached, cached
+from aiopatterns.cache.gate import TierBack, TierLost, TierRefused
 from aiopatterns.cache.sharded import ShardedCache, ShardedStatistics
 from aiopatterns.cache.terms import (
     MISSING,
@@ -12,6 +13,7 @@ from aiopatterns.cache.terms import (
     Missing,
     Ttl,
 )
+from aiopatterns.cache.tiers import NotEncoded
 
 __all__ = [
     "MISSING",
@@ -22,8 +24,12 @@ __all__ = [
     "LoadFailed",
     "LoadTimeouts",
     "Missing",
+    "NotEncoded",
     "ShardedCache",
     "ShardedStatistics",
+    "TierBack",
+    "TierLost",
+    "TierRefused",
     "Ttl",
     "cached",
 ]

@@ -311,6 +311,20 @@ REDIS = [
     Mutant(
         "cas-tells-nobody", "kv_compare_and_set", "if ARGV[6] ~= '' then", "if false then", "Kv"
     ),
+    Mutant(
+        "a-change-is-never-too-late",
+        "kv_compare_and_set",
+        "if ARGV[8] ~= '' then",
+        "if false then",
+        "Kv",
+    ),
+    Mutant(
+        "a-change-needs-a-key",
+        "kv_compare_and_set",
+        "if ARGV[1] ~= 'any' then",
+        "if true then",
+        "Kv",
+    ),
     Mutant("incr-gives-a-new-life", "kv_incr", "if created then", "if ARGV[2] ~= '' then", "Kv"),
     Mutant(
         "a-lease-has-two-holders",
