@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -127,6 +128,52 @@ async def test_cancelled_entries_of_a_long_lane_are_swept(backend, queue):
     while turned := (await queue.step(turn(free=500))).claimed:
         claimed += [job.id for job in turned]
     assert claimed == [f"j{n:04}" for n in range(3000) if f"j{n:04}" not in set(gone)]
+
+
+async def calls_of(backend, command: str) -> int:
+    """How often the server has run a command."""
+    found = re.search(
+        rf"cmdstat_{command}:calls=(\d+)", str(await backend.client.read("INFO", "all"))
+    )
+    return int(found[1]) if found else 0
+
+
+async def test_the_end_of_a_long_lane_is_cancelled_in_bounded_time(backend, queue):
+    ids = [f"j{n:04}" for n in range(5000)]
+    for first in range(0, 5000, 500):
+        await queue.enqueue([NewJob(each, b"") for each in ids[first : first + 500]])
+    await queue.cancel(ids[3000:-1])
+    before = await calls_of(backend, "rpop")
+    await queue.cancel([ids[-1]])  # 1,999 entries before it are to be skipped
+    assert await calls_of(backend, "rpop") - before == 1 + 1000
+    assert await calls_of(backend, "lpos") == 0  # each would look through all of the lane
+    assert (await queue.counts()).queued == 3000
+    turn = turns("w")
+    claimed = []
+    while (turned := await queue.step(turn(free=500))).claimed or turned.more:
+        claimed += [job.id for job in turned.claimed]
+    assert claimed == ids[:3000]
+    assert not await backend.client.read("EXISTS", f"{TAG}:lane:0", f"{TAG}:gone")
+
+
+async def test_jobs_that_come_again_after_a_cancel_do_not_hold_up_the_end_of_a_lane(backend, queue):
+    ids = [f"j{n:04}" for n in range(3000)]
+    for first in range(0, 3000, 500):
+        await queue.enqueue([NewJob(each, b"") for each in ids[first : first + 500]])
+    again = ids[2000:-1]
+    await queue.cancel(again)
+    for first in range(0, len(again), 500):
+        await queue.enqueue([NewJob(each, b"", delay=60.0) for each in again[first : first + 500]])
+    await queue.cancel([ids[-1]])
+    assert await calls_of(backend, "lpos") == 0
+    turn = turns("w")
+    claimed = []
+    while (turned := await queue.step(turn(free=500))).claimed or turned.more:
+        claimed += [job.id for job in turned.claimed]
+    assert claimed == ids[:2000]
+    counts = await queue.counts()
+    assert (counts.queued, counts.scheduled) == (0, len(again))
+    assert not await backend.client.read("EXISTS", f"{TAG}:lane:0", f"{TAG}:gone")
 
 
 # -------------------------------------------------------------------------------------- faults

@@ -260,12 +260,20 @@ local function is_gone(id, priority)
   end
   return true
 end
--- The last entry of a lane is never one to be skipped, so a lane that is there has a job.
+-- The last entry of a lane is not one to be skipped, so a lane that is there has a job. Only where
+-- that would take long it may be: the rest of very many, and in a long lane one whose id is that of
+-- a job again, here or elsewhere. These are skipped when they come up.
+local LONG, trims = 1000, 1000
+local function is_job(id, lane, stale)
+  if call('HEXISTS', JOBS, id) == 0 then return false end
+  return call('LLEN', lane) > LONG or #call('LPOS', lane, id, 'COUNT', 0) > stale
+end
 local function trim(lane, priority)
-  while has(GONE) do
+  while trims > 0 and has(GONE) do
+    trims = trims - 1
     local last = call('LINDEX', lane, -1)
     local stale = last and tonumber(call('HGET', GONE, priority .. last) or 0) or 0
-    if stale == 0 or #call('LPOS', lane, last, 'COUNT', 0) > stale then return end
+    if stale == 0 or is_job(last, lane, stale) then return end
     call('RPOP', lane)
     is_gone(last, priority)
   end
