@@ -4,14 +4,17 @@ A queue has one store for each partition. A job's partition is mostly known, fro
 its id; of an id that the user has made in a partitioned queue it is not, and then all stores are
 asked at the same time.
 
-The desk also keeps the server's time: the difference to the monotonic clock is measured when the
-queue is opened, so a job can be stamped without a round trip.
+The desk also keeps the server's time: its difference to the monotonic clock is measured when the
+queue is opened, so a job can be stamped without a round trip, and again by an enqueue that comes
+:data:`TRUSTED` seconds after the last measurement. For the difference does not stay: two clocks
+drift, this host is suspended, and a replica that takes over has another clock. A stamp that is an
+hour behind would take an hour off the job's deadline.
 """
 
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from aiopatterns.core.clock import monotonic
 from aiopatterns.flow.mapping import amap
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.queue import JobState, Outcome, Queue
 
-__all__ = ["Desk", "Waits"]
+__all__ = ["TRUSTED", "Desk", "Waits"]
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+#: Seconds for which a measurement of the server's time is good: one round trip in that time.
+TRUSTED: Final = 5.0
 
 
 class Waits(Protocol):
@@ -46,7 +52,7 @@ class Desk:
         server_time: The server's time now.
     """
 
-    __slots__ = ("_offset", "_results", "_turns", "ids", "stores")
+    __slots__ = ("_good_until", "_measuring", "_offset", "_results", "_turns", "ids", "stores")
 
     def __init__(
         self, stores: tuple[Queue, ...], results: tuple[Waits, ...], server_time: float
@@ -54,12 +60,30 @@ class Desk:
         self.stores = stores
         self.ids = Ids(len(stores))
         self._turns = cycle(range(len(stores)))
-        self._offset = server_time - monotonic()
         self._results = results
+        self._measuring = False
+        self._keep(server_time)
 
     def now(self) -> float:
         """Return the server's time, in seconds since 1970."""
         return self._offset + monotonic()
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the server's time is to be measured again, and nobody is at it."""
+        return monotonic() >= self._good_until and not self._measuring
+
+    async def measure(self, time: Callable[[], Awaitable[float]]) -> None:
+        """Measure the server's time again; what fails leaves it outdated.
+
+        Args:
+            time: Asks the server.
+        """
+        self._measuring = True
+        try:
+            self._keep(await time())
+        finally:
+            self._measuring = False
 
     def next_turn(self) -> int:
         """Return the partition whose turn it is."""
@@ -103,6 +127,12 @@ class Desk:
             for part in range(len(self.stores)) if known is None else (known,):
                 parts.setdefault(part, []).append(each)
         return parts
+
+    def _keep(self, server_time: float) -> None:
+        """Keep a measurement that was just made."""
+        now = monotonic()
+        self._offset = server_time - now
+        self._good_until = now + TRUSTED
 
     async def _each(
         self,

@@ -222,7 +222,7 @@ class JobQueue(Definitions):
 
     async def send(self, unsent: UnsentJob[R]) -> Handle[R]:
         """Enqueue one call; what :meth:`Job.enqueue` does."""
-        partition, new = unsent.build(Stamp(self.desk(), self.envelopes))
+        partition, new = unsent.build(await self._stamp())
         (answer,) = await self._enqueue(partition, [new])
         return self._handle(unsent.job, answer, partition)
 
@@ -371,11 +371,18 @@ class JobQueue(Definitions):
             return await self._inline.enqueue(partition, jobs)
         return await self._stores[partition].enqueue(jobs)
 
+    async def _stamp(self) -> Stamp:
+        """Return what the jobs of one enqueue share, with a time that is not old."""
+        desk = self.desk()
+        if self._inline is None and desk.outdated:
+            await desk.measure(self.backend.time)
+        return Stamp(desk, self.envelopes)
+
     async def _built(
         self, unsent: Sequence[UnsentJob[R]]
     ) -> dict[int, tuple[list[int], list[NewJob]]]:
         """Return checked and encoded jobs by partition, each with its place in ``unsent``."""
-        stamp = Stamp(self.desk(), self.envelopes)
+        stamp = await self._stamp()
         parts: dict[int, tuple[list[int], list[NewJob]]] = {}
         for number, each in enumerate(unsent):
             if not isinstance(each, UnsentJob) or each.job.queue is not self:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from anyio import create_task_group
 
 from aiopatterns.backends.queue import Outcome
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendUnavailableError
-from aiopatterns.jobs.desk import Desk
+from aiopatterns.jobs.desk import TRUSTED, Desk
 from aiopatterns.testing import simulate
 
 DONE = Outcome("done", b"", 1)
@@ -43,6 +44,39 @@ def desk(*stores):
 
 def made(partition):
     return "0" * 32 + f"-{partition}"
+
+
+def test_the_servers_time_is_measured_again_by_one_at_a_time():
+    async def main():
+        one, answers = desk(Store()), [2_000.0, BackendUnavailableError("away"), 3_000.0]
+
+        async def time():
+            await sleep(0.1)
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        await sleep(TRUSTED - 0.001)
+        assert not one.outdated
+        await sleep(0.001)
+        async with create_task_group() as tasks:
+            assert one.outdated
+            tasks.start_soon(one.measure, time)
+            await sleep(0.05)
+            assert not one.outdated, "another one is at it"
+            assert one.now() == pytest.approx(1_000.0 + TRUSTED + 0.05)
+        assert one.now() == pytest.approx(2_000.0)
+        await sleep(TRUSTED)
+        with pytest.raises(BackendUnavailableError):
+            await one.measure(time)
+        assert one.outdated
+        assert one.now() == pytest.approx(2_000.0 + TRUSTED + 0.1)
+        await one.measure(time)
+        assert not one.outdated
+        assert one.now() == pytest.approx(3_000.0)
+
+    simulate(main)
 
 
 def test_the_servers_time_goes_on_with_the_clock():
