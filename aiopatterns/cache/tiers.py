@@ -511,10 +511,12 @@ class Far(Generic[K, V]):
         if token is None:
             token = await self._fleet.wait(name, look)
         try:
-            changed = await look()
+            if token is not None:  # somebody may have filled it before the turn was taken
+                await look()
         except BaseException:
             self.finish(Turn(now, answered=False, token=token))
             raise
+        changed = now.seen.raw != fetched.seen.raw
         answered = changed and now.known and now.life.fresh_until > monotonic()
         return Turn(now, answered, token)
 
