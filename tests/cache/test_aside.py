@@ -65,11 +65,8 @@ def asked(cache, source, way):
     return load("k")
 
 
-async def caller(coroutine, how, scopes):
-    if how.startswith("native"):
-        return await coroutine
-    with anyio.CancelScope() as scope:
-        scopes.append(scope)
+async def caller(coroutine, scope):
+    with scope:
         return await coroutine
     return "cancelled"
 
@@ -98,8 +95,8 @@ def outcome(result):
 async def test_the_cancellation_matrix(who, way, how):
     cache: Cache[str, str] = Cache("matrix", ttl=60)
     source = Source()
-    scopes: list[anyio.CancelScope] = []
-    tasks = [asyncio.create_task(caller(asked(cache, source, way), how, scopes)) for _ in range(5)]
+    scopes = [anyio.CancelScope() for _ in range(5)]
+    tasks = [asyncio.create_task(caller(asked(cache, source, way), scope)) for scope in scopes]
     await settled()
     assert source.loads == 1
     await strike(tasks, scopes, who, how)

@@ -405,3 +405,36 @@ def test_cancelled_anywhere_both_tiers_are_left_whole():
         return Trial(work(), check)
 
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=6)
+
+
+@pytest.mark.real
+async def test_two_processes_over_redis(redis_url):
+    source = Source(delay=0.05)
+    a, b = (Cache[str, str]("shared", ttl=Ttl(60, negative=5), backend=redis_url) for _ in range(2))
+
+    async def forgotten(cache, key):
+        with anyio.fail_after(5):
+            while cache.get_nowait(key) is not MISSING:
+                await sleep(0.005)
+
+    async with a, b:
+        calls = [cache.get_or_load("k", source, tags=["t"]) for cache in (a, b) for _ in range(10)]
+        assert await asyncio.gather(*calls) == ["k#1"] * 20
+        assert source.loads == ["k"]
+        found = await b.get_or_load_many(["k", "m", "absent", "error"], source.many, tags=["t"])
+        assert list(found) == ["k", "m", "error"]
+        assert await a.get_or_load_many(["m", "absent"], source.many) == {"m": "m#1"}
+        assert source.loads == ["k", ("m", "absent", "error")]
+        source.version = 2
+        await a.invalidate("k")
+        await forgotten(b, "k")
+        assert await b.get_or_load("k", source, tags=["t"]) == "k#2"
+        assert await a.get("k") == "k#2"
+        await b.invalidate_tags("t")
+        await forgotten(a, "k")
+        await a.set("k", "set")
+        assert await b.get("k") == "set"
+        await b.clear()
+        await forgotten(a, "k")
+        assert await a.get("k") is MISSING
+        assert a.statistics().errors == b.statistics().errors == 0
