@@ -20,7 +20,9 @@ Guarantees:
   :meth:`Near.clear` cuts everything off at once and takes it apart a little at a time.
 
 Not guaranteed: that a value which is over, or was cleared, is freed at once; that a value which
-weighs more than a thousand others is stored at the first attempt.
+weighs more than a thousand others is stored at the first attempt; that Python's collector of
+garbage takes no longer. It looks at all objects of a program when many were added, 0.3 s for a
+million entries; ``gc.freeze()`` after the first filling takes them out of its sight.
 
 Works without a loop and for one thread.
 """
