@@ -578,6 +578,19 @@ async def test_a_job_may_wait_for_very_many(queue):
     assert await queue.cancel(["other"]) == {"other": "cancelled"}
 
 
+async def test_a_job_that_waits_for_many_is_read_once(backend, queue):
+    parents = [f"p{n:03}" for n in range(500)]
+    await queue.enqueue([NewJob(each, b"") for each in parents])
+    await queue.enqueue([NewJob("kid", b"", after=tuple(parents))])
+    turn = turns("w")
+    await queue.step(turn(free=500))
+    before = await calls_of(backend, "hget")
+    await queue.step(turn([Settled(each, "done") for each in parents[:-1]]))
+    assert await calls_of(backend, "hget") - before < 10  # its value holds all the names
+    await queue.step(turn([Settled(parents[-1], "done")]))
+    assert await queue.states(["kid"]) == {"kid": "queued"}
+
+
 async def test_a_cancel_takes_all_dependents_along(queue):
     await queue.enqueue([NewJob("root", b"", delay=60.0)])
     for first in range(0, 1500, 500):

@@ -219,13 +219,14 @@ local function tries_of(id) return has(TRIES) and tonumber(call('HGET', TRIES, i
 
 -- Release or cancel the dependents of what has ended; true if some are left over.
 local function release(id, cancel)
-  local value = call('HGET', JOBS, id)
   local left = tonumber(call('ZINCRBY', WAITS, -1, id))
+  if left ~= 0 and not cancel then return end -- its value is long if it waits for many
+  local value = call('HGET', JOBS, id)
   if cancel then
     leave_waiting(id)
     untie(id, extras(value))
     finish(id, value, 'cancelled', '', tries_of(id))
-  elseif left == 0 then
+  else
     local at = tonumber(call('HGET', LATER, id) or 0)
     leave_waiting(id)
     if at > now then schedule(id, priority_of(value), at)
