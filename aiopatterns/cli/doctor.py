@@ -93,7 +93,7 @@ def doctor(options: Namespace) -> int:
     for each in found:
         print(f"{each.mark:<6}{each.what:<16}{each.seen}")
     advice = [each for each in found if each.advice is not None]
-    print(f"\n{len(advice)} pieces of advice" if advice else "\nall is well")
+    print("\nadvice:" if advice else "\nall is well")
     for each in advice:
         print(f"* {each.what}: {each.advice}")
     return FAILED if any(each.failed for each in found) else DONE

@@ -22,6 +22,7 @@ from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.jobs.supervisor import Supervisor
 from aiopatterns.jobs.target import load_queue
 from aiopatterns.jobs.worker import Worker
+from aiopatterns.processor.units import seconds
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -137,7 +138,7 @@ def _summary(figures: WorkerStatistics) -> str:
         text += f", {lost} lost to other workers"
     if figures.p50 is None or figures.p99 is None:
         return text
-    return f"{text}; half within {figures.p50:.3g} s, 99 % within {figures.p99:.3g} s"
+    return f"{text}; half within {seconds(figures.p50)}, 99 % within {seconds(figures.p99)}"
 
 
 def _end_with_parent() -> None:

@@ -36,8 +36,9 @@ def load_queue(target: str) -> JobQueue:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, JobQueue):
-        seen = "has no such name" if found is None else f"holds a {type(found).__name__} there"
-        raise _refused(target, f"the module {seen}, not a JobQueue")
+        kind = type(found).__name__
+        seen = "has no such name" if found is None else f"holds a {kind} there, no JobQueue"
+        raise _refused(target, f"the module {seen}")
     return found
 
 

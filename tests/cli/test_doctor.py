@@ -31,7 +31,7 @@ def test_advice_comes_last(capsys, monkeypatch):
     monkeypatch.setattr(module, "findings", lambda: iter([Finding("a", "b", "do c")]))
     assert doctor(asked()) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"warn  {'a':<16}b", "", "1 pieces of advice", "* a: do c",
+        f"warn  {'a':<16}b", "", "advice:", "* a: do c",
     ]  # fmt: skip
     monkeypatch.setattr(module, "findings", lambda: iter([Finding("a", "b")]))
     doctor(asked())

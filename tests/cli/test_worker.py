@@ -162,7 +162,7 @@ def test_the_summary_tells_how_long_jobs_took():
     ledger.processed, ledger.lost, ledger.stale = 3, 1, 1
     ledger.seconds.record(0.5)
     assert command._summary(add_up([ledger])) == (
-        "3 done, 0 dead, 0 retried, 2 lost to other workers; half within 0.502 s, 99 % within 0.502 s"
+        "3 done, 0 dead, 0 retried, 2 lost to other workers; half within 502 ms, 99 % within 502 ms"
     )
 
 
