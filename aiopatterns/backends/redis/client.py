@@ -277,7 +277,7 @@ class RedisClient:
                 reply = await self.again(_INFO, reply, repeatable=True)
             if type(reply) in FAILURES:
                 raise self._unreachable(reply)
-            told = facts(bytes(reply))
+            told = facts(reply if isinstance(reply, bytes) else b"")  # else it is no Redis
             self.version, self.risk = version_of(told), EvictionRisk.of(self.url, told)
             if self.version < _FLOOR:
                 found = ".".join(map(str, self.version))

@@ -325,6 +325,13 @@ async def test_a_server_that_tells_no_version():
             await open_backend(server.url).__aenter__()
 
 
+@pytest.mark.parametrize("reply", [b":4611686018427387904\r\n", b"*0\r\n", b"$-1\r\n"])
+async def test_what_answers_is_no_redis(reply):
+    async with FakeServer(lambda words: reply) as server:
+        with pytest.raises(BackendError, match="is needed"):
+            await open_backend(server.url).__aenter__()
+
+
 @pytest.mark.parametrize("version", ["6.2.0", "7.2.4", "8.2", "255.255.255"])
 async def test_a_server_that_is_new_enough(version):
     async with FakeServer(lambda words: info(version)) as server, open_backend(server.url):
