@@ -121,9 +121,7 @@ async def again_in_memory() -> Figure:
     return await once("memory://", repeated=True)()
 
 
-rate.at_most(1.5, of="redis-py, INCR")
 away.under(1_000)  # a dead server costs less than a millisecond a call
-first.at_most(2.0, of="redis-py, SET NX and SET")
 
 if __name__ == "__main__":
     bench.main()
