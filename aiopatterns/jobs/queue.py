@@ -181,7 +181,7 @@ class JobQueue(Definitions):
         return self._desk
 
     def now(self) -> float:
-        """Return the server's time in seconds since 1970, without asking."""
+        """Return the server's time in seconds since 1970, without asking; enqueues measure it."""
         return self.desk().now()
 
     async def enqueue_many(self, jobs: Iterable[UnsentJob[R]]) -> list[Handle[R]]:
