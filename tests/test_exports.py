@@ -16,13 +16,15 @@ from pathlib import Path
 import pytest
 
 import aiopatterns
+from aiopatterns import contrib
 
 LISTED = Path(__file__).parent / "exports.txt"
 
 
 def rooms() -> list[str]:
-    """The front door and every room."""
+    """The front door, every room, and the adapters, which are imported by module."""
     found = [each.name for each in pkgutil.iter_modules(aiopatterns.__path__) if each.ispkg]
+    found += [f"contrib.{each.name}" for each in pkgutil.iter_modules(contrib.__path__)]
     return ["aiopatterns", *(f"aiopatterns.{name}" for name in sorted(found))]
 
 
