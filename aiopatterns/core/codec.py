@@ -113,6 +113,9 @@ class MsgspecCodec:
         self._decoder = lru_cache(_KEPT_DECODERS)(make)
         self._untyped = make(Any)
 
+    def __repr__(self) -> str:
+        return self.name.upper()
+
     def encode(self, value: object) -> bytes:
         """Return ``value`` as bytes.
 

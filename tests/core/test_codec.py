@@ -219,3 +219,7 @@ def test_senseless_headers_are_refused_on_both_sides(fields, error, match):
     block = msgspec.msgpack.encode([*({**values, "hops": 0} | fields).values()])
     with pytest.raises(CodecError):
         unpack(bytes((VERSION, 0, len(block))) + block)
+
+
+def test_a_codec_is_written_as_it_is_imported():
+    assert (repr(JSON), repr(MSGPACK)) == ("JSON", "MSGPACK")
