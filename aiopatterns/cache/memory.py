@@ -8,14 +8,14 @@
               --> table, newest of its queue
 
 An entry that is over goes when somebody asks for it or when the hand comes by: every sixteenth
-``put`` looks at 32 entries, and every single one while a quarter of them or more are over. So what
-expires all at once is gone after a few puts, and no step is long.
+``put`` looks at 32 entries, and every single one at 512 while a quarter of those 32 or more are
+over. So what expires all at once is gone after a few puts, and no step is long.
 
 Guarantees:
 
 * Never more than ``max_size`` entries, nor more than ``max_weight``.
 * ``find`` never gives out an entry that is over.
-* No call does more than a bounded number of steps, whatever the size: a ``put`` looks at 32
+* No call does more than a bounded number of steps, whatever the size: a ``put`` looks at 512
   entries for their life, at 1,024 for one that leaves, and at 2,048 for all that do;
   :meth:`Near.clear` cuts everything off at once and takes it apart a little at a time.
 
@@ -50,10 +50,13 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 #: Entries that one ``put`` looks at for their life, at most.
-MOST_EXPIRED: Final = 32
+MOST_EXPIRED: Final = 512
 #: Looks after which a ``put`` that is not done makes no more room.
 MOST_STEPS: Final = 1024
-# Calls of ``put`` from one such look to the next, if less than a quarter was over.
+# How many it looks at first, and calls of ``put`` until the next look if less than a quarter of
+# them was over. Where much is over it has to go in few calls: while more is freed than made,
+# Python's collector waits, and then has all that was made meanwhile to look at in one go.
+_GLANCE: Final = 32
 _REST: Final = 16
 # Cleared entries that are taken apart in one go: 1 to 3 ms.
 _AT_ONCE: Final = 4_000
@@ -300,8 +303,11 @@ class Near(Generic[K, V]):
         """Do a little of what is left to do: what was cleared, and entries that are over."""
         if self._buried:
             self._bury(MOST_EXPIRED)
-        gone = self.sweep(monotonic(), MOST_EXPIRED)
-        self._turn = 1 if self._buried or gone >= MOST_EXPIRED // 4 else _REST
+        now = monotonic()
+        many = self.sweep(now, _GLANCE) >= _GLANCE // 4
+        if many:
+            self.sweep(now, MOST_EXPIRED - _GLANCE)
+        self._turn = 1 if many or self._buried else _REST
 
     def _bury(self, most: int) -> None:
         """Take apart that many cleared entries, which hold on to each other."""

@@ -160,7 +160,7 @@ def test_what_expires_all_at_once_is_gone_after_a_few_puts(at):
         put(near, 1_000 + puts)
         puts += 1
         check(near)
-    assert puts <= 16 + 1_000 / (MOST_EXPIRED / 4)
+    assert puts <= 16 + 1_000 / 8
 
 
 def test_the_hand_goes_slowly_where_nothing_is_over(at):
