@@ -166,7 +166,7 @@ def _short(
         short = kind is int or kind is str  # not bool: True is equal to 1, but another text
         if short and (entry := quick.get(first)) is not None and monotonic() < entry.calm_until:
             stock.hits += 1
-            entry.uses += entry.uses < MOST_USES
+            entry.uses = MOST_USES  # to count costs as much as all the rest; often is often
             return entry.value if copy is None else copy(entry.value)
         entry = calm(make(args, kwargs))
         if entry is None:
