@@ -152,6 +152,7 @@ class Cache(Owner, Generic[K, V]):
             Exception: What the loader raised, for each caller an own one.
             TimeoutExceededError: The load took longer than its hard time.
             LoadAbortedError: The loader cancelled itself.
+            TypeError: The loader returned MISSING, which stands for no value.
 
         Cancellation: leaves the load to the others; the last one out cancels it and waits for its
             end (or lets it finish, see :class:`LoadTimeouts`).
@@ -258,7 +259,8 @@ class Cache(Owner, Generic[K, V]):
         self._check()
         self._loads.detach((key,))
         stamp = self.stock.tags.stamp(names) if names else NO_TAGS
-        self.stock.put(key, kept, life, stamp=stamp)
+        if not self.stock.put(key, kept, life, stamp=stamp):
+            self.stock.drop((key,))  # a get that has read an older one elsewhere stores nothing
         if self._far is None:
             return
         if life is None:

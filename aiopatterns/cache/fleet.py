@@ -62,10 +62,15 @@ class Fleet:
 
         Without a server everybody has every turn.
 
-        Cancellation: the turn may be taken, by nobody; its lease ends it.
+        Cancellation: the turn, which may be taken, is given back.
         """
         token = rng().randbytes(_TOKEN_BYTES)
-        taken = await self._change([Change(name, token, expected=None, ttl=LEASE)])
+        try:
+            taken = await self._change([Change(name, token, expected=None, ttl=LEASE)])
+        except BaseException:
+            self._held[token] = name  # perhaps; what is not there is given back in vain
+            self.give_back(token)
+            raise
         if taken is None:
             return token
         if not taken[0]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar, final
 
+from aiopatterns.core.errors import LoadAbortedError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -62,3 +64,7 @@ class Load(Generic[K, V]):
         self.stamp = stamp
         self.epoch = epoch
         self.floor = floor
+
+    def aborted(self) -> LoadAbortedError:
+        """Return the error of those who wait for a load that has cancelled itself."""
+        return LoadAbortedError(key=str(self.key))

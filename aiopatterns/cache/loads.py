@@ -124,7 +124,11 @@ class Loads(Generic[K, V]):
         self.detach(keys)
         stamp = self._stock.tags.stamp(tags) if tags else NO_TAGS
         load: Load[K, V] = Load(keys, tags, stamp=stamp, epoch=self._stock.epoch, floor=floor)
-        load.flight = Flight(partial(self._fly, load, bring), ended=lambda _: self._ended(load))
+        load.flight = Flight(
+            partial(self._fly, load, bring),
+            ended=lambda _: self._ended(load),
+            cancelled=load.aborted,
+        )
         for key in keys:
             self._table[key] = load
         if self._finish:
@@ -209,13 +213,15 @@ class Loads(Generic[K, V]):
     async def dismiss(self) -> None:
         """Cancel what runs in the background and wait, shielded, for its end.
 
-        Nothing more begins in the background until :meth:`reopen`.
+        What somebody waits for goes on, and belongs to those who wait. Nothing more begins in the
+        background until :meth:`reopen`.
         """
         self._closing = True
         self.detach_all()
+        alone = [load for load in self._kept if not load.flight.release()]
         with CancelScope(shield=True):
             async with create_task_group() as group:
-                for load in self._kept:
+                for load in alone:
                     group.start_soon(load.flight.dismiss)
 
     def reopen(self) -> None:
@@ -288,8 +294,8 @@ class Loads(Generic[K, V]):
             emit(LoadFailed(self._name, str(load.key), error))
 
     def _keep(self, load: Load[K, V]) -> None:
-        """Let a load go on without waiters, unless nobody would answer for it."""
-        if not self._closing:
+        """Let a load go on without waiters, unless it has ended or nobody would answer for it."""
+        if not self._closing and load.flight.open:
             load.flight.keep()
             self._kept[load] = None
 

@@ -42,6 +42,8 @@ V = TypeVar("V")
 NO_TAGS: Stamp = frozenset()
 # Tags that are remembered for each entry that fits in; what has more loses the oldest.
 _TAGS_EACH = 4
+# Tags that are remembered at least: a stamp with more tags than that would never be current.
+_FEWEST_TAGS = 1_000
 # Beyond that many mean lengths of a load before its end, an early refresh has a chance of e**-12.
 _CALM = 12.0
 
@@ -92,7 +94,7 @@ class Stock(Generic[K, V]):
         self.copy = copy
         #: Shortens lives to what the far tier allows here; set by the cache if there is one.
         self.cap: Callable[[Life], Life] | None = None
-        self.tags = Tags(_TAGS_EACH * bounds.count)
+        self.tags = Tags(max(_FEWEST_TAGS, _TAGS_EACH * bounds.count))
         #: Grows with every invalidation: who reads elsewhere stores nothing if it has grown since.
         self.epoch: int = 0
         self.hits = self.misses = self.loads = self.joins = 0
@@ -163,13 +165,17 @@ class Stock(Generic[K, V]):
 
     def put(
         self, key: K, value: V | Missing, life: Life | None, *, cost: float = 0.0, stamp: Stamp
-    ) -> None:
-        """Store a value; without a life the key is dropped, for what it held is older."""
+    ) -> bool:
+        """Store a value; what cannot be stored drops the key, for what it held is older.
+
+        Returns:
+            Whether it was stored: it has a life, its tags are current, it is not too heavy.
+        """
         if life is not None and self.cap is not None:
             life = self.cap(life)
         if life is None or not self.tags.current(stamp):
             self._near.drop(key)
-            return
+            return False
         if stamp and (old := self._find(key, -math.inf)) is not None and not old.tags:
             self._near.drop(key)  # short cuts may lead to it, and they do not look at tags
         entry = self._near.put(
@@ -184,6 +190,7 @@ class Stock(Generic[K, V]):
             plain = value is not MISSING and not self.ttl.sliding
             early = _CALM * self.ttl.early * cost
             entry.calm_until = life.fresh_until - early if plain else -math.inf
+        return entry is not None
 
     def adopt(self, key: K, fetched: Fetched[V], *, epoch: int) -> None:
         """Store what another tier had.

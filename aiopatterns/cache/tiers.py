@@ -343,7 +343,7 @@ class Far(Generic[K, V]):
             fetched: What was read of it, and is not good enough.
             tags: As for :meth:`read`.
 
-        Cancellation: a turn that was just taken ends by its lease.
+        Cancellation: a turn that was just taken is given back.
 
         Complexity: two round trips if nobody else loads it.
         """

@@ -26,7 +26,6 @@ from aiopatterns.cache.load import NEW, Failed
 from aiopatterns.cache.terms import MISSING
 from aiopatterns.cache.tiers import Filled
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.errors import LoadAbortedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -68,7 +67,7 @@ class Work(Generic[K, V]):
         """Bring one key; at most one process of the fleet loads it at a time."""
         far = self._far
         if far is None:
-            value, cost = await self._call(load, loader, key)
+            value, cost = await self._one_value(load, loader, key)
             self._settle(load, key, value, self._life(value), cost)
             return {key: value}
         fetched = (await far.read((key,), load.tags))[key]
@@ -124,7 +123,7 @@ class Work(Generic[K, V]):
         fetched: Fetched[V],
     ) -> Found[K, V]:
         """Ask the loader for one key, and fill both tiers."""
-        value, cost = await self._call(load, loader, key)
+        value, cost = await self._one_value(load, loader, key)
         life, stored = self._life(value), True
         if life is not None and key in load.live:
             seen, tags = fetched.seen, load.tags
@@ -156,6 +155,21 @@ class Work(Generic[K, V]):
             fill.key for fill, result in zip(fills, results, strict=True) if result == "refused"
         }
 
+    async def _one_value(
+        self, load: Load[K, V], loader: Callable[[K], Awaitable[V]], key: K
+    ) -> tuple[V, float]:
+        """Call the loader of one key.
+
+        Raises:
+            TypeError: It returned MISSING, such as the ``get`` of another cache does: callers would
+                ask it again for ever.
+        """
+        value, cost = await self._call(load, loader, key)
+        if value is MISSING:
+            msg = "a loader must return a value, or None if there is none, not MISSING"
+            raise TypeError(msg)
+        return value, cost
+
     async def _call(
         self, load: Load[K, V], loader: Callable[[A], Awaitable[R]], asked: A
     ) -> tuple[R, float]:
@@ -167,7 +181,7 @@ class Work(Generic[K, V]):
                 value = await loader(asked)
         except get_cancelled_exc_class():
             if load.flight.open:  # nobody has cancelled it but itself
-                raise LoadAbortedError(key=str(load.key)) from None
+                raise load.aborted() from None
             raise
         return value, monotonic() - began
 

@@ -69,21 +69,35 @@ class Flight(Generic[T]):
         fn: Async function of no arguments.
         ended: Called once, when the flight takes no more waiters: it has ended, or its last
             waiter has left and it is being cancelled.
+        cancelled: Makes the error of a waiter where the task was cancelled and the waiter was not:
+            the function has cancelled itself, or the flight was dismissed.
 
     Complexity: about 6 us for the task, 1 us for each waiter; memory O(waiters).
     """
 
-    __slots__ = ("_ended", "_first", "_kept", "_loop", "_model", "_parked", "_task", "_traceback")
+    __slots__ = (
+        "_cancelled",
+        "_ended",
+        "_first",
+        "_kept",
+        "_loop",
+        "_model",
+        "_parked",
+        "_task",
+        "_traceback",
+    )
 
     def __init__(
         self,
         fn: Callable[[], Awaitable[T]],
         *,
         ended: Callable[[Flight[T]], object] | None = None,
+        cancelled: Callable[[], BaseException] = asyncio.CancelledError,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._parked: dict[Seat, None] = {}
         self._ended = ended
+        self._cancelled = cancelled
         self._first = True
         self._kept = False
         self._model: BaseException | None = None
@@ -108,6 +122,11 @@ class Flight(Generic[T]):
     def keep(self) -> None:
         """Let it go on without waiters; who calls this answers for it, see :meth:`dismiss`."""
         self._kept = True
+
+    def release(self) -> bool:
+        """Keep it no more; False if nobody waits for it, so that it has to be dismissed."""
+        self._kept = False
+        return bool(self._parked)
 
     async def dismiss(self) -> None:
         """Cancel it and wait for its end; waiters get the cancellation. Not from inside it.
@@ -216,7 +235,7 @@ class Flight(Generic[T]):
         """Return the error for one waiter, or None if the function returned."""
         if self._task.cancelled():
             # Without the original's text: it may name a cancel scope that is not the waiter's.
-            return asyncio.CancelledError()
+            return self._cancelled()
         error = self._task.exception()
         if error is None:
             return None

@@ -194,3 +194,26 @@ def test_a_cancelled_wait_leaves_no_subscription():
         return Trial(work(), check)
 
     cancel_everywhere(scenario, minimum=5)
+
+
+def test_a_turn_whose_taker_was_cancelled_holds_up_nobody():
+    """Else a caller who is in a hurry shuts a cold key for as long as a lease lasts."""
+
+    async def scenario():
+        async with fleets() as (here, there):
+
+            class Late:
+                async def change_many(self, changes):
+                    done = await kv.change_many(changes)
+                    await sleep(0.1)
+                    return done
+
+            kv, here._backend.kv = here._backend.kv, Late()
+            with move_on_after(0.05) as scope:
+                await here.take("k")
+            assert scope.cancelled_caught
+            began = monotonic()
+            assert await there.wait("k", never) is not None
+            assert monotonic() - began < LEASE / 4
+
+    simulate(scenario)

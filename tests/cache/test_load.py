@@ -11,3 +11,10 @@ def test_a_load_of_one_key_and_of_several():
     assert (single.single, several.single) == (True, False)
     assert (single.key, list(several.live)) == ("a", ["a", "b"])
     assert single.floor < 0 < several.floor
+
+
+def test_the_error_of_a_load_that_cancelled_itself_names_its_key():
+    load: Load[int, int] = Load([7], (), stamp=frozenset(), epoch=0, floor=ANY)
+    error = load.aborted()
+    assert (error.key, str(error)) == ("7", "the load of '7' cancelled itself")
+    assert load.aborted() is not error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -173,3 +174,72 @@ async def test_a_loader_that_times_out_by_itself_is_no_hard_time():
     with pytest.raises(LoadAbortedError, match="the load of 'k' cancelled itself"):
         await parts.loads.obtain("k", cancels)
     assert parts.stock.errors == 2
+
+
+async def test_a_loader_that_cancels_its_own_task_cancels_no_caller():
+    parts = Parts()
+
+    async def loader(key):
+        task: Any = asyncio.current_task()
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async def many(keys):
+        await loader(keys[0])
+
+    tasks = [asyncio.create_task(parts.loads.obtain("k", loader)) for _ in range(3)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(each) for each in results] == ["the load of 'k' cancelled itself"] * 3
+    assert {type(each) for each in results} == {LoadAbortedError}
+    batch = parts.loads.begin(["a", "b"], parts.loads.many(["a", "b"], many))
+    with pytest.raises(LoadAbortedError, match="the load of 'a' cancelled itself"):
+        await batch.flight.join()
+
+
+async def test_closing_leaves_a_kept_load_to_those_who_wait_for_it():
+    parts = Parts(abandoned="finish")
+    stays, leaves = parts.obtain(), parts.obtain("left")
+    await settled()
+    await parts.loads.dismiss()
+    assert parts.cancels == 0
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    assert parts.cancels == 1, "the last one out cancels it again"
+    parts.go.set()
+    assert await stays == "k#1"
+    assert parts.stock.look("k") is None, "nobody keeps it true"
+
+
+@pytest.mark.real
+async def test_a_load_that_ends_as_its_soft_time_does_is_not_kept_for_ever():
+    """Else a hundred of them would stop all loads in the background."""
+
+    def weigh(key, value):
+        time.sleep(0.02)  # the soft time is over when the load lands, before its caller wakes up
+        return 1
+
+    stock: Any = Stock[str, str](Bounds(200, weight=200, weigh=weigh), Ttl.of(60), None)
+    loads: Loads[str, str] = Loads("test", stock, LoadTimeouts(soft=0.01), None)
+    begun = []
+
+    async def loader(key):
+        begun.append(key)
+        return key
+
+    for number in range(101):
+        assert await loads.obtain(str(number), loader) == str(number)
+    loads.refresh([stock.look("7")], loads.one("7", loader), ())
+    await settled()
+    assert begun[-1] == "7"
+
+
+async def test_a_loader_that_returns_missing_is_told_so_instead_of_asked_for_ever():
+    parts = Parts(ttl=Ttl(60, negative=60))
+
+    async def loader(key):
+        parts.begun += 1
+        return MISSING
+
+    with pytest.raises(TypeError, match=r"a loader must return a value, or None .* not MISSING"):
+        await parts.loads.obtain("k", loader)
+    assert parts.begun == 1

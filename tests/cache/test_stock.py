@@ -139,3 +139,11 @@ async def test_what_is_too_heavy_is_not_stored():
 def test_what_callers_get(copy, same):
     value = [1]
     assert (stock_of(10, copy=copy).given(value) is value) is same
+
+
+def test_a_value_may_have_more_tags_than_a_small_cache_has_entries():
+    stock = stock_of(60, count=1)
+    put(stock, "k", tags=[f"tag:{number}" for number in range(100)])
+    assert stock.look("k") is not None
+    stock.drop_tags(["tag:99"])
+    assert stock.look("k") is None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
 from aiopatterns.backends.memory.backend import MemoryBackend
-from aiopatterns.cache import MISSING, Cache, Ttl
+from aiopatterns.cache import MISSING, Bounds, Cache, Ttl
 from aiopatterns.cache.forgetting import Forgetting
 from aiopatterns.cache.gate import Gate
 from aiopatterns.core.clock import monotonic, rng, sleep
@@ -438,3 +439,35 @@ async def test_two_processes_over_redis(redis_url):
         await forgotten(a, "k")
         assert await a.get("k") is MISSING
         assert a.statistics().errors == b.statistics().errors == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "terms"),
+    [("new", {"ttl": 0}), (None, {}), ("heavy!", {})],
+    ids=["ttl", "none", "big"],
+)
+async def test_a_get_under_way_stores_nothing_older_than_a_set_that_stored_nothing(value, terms):
+    bounds = Bounds(10, weight=5, weigh=lambda key, value: len(value))
+    cache: Cache[str, str | None] = Cache(
+        "n", ttl=Ttl(60, negative=0), max_size=bounds, backend="memory://"
+    )
+    async with cache:
+        far: Any = cache._far
+        await cache.set("k", "old")
+        cache.stock.clear()
+        has_read, go = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            async def read(self, keys):
+                fetched = await far.read(keys)
+                has_read.set()
+                await go.wait()
+                return fetched
+
+        slow: Any = Slow()
+        peek = asyncio.create_task(cache._loads.work.peek(slow, "k"))
+        await has_read.wait()
+        await cache.set("k", value, **terms)
+        go.set()
+        assert await peek == "old", "it asked before"
+        assert cache.get_nowait("k") is MISSING

@@ -642,3 +642,30 @@ async def test_who_sees_off_waits_for_all_also_when_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await farewell
     assert ends == ["end", "end"]
+
+
+async def test_released_it_belongs_to_its_waiters_again():
+    load = Load()
+    flight = Flight(load)
+    flight.keep()
+    assert not flight.release(), "nobody waits"
+    waiter = asyncio.create_task(flight.join())
+    await anyio.wait_all_tasks_blocked()
+    flight.keep()
+    assert flight.release()
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert (load.cancels, load.ends) == (1, 1)
+
+
+async def test_each_waiter_of_a_cancelled_task_gets_an_error_made_for_it():
+    class LostError(Exception):
+        pass
+
+    flight = Flight(Load(), cancelled=LostError)
+    waiters = [asyncio.create_task(flight.join()) for _ in range(2)]
+    await anyio.wait_all_tasks_blocked()
+    await flight.dismiss()
+    first, second = await asyncio.gather(*waiters, return_exceptions=True)
+    assert type(first) is type(second) is LostError
+    assert first is not second
