@@ -2,7 +2,7 @@
 
 A contender is asked for every key of a trace, and stores what it has not. The optimum is that of
 Belady, who knows the future and throws out what is asked for last. Figures are counts and the same
-in every run, so there is one round.
+in every run (theine's, which rolls dice, nearly), so there is one round.
 
 The goal is that LRU is nowhere ahead, but for one trace that is here to show where it is: in
 ``vanishing`` each key becomes more popular until it is gone for good, so all that a cache has
