@@ -147,3 +147,13 @@ def test_a_value_may_have_more_tags_than_a_small_cache_has_entries():
     assert stock.look("k") is not None
     stock.drop_tags(["tag:99"])
     assert stock.look("k") is None
+
+
+@simulated
+async def test_a_sweep_takes_away_what_is_over():
+    stock = stock_of(10)
+    for key in "abc":
+        put(stock, key)
+    await sleep(10)
+    assert stock.sweep(10) == 3
+    assert stock.all_keys() == []
