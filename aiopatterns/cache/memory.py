@@ -218,7 +218,8 @@ class Near(Generic[K, V]):
         for _ in range(min(limit, self._size + 2)):
             following = node.newer
             if now >= node.stale_until:
-                self._expire(cast("Entry[K, V]", node))
+                # Nobody has asked for it, so it is not worth remembering.
+                self._expire(cast("Entry[K, V]", node), remember=False)
             node = following
         policy.hand = node
         return self.expired - before
@@ -247,7 +248,7 @@ class Near(Generic[K, V]):
     def _enter(self, entry: Entry[K, V]) -> Entry[K, V] | None:
         """Take in a new entry, or refuse it."""
         if self.weight + entry.weight > self._max_weight and not self._make_room(entry):
-            self._policy.refuse(entry)
+            self._policy.remember(entry)
             return None
         if self._size >= self._max_size:
             self._evict()
@@ -288,15 +289,18 @@ class Near(Generic[K, V]):
         entry.retry_at = _PAST
         return entry
 
-    def _remove(self, entry: Entry[K, V]) -> None:
+    def _remove(self, entry: Entry[K, V], *, remember: bool = True) -> None:
+        """Take out an entry; if it has proven itself, that may be remembered."""
         entry.end()
         self._table.pop(entry.key, None)
         self._policy.forget(entry)
+        if remember and entry.proven:
+            self._policy.remember(entry)
         self._size -= 1
         self.weight -= entry.weight
 
-    def _expire(self, entry: Entry[K, V]) -> None:
-        self._remove(entry)
+    def _expire(self, entry: Entry[K, V], *, remember: bool = True) -> None:
+        self._remove(entry, remember=remember)
         self.expired += 1
 
     def _tidy(self) -> None:

@@ -111,8 +111,8 @@ class Policy(Generic[N]):
         """Whether a node may push out others, where all together may weigh ``limit``."""
         return node.weight <= limit
 
-    def refuse(self, node: N) -> None:
-        """Note that a node was not taken in."""
+    def remember(self, node: N) -> None:
+        """Note that a node should be welcome if it comes again."""
 
     def clear(self) -> None:
         """Let go of all nodes: they keep a ring of their own, to be cut out of one by one."""
@@ -182,11 +182,10 @@ class S3FIFO(Policy[N]):
         _place(node, before)
 
     def forget(self, node: N) -> None:
-        """Take out a node that has to go; if it had proven itself, that is remembered."""
+        """Take out a node that has to go."""
         self.cut(node)
         if node.proven:
             self._proven -= node.weight
-            self._ghosts.add(node.hashed)
         else:
             self._small -= node.weight
 
@@ -215,8 +214,8 @@ class S3FIFO(Policy[N]):
         share = max(1, limit // _SMALL)
         return node.weight <= (limit - share if node.hashed in self._ghosts else share)
 
-    def refuse(self, node: N) -> None:
-        """Remember a node that was not taken in."""
+    def remember(self, node: N) -> None:
+        """Let a node go to main if it comes again soon."""
         self._ghosts.add(node.hashed)
 
     def clear(self) -> None:

@@ -126,15 +126,13 @@ def test_a_victim_of_main_is_not_remembered():
     assert gone.hashed not in policy._ghosts
 
 
-def test_what_had_proven_itself_comes_back_to_main():
+def test_what_is_remembered_comes_back_to_main():
     policy, nodes = filled(20)
     small, main = queues(policy)
-    policy.forget(nodes[small[0]])
-    policy.forget(nodes[main[0]])
-    assert small[0] not in policy._ghosts
-    assert main[0] in policy._ghosts
-    for _ in range(2):  # keep the small queue at its share, so that room is no reason
-        policy.forget(nodes[queues(policy)[1][0]])
+    for name in (small[0], *main[:3]):
+        policy.forget(nodes[name])
+        assert name not in policy._ghosts
+    policy.remember(nodes[main[0]])
     back = Named(main[0])
     policy.admit(back)
     assert back.proven
@@ -163,7 +161,7 @@ def test_heavy_nodes_push_out_nobody_unless_they_come_again():
     heavy = Named(77, weight=11)
     assert policy.fits(Named(78, weight=10), 100)
     assert not policy.fits(heavy, 100)
-    policy.refuse(heavy)
+    policy.remember(heavy)
     assert policy.fits(heavy, 100)
     assert not policy.fits(Named(77, weight=91), 100)
     assert policy.fits(Named(79, weight=1), 5), "the small share is never nothing"
@@ -298,7 +296,7 @@ def test_lru_takes_what_weighs_no_more_than_all():
     policy: LRU[Named] = LRU()
     assert policy.fits(Named(1, weight=10), 10)
     assert not policy.fits(Named(1, weight=11), 10)
-    policy.refuse(Named(1, weight=11))
+    policy.remember(Named(1, weight=11))
 
 
 # -------------------------------------------------------------------------------------- ghosts
