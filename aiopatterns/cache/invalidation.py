@@ -122,7 +122,7 @@ class News(Generic[K]):
     def message(self, item: Item) -> bytes:
         """Return the message that tells of ``item``."""
         self._told = next(self._numbers)
-        return self._encoded(item.kind, [item.name])
+        return self._encoded(item.kind, [_plain(item.name)])
 
     def beat(self) -> bytes | None:
         """Return what tells the last number once more, or None if nothing was told since."""
@@ -209,6 +209,13 @@ class _Heard:
     def is_overdue(self, late: float) -> bool:
         """Whether a number is missing since before ``late``."""
         return next(iter(self.missing.values()), late) < late
+
+
+def _plain(name: Key) -> Key:
+    """Return a name as what it is derived from: messages know no subclasses of text or numbers."""
+    if isinstance(name, str):
+        return str.__str__(name)
+    return bytes(name) if isinstance(name, bytes) else int(name)
 
 
 _decode: Final[Callable[[bytes], tuple[int, bytes, int, int, list[Any]]]] = MSGPACK.decoder(

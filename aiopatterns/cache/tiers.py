@@ -381,24 +381,16 @@ class Far(Generic[K, V]):
         for key in values:
             self._names.key(key)  # refuses bad keys before they are owed
         ticket = self._outbox.owed.add(items)
-        looked = None
+        told: list[Change] | None = None
         try:
             looked = await self._look((), tags)
+            if looked is not None:
+                told = self._told(values, life, looked[2], tuple(tags))
         finally:
-            if looked is None:
+            if told is None:
                 self._outbox.owed.settle(items, ticket, told=False)
-        if looked is None:
+        if told is None:
             return
-        seen = Seen(None, 0.0, looked[2])
-        changes = [
-            self._sealed(Filled(key, seen, value, life, 0.0, tuple(tags)))
-            for key, value in values.items()
-        ]
-        told = [
-            self._outbox.told(item, change)
-            for item, change in zip(items, changes, strict=True)
-            if change is not None
-        ]
         if len(told) < len(items):
             await self._outbox.tell(items)
         else:
@@ -531,6 +523,25 @@ class Far(Generic[K, V]):
             return None
         before = self._clock.outside(Life(end, end)).fresh_until
         return change._replace(expected=seen.raw, before=before)
+
+    def _told(
+        self,
+        values: Mapping[K, V | Missing],
+        life: Life,
+        versions: Mapping[str, bytes],
+        tags: Sequence[str],
+    ) -> list[Change]:
+        """Return the changes that write ``values`` and tell of it; without what cannot be written."""
+        seen = Seen(None, 0.0, versions)
+        changes = {
+            key: self._sealed(Filled(key, seen, value, life, 0.0, tags))
+            for key, value in values.items()
+        }
+        return [
+            self._outbox.told(Item(KEYS, key), change)
+            for key, change in changes.items()
+            if change is not None
+        ]
 
     def _sealed(self, filled: Filled[K, V]) -> Change | None:
         """Return the change that writes a value, or None if it cannot be written."""

@@ -165,3 +165,28 @@ def test_messages_of_another_release_are_a_loss(message):
     there = Deaf()
     News(there).hear(MSGPACK.encode(message))
     assert there.told == ["all"]
+
+
+def test_names_of_derived_types_are_told_as_what_they_are_derived_from():
+    class Text(str):
+        __slots__ = ()
+
+        def __str__(self):
+            return "something else"
+
+    class Number(int):
+        pass
+
+    class Raw(bytes):
+        pass
+
+    _, there, mine, theirs = pair()
+    for item in (
+        Item(KEYS, Text("k")),
+        Item(KEYS, Number(7)),
+        Item(KEYS, Raw(b"r")),
+        Item(KEYS, True),
+        Item(TAGS, Text("t")),
+    ):
+        theirs.hear(mine.message(item))
+    assert there.told == [["k"], [7], [b"r"], [1], {"t"}]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.backends.memory import MemoryBackend
+from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.farnames import GRACE, LONGEST
 from aiopatterns.cache.invalidation import KEYS, Item
@@ -496,3 +497,29 @@ def test_cancelled_calls_leave_nothing(call):
         return Trial(work(), check)
 
     cancel_everywhere(scenario, minimum=5)
+
+
+async def test_a_codec_that_breaks_shuts_no_key_for_ever():
+    class Broken:
+        name = "broken"
+        breaks = True
+
+        def encode(self, value):
+            if self.breaks:
+                raise RuntimeError("no codec error")
+            return JSON.encode(value)
+
+        def decoder(self, type):
+            return JSON.decoder(type)
+
+    codec: Any = Broken()
+    async with Cache[str, str]("n", ttl=60, backend="memory://", codec=codec) as cache:
+        with pytest.raises(RuntimeError, match="no codec error"):
+            await cache.set("k", "v")
+        far: Any = cache._far
+        assert far._outbox.owed.due == 1
+        codec.breaks = False
+        await cache.set("k", "w")
+        assert len(far._outbox.owed) == 0
+        cache.stock.clear()
+        assert await cache.get("k") == "w"
