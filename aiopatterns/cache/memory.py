@@ -87,14 +87,14 @@ class Entry(Node, Generic[K, V]):
     tags: frozenset[tuple[str, int]]
 
     def __init__(self, key: K, value: V, weight: int, stale_until: float) -> None:
-        self.key = key
-        self.value = value
-        self.weight = weight
-        self.stale_until = stale_until
-        self.hashed = hash(key)
-        self.uses = 0
-        self.proven = False
-        self.retry_at = _PAST
+        self.key: K = key
+        self.value: V = value
+        self.weight: int = weight
+        self.stale_until: float = stale_until
+        self.hashed: int = hash(key)
+        self.uses: int = 0
+        self.proven: bool = False
+        self.retry_at: float = _PAST
 
     def end(self) -> None:
         """Be of no use to whoever holds it still: it has left, and keeps its value alive no more."""

@@ -62,13 +62,13 @@ class Node:
     older: Node
 
     def __init__(self, hashed: int, weight: int, stale_until: float) -> None:
-        self.hashed = hashed
-        self.weight = weight
-        self.stale_until = stale_until
+        self.hashed: int = hashed
+        self.weight: int = weight
+        self.stale_until: float = stale_until
         #: Uses since it came or was last spared, at most :data:`MOST_USES`.
-        self.uses = 0
+        self.uses: int = 0
         #: Whether it stands in main.
-        self.proven = False
+        self.proven: bool = False
 
 
 N = TypeVar("N", bound=Node)

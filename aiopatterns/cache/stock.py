@@ -90,15 +90,20 @@ class Stock(Generic[K, V]):
         self._short: list[dict[object, Entry[K, V]]] | None = None
         if bounds.eviction != "lru":
             self._short = []
-        self.ttl = ttl
-        self.copy = copy
+        self.ttl: Ttl = ttl
+        self.copy: Callable[[V], V] | None = copy
         #: Shortens lives to what the far tier allows here; set by the cache if there is one.
         self.cap: Callable[[Life], Life] | None = None
-        self.tags = Tags(max(_FEWEST_TAGS, _TAGS_EACH * bounds.count))
+        self.tags: Tags = Tags(max(_FEWEST_TAGS, _TAGS_EACH * bounds.count))
         #: Grows with every invalidation: who reads elsewhere stores nothing if it has grown since.
         self.epoch: int = 0
-        self.hits = self.misses = self.loads = self.joins = 0
-        self.stale = self.rejected = self.errors = 0
+        self.hits: int = 0
+        self.misses: int = 0
+        self.loads: int = 0
+        self.joins: int = 0
+        self.stale: int = 0
+        self.rejected: int = 0
+        self.errors: int = 0
 
     def calm(self, key: K) -> Entry[K, V] | None:
         """Return, and count, an entry that may be given out without a further thought."""

@@ -54,8 +54,8 @@ class Definitions(Owner):
 
     def __init__(self, name: str, *, partitions: int, limits: Limits | None) -> None:
         super().__init__(name)
-        self.partitions = partitions
-        self.limits = limits
+        self.partitions: int = partitions
+        self.limits: Limits | None = limits
         self._jobs: dict[str, Job[..., Any]] = {}
         self._crons: tuple[Cron, ...] = ()
         self._middlewares: tuple[Middleware, ...] = ()

@@ -57,8 +57,8 @@ class Desk:
     def __init__(
         self, stores: tuple[Queue, ...], results: tuple[Waits, ...], server_time: float
     ) -> None:
-        self.stores = stores
-        self.ids = Ids(len(stores))
+        self.stores: tuple[Queue, ...] = stores
+        self.ids: Ids = Ids(len(stores))
         self._turns = cycle(range(len(stores)))
         self._results = results
         self._measuring = False

@@ -60,9 +60,9 @@ class Origin:
     __slots__ = ("desk", "envelopes", "queue")
 
     def __init__(self, queue: str, envelopes: Envelopes, desk: Callable[[], Desk]) -> None:
-        self.queue = queue
-        self.envelopes = envelopes
-        self.desk = desk
+        self.queue: str = queue
+        self.envelopes: Envelopes = envelopes
+        self.desk: Callable[[], Desk] = desk
 
 
 @final
@@ -89,9 +89,9 @@ class Handle(Generic[R_co]):
     ) -> None:
         self._origin = origin
         self._type = type
-        self.job_id = job_id
-        self.partition = partition
-        self.created = created
+        self.job_id: str = job_id
+        self.partition: int | None = partition
+        self.created: bool = created
 
     @property
     def queue(self) -> str:

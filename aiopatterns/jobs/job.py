@@ -63,7 +63,7 @@ class UnsentJob(Generic[R_co]):
         terms: Terms,
     ) -> None:
         job.signature.check(args, kwargs)
-        self.job = job
+        self.job: Job[..., R_co] = job
         self._args = args
         self._kwargs = kwargs
         self._terms = terms
@@ -153,16 +153,16 @@ class Job(Generic[P, R]):
         options: JobOptions,
         batching: Batching | None = None,
     ) -> None:
-        self.queue = queue
-        self.fn = fn
-        self.name = name
-        self.options = options
+        self.queue: JobQueue = queue
+        self.fn: Callable[..., Any] = fn
+        self.name: str = name
+        self.options: JobOptions = options
         # How often it may be started before a crash makes it a dead letter.
         self.attempts: int = options.attempts
-        self.batching = batching
+        self.batching: Batching | None = batching
         self.kind: JobKind = "batch" if batching else "async" if is_async(fn) else "sync"
-        self.signature = Signature(fn, batch=batching is not None)
-        self.keys = Keys(name, options, self.signature, queue.limits)
+        self.signature: Signature = Signature(fn, batch=batching is not None)
+        self.keys: Keys = Keys(name, options, self.signature, queue.limits)
         if queue.partitions > 1 and self.keys.splits:
             msg = (
                 "unique.key and limits.key must be the same in a queue with partitions, where jobs"

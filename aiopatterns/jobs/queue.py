@@ -148,8 +148,8 @@ class JobQueue(Definitions):
             instance("limits", limits, Limits, "Limits or None")
             _check_shared(limits, partitions)
         self.lease: float = positive("lease", lease)
-        self.lifespan = optional_function("lifespan", lifespan)
-        self.envelopes = Envelopes(**wire)
+        self.lifespan: Lifespan | None = optional_function("lifespan", lifespan)
+        self.envelopes: Envelopes = Envelopes(**wire)
         self.backend: Backend = resolve(backend)
         names = [name] if partitions == 1 else [f"{name}:{each}" for each in range(partitions)]
         self._stores = tuple(self.backend.queue(each) for each in names)

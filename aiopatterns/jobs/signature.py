@@ -66,13 +66,13 @@ class Signature:
         self._batch = batch
         whole = signature(fn)
         parameters = list(whole.parameters.values())
-        self.takes_context = bool(parameters) and _is_context(fn, parameters[0])
+        self.takes_context: bool = bool(parameters) and _is_context(fn, parameters[0])
         if self.takes_context:
             del parameters[0]
         if batch:
             parameters = self._one_list(parameters)
         self._whole = whole.replace(parameters=parameters)
-        self.parameters = Parameters(self._whole)  # what templates may name
+        self.parameters: Parameters = Parameters(self._whole)  # what templates may name
         self._forms: set[tuple[object, ...]] = set()
         self._plans: dict[tuple[object, ...], tuple[_Plan, _Plan]] = {}
         self._kinds: dict[str, Any] | None = None

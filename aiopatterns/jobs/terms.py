@@ -18,7 +18,7 @@ from aiopatterns.jobs.options import check_priority
 from aiopatterns.jobs.schedule import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiopatterns.backends.queue import UniqueKey
     from aiopatterns.jobs.desk import Desk
@@ -72,8 +72,10 @@ class Stamp:
         now = desk.now()
         self._desk = desk
         # Makes a new id for a job of a partition, and an envelope of a call.
-        self.new_id = desk.ids.at(now)
-        self.encode = envelopes.encoder(_header(now), now)
+        self.new_id: Callable[[int], str] = desk.ids.at(now)
+        self.encode: Callable[[str, Sequence[Any], Mapping[str, Any]], bytes] = envelopes.encoder(
+            _header(now), now
+        )
 
     def place(self, terms: Terms, route: str | None) -> int:
         """Return the partition of a job.

@@ -549,7 +549,7 @@ async def test_what_a_waiter_adds_to_its_error_at_once_no_other_sees():
 
 async def test_a_kept_flight_goes_on_without_waiters():
     load = Load()
-    ended = []
+    ended: list[object] = []
     flight = Flight(load, ended=ended.append)
     flight.keep()
     waiter = asyncio.create_task(flight.join())
