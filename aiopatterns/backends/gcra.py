@@ -47,8 +47,8 @@ class Spacing:
     __slots__ = ("burst", "interval")
 
     def __init__(self, interval: float, burst: float) -> None:
-        self.interval = interval
-        self.burst = burst
+        self.interval: float = interval
+        self.burst: float = burst
 
     @classmethod
     def of(cls, rate: Rate, burst: float | None, cost: float) -> Self:

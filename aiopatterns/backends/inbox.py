@@ -36,7 +36,7 @@ class Inbox:
     __slots__ = ("_capacity", "_inbox", "_on_gap", "_open", "_overflowing", "_waiters", "gaps")
 
     def __init__(self, *, capacity: int, on_gap: Callable[[], object] | None) -> None:
-        self.gaps = 0
+        self.gaps: int = 0
         self._capacity = capacity
         self._on_gap = on_gap
         self._inbox: deque[Notice] = deque()

@@ -57,13 +57,13 @@ class Load(Generic[K, V]):
     def __init__(
         self, keys: Sequence[K], tags: Sequence[str], *, stamp: Stamp, epoch: int, floor: float
     ) -> None:
-        self.key = keys[0]  # for messages
-        self.single = len(keys) == 1
+        self.key: K = keys[0]  # for messages
+        self.single: bool = len(keys) == 1
         self.live: dict[K, None] = dict.fromkeys(keys)
-        self.tags = tags
-        self.stamp = stamp
-        self.epoch = epoch
-        self.floor = floor
+        self.tags: Sequence[str] = tags
+        self.stamp: Stamp = stamp
+        self.epoch: int = epoch
+        self.floor: float = floor
 
     def aborted(self) -> LoadAbortedError:
         """Return the error of those who wait for a load that has cancelled itself."""

@@ -94,7 +94,9 @@ class Loads(Generic[K, V]):
         self._stock = stock
         self._far = far
         self._soft = None if timeouts.soft is None else Timeout(timeouts.soft)
-        self.work = Work(stock, far, None if timeouts.hard is None else Timeout(timeouts.hard))
+        self.work: Work[K, V] = Work(
+            stock, far, None if timeouts.hard is None else Timeout(timeouts.hard)
+        )
         self._finish = timeouts.abandoned == "finish"
         self._closing = False
         self._table: dict[K, Load[K, V]] = {}

@@ -127,6 +127,10 @@ class Policy(Generic[N]):
         newer.older = older
         del node.newer, node.older
 
+    def _count(self, looks: int) -> None:
+        """Note that a victim has cost so many looks."""
+        self.looks += looks
+
 
 @final
 class LRU(Policy[N]):
@@ -143,7 +147,7 @@ class LRU(Policy[N]):
 
     def victim(self) -> N:
         """Take out the node that was used longest ago."""
-        self.looks += 1
+        self._count(1)
         node = cast("N", self._mark.newer)
         self.forget(node)
         return node
@@ -200,7 +204,7 @@ class S3FIFO(Policy[N]):
             if not oldest.uses or not left:
                 break
             self._spare(oldest)
-        self.looks += MOST_LOOKS - left
+        self._count(MOST_LOOKS - left)
         self.cut(oldest)
         if oldest.proven:
             self._proven -= oldest.weight

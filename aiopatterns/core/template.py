@@ -89,7 +89,7 @@ class Template:
     __slots__ = ("_escapes", "_fields", "_text", "render", "template")
 
     def __init__(self, parameter: str, template: str, parameters: Parameters) -> None:
-        self.template = text(parameter, template)
+        self.template: str = text(parameter, template)
         fields, self._text = _parsed(parameter, template)
         self._fields = tuple(
             (before, *_field(parameter, field, parameters)) for before, field in fields

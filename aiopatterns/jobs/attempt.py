@@ -78,10 +78,10 @@ class Attempt:
         calls: list[tuple[Hold, Envelope]],
         variables: Variables,
     ) -> None:
-        self.shop = shop
-        self.job = job
-        self.calls = calls
-        self.variables = variables
+        self.shop: Shop = shop
+        self.job: Job[..., Any] = job
+        self.calls: list[tuple[Hold, Envelope]] = calls
+        self.variables: Variables = variables
         self.cut: Cut | None = None
         self.started: float = 0.0
         self._halt: Callable[[], object] | None = None  # cancels the function, while it runs

@@ -89,7 +89,7 @@ class Crew:
         self._ready: deque[Hold | Attempt] = deque()
         self._alone: deque[Hold] = deque()
         self._called = 0  # woken or started, and not at work yet
-        self.home = Home()
+        self.home: Home = Home()
         self.idle: list[Parked] = []
         self.runners: dict[Runner, None] = {}
 

@@ -46,11 +46,11 @@ class Hold:
     __slots__ = ("alone", "at", "attempt", "body", "cut", "finished", "id", "turns")
 
     def __init__(self, turns: Turns, id: str, body: bytes, attempt: int, *, alone: bool) -> None:
-        self.turns = turns
-        self.id = id
-        self.body = body
-        self.attempt = attempt
-        self.alone = alone
+        self.turns: Turns = turns
+        self.id: str = id
+        self.body: bytes = body
+        self.attempt: int = attempt
+        self.alone: bool = alone
         self.at: Attempt | None = None  # in which it runs
         self.cut: Cut | None = None  # asked for before it ran
         self.finished: bool = False

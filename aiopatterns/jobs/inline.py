@@ -67,8 +67,8 @@ class Inline:
         _open(backend)
         stores = tuple(backend.queue(each.name) for each in queue.stores)
         results = tuple(_Results(queue.name, each) for each in stores)
-        self.desk = Desk(stores, results, wall())
-        self.origin = Origin(queue.name, queue.envelopes, lambda: self.desk)
+        self.desk: Desk = Desk(stores, results, wall())
+        self.origin: Origin = Origin(queue.name, queue.envelopes, lambda: self.desk)
 
     async def enqueue(self, partition: int, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Enqueue jobs and run all that can run.

@@ -92,7 +92,7 @@ class Ledger:
     )
 
     def __init__(self, queue: str) -> None:
-        self.queue = queue
+        self.queue: str = queue
         self.processed: int = 0
         self.failed: int = 0
         self.retried: int = 0

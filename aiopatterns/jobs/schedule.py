@@ -77,7 +77,7 @@ class Schedule:
     __slots__ = ("_croniter", "_zone", "expression")
 
     def __init__(self, expression: str, *, timezone: str = "UTC") -> None:
-        self.expression = text("expression", expression)
+        self.expression: str = text("expression", expression)
         self._zone = _zone(timezone)
         self._croniter = _croniter()
         if len(expression.split()) not in _FIELDS:
@@ -102,8 +102,8 @@ class Cron:
     __slots__ = ("job", "schedule")
 
     def __init__(self, schedule: Schedule, job: Job[[], Any]) -> None:
-        self.schedule = schedule
-        self.job = job
+        self.schedule: Schedule = schedule
+        self.job: Job[[], Any] = job
 
     def window(self, tick: float) -> float:
         """Return the seconds for which the key of ``tick`` is kept."""

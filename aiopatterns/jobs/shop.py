@@ -29,10 +29,10 @@ class Shop:
     __slots__ = ("envelopes", "jobs", "lease", "ledger", "name", "state", "stores")
 
     def __init__(self, queue: JobQueue, state: Mapping[str, Any]) -> None:
-        self.name = queue.name
+        self.name: str = queue.name
         self.jobs: Mapping[str, Job[..., Any]] = queue.jobs
         self.envelopes: Envelopes = queue.envelopes
         self.stores: tuple[Queue, ...] = queue.stores
         self.lease: float = queue.lease
-        self.state = state
+        self.state: Mapping[str, Any] = state
         self.ledger: Ledger = Ledger(queue.name)

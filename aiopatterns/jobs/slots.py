@@ -40,7 +40,7 @@ class Slots:
     __slots__ = ("closed", "exclusive", "hungry", "limit", "reserved", "used")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self.used: int = 0
         self.reserved: int = 0
         self.closed: bool = False  # no more is claimed: the worker ends

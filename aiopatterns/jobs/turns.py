@@ -123,13 +123,13 @@ class Turns:
         admit: Callable[[Hold], object],
         home: bool = True,
     ) -> None:
-        self.store = store
-        self.worker = worker
-        self.shop = shop
-        self.home = home
+        self.store: Queue = store
+        self.worker: str = worker
+        self.shop: Shop = shop
+        self.home: bool = home
         self.held: dict[str, Hold] = {}
         self._ahead: float | None = None  # the server's clock less this process's
-        self.lease = lease
+        self.lease: float = lease
         self._slots = slots
         self._admit = admit
         self._home = Home()

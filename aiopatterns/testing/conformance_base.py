@@ -120,10 +120,10 @@ class Hand:
     __slots__ = ("lease", "number", "queue", "worker")
 
     def __init__(self, queue: Queue, worker: str, *, lease: float = 600.0) -> None:
-        self.queue = queue
-        self.worker = worker
-        self.lease = lease
-        self.number = 0
+        self.queue: Queue = queue
+        self.worker: str = worker
+        self.lease: float = lease
+        self.number: int = 0
 
     async def turn(
         self,

@@ -104,8 +104,8 @@ class Fault:
         self._matching = matching
         self._skip = count("skip", skip, minimum=0)
         self._done = Event()
-        self.left = count("times", times)
-        self.hits = 0
+        self.left: int = count("times", times)
+        self.hits: int = 0
 
     async def wait(self) -> None:
         """Wait until it has struck for the last time.
@@ -217,7 +217,7 @@ class FaultProxy(Owner):
         self._listener: asyncio.Server | None = None
         self._home: Path | None = None
         self._url = ""
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self._faults: list[Fault] = []
         self._roads: dict[Direction, Event] = {}
         self._delay = (0.0, 0.0)

@@ -69,10 +69,10 @@ class MemoryBackend:
     scheme: Literal["memory", "redis"] = "memory"
 
     def __init__(self, namespace: str = "ap") -> None:
-        self.namespace = check_name("namespace", namespace)
+        self.namespace: str = check_name("namespace", namespace)
         self._home = MemoryHome()
-        self.pubsub = MemoryPubSub(self._home)
-        self.kv = MemoryKv(self._home, self.pubsub)
+        self.pubsub: MemoryPubSub = MemoryPubSub(self._home)
+        self.kv: MemoryKv = MemoryKv(self._home, self.pubsub)
         self._leases = Leases(self._home)
         self._levels: Expiring[tuple[str, str], Level] = Expiring(self._home)
         self._queues: dict[str, MemoryQueue] = {}

@@ -42,7 +42,7 @@ class MemoryHome:
     __slots__ = ("_closing", "_entries", "_epoch", "_latest", "_shift", "url")
 
     def __init__(self, url: str = "memory://") -> None:
-        self.url = url
+        self.url: str = url
         self._entries = 0
         self._closing: dict[Callable[[], object], None] = {}
         self._shift = 0.0  # from the monotonic clock to the time that is kept here

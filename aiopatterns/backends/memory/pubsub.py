@@ -112,8 +112,8 @@ class MemorySubscribed(Inbox):
         on_gap: Callable[[], object] | None,
     ) -> None:
         super().__init__(capacity=capacity, on_gap=on_gap)
-        self.channels = frozenset(channels)
-        self.patterns = tuple(_compile(each) for each in patterns)
+        self.channels: frozenset[str] = frozenset(channels)
+        self.patterns: tuple[re.Pattern[str], ...] = tuple(_compile(each) for each in patterns)
         self._pubsub = pubsub
 
     async def __aenter__(self) -> Self:

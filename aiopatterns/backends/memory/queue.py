@@ -52,7 +52,7 @@ class MemoryQueue:
     __slots__ = ("_bell", "_home", "_machine", "_pubsub", "_state", "name")
 
     def __init__(self, home: MemoryHome, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self._home = home
         self._state = State(home)
         self._machine = Machine(self._state)

@@ -48,10 +48,10 @@ class Stepped:
         self.claimed: list[ClaimedJob] = []
         self.stale: list[str] = []
         self.cancels: list[str] = []
-        self.reaped = False
-        self.quarantine = False
-        self.more = False
-        self.told = False
+        self.reaped: bool = False
+        self.quarantine: bool = False
+        self.more: bool = False
+        self.told: bool = False
 
 
 @final

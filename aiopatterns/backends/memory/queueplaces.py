@@ -43,7 +43,7 @@ class Places:
         self.scheduled: dict[str, Job] = {}
         self._heap: list[_Due] = []
         self._pushed = 0
-        self.news = False  # suspects have come that no worker was told of
+        self.news: bool = False  # suspects have come that no worker was told of
 
     def append(self, job: Job) -> None:
         """Put ``job`` at the end of its lane; a suspect goes back to the suspects."""

@@ -53,13 +53,13 @@ class State:
     __slots__ = ("edges", "events", "jobs", "kept", "limits", "paused", "places", "unique")
 
     def __init__(self, home: MemoryHome) -> None:
-        self.places = Places()
-        self.limits = Limits(home, self.places)
-        self.unique = UniqueKeys(home)
-        self.edges = Edges()
-        self.kept = Kept(home)
+        self.places: Places = Places()
+        self.limits: Limits = Limits(home, self.places)
+        self.unique: UniqueKeys = UniqueKeys(home)
+        self.edges: Edges = Edges()
+        self.kept: Kept = Kept(home)
         self.jobs: dict[str, Job] = {}
-        self.paused = False
+        self.paused: bool = False
         self.events: list[QueueEvent] | None = None
 
     def is_known(self, id: str, now: int) -> bool:

@@ -95,13 +95,13 @@ class RedisClient:
         self.timeout: Final = timeout
         self.url: Final = target.url
         self.cluster: Final = target.scheme == "redis+cluster"
-        self.version = (0, 0, 0)
+        self.version: tuple[int, int, int] = (0, 0, 0)
         self.risk: EvictionRisk | None = None
         self.tally: Final = Tally()
         self.hub: Final = Hub(self)
         self._lines: set[Line] = set()
         self._route: Route | None = None
-        self.is_open = False
+        self.is_open: bool = False
         #: Issue a command; what its future is given may be a failure, for :meth:`again`. This is
         #: what the verbs do, for callers so hot that one coroutine less counts.
         self.send: Callable[[Command], Waiting] = self._refuse

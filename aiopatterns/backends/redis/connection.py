@@ -121,10 +121,10 @@ class Connection(asyncio.Protocol):
         self._gets: Callable[[], Reply] = self._reader.gets
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.patience = patience
-        self.heard = 0.0
-        self.open = True
-        self.writable = True
+        self.patience: float = patience
+        self.heard: float = 0.0
+        self.open: bool = True
+        self.writable: bool = True
         self.resumed: Callable[[], object] = _ignore
         self.waiting: deque[Waiter] = deque()
         self.gone: asyncio.Future[None] = self._loop.create_future()

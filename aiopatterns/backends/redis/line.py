@@ -50,7 +50,7 @@ class Line:
         self._home: Address | None = None
         self._busy = False
         self._queue = Waiters()
-        self.name = name
+        self.name: str = name
 
     def __repr__(self) -> str:
         return f"<Line {self.name!r} of {self._client.url}>"

@@ -100,7 +100,7 @@ class RedisSubscribed(Inbox):
         on_gap: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(capacity=capacity, on_gap=on_gap)
-        self.names = tuple(dict.fromkeys(names))
+        self.names: tuple[Name, ...] = tuple(dict.fromkeys(names))
         self._hub = hub
         self._prefix = len(prefix.encode())
         self._last: tuple[bytes, bytes] | None = None

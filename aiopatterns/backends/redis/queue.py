@@ -114,7 +114,7 @@ class RedisQueue:
     __slots__ = ("_channel", "_client", "_idle", "_seen", "_tag", "name")
 
     def __init__(self, client: RedisClient, name: str) -> None:
-        self.name = check_name("name", name)
+        self.name: str = check_name("name", name)
         self._client = client
         self._tag = client.tag("q", escaped(name, "}"))
         self._channel = client.key("q", name)

@@ -32,7 +32,7 @@ class Script:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = text("name", name)
+        self.name: str = text("name", name)
 
     @cached_property
     def text(self) -> str:

@@ -14,7 +14,7 @@ class Tally:
     __slots__ = ("commands", "reconnects", "retries", "round_trips")
 
     def __init__(self) -> None:
-        self.commands = 0
-        self.round_trips = 0
-        self.retries = 0
-        self.reconnects = 0
+        self.commands: int = 0
+        self.round_trips: int = 0
+        self.retries: int = 0
+        self.reconnects: int = 0
