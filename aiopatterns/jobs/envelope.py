@@ -71,7 +71,7 @@ _MAX_TRACEBACK: Final = 16_000
 class Envelope(NamedTuple):
     """One call of a job's function.
 
-    Args:
+    Attributes:
         name: The job's name.
         args: Positional arguments, as the codec gives them.
         kwargs: Keyword arguments, likewise.
@@ -90,7 +90,7 @@ class Envelope(NamedTuple):
 class ErrorRecord(msgspec.Struct, frozen=True, array_like=True):
     """An error as it is kept: never the object, which could hold anything.
 
-    Args:
+    Attributes:
         type: Name of its class.
         message: Its text.
         traceback: Where it was raised, or empty.
