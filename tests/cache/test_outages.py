@@ -227,6 +227,6 @@ async def test_many_callers_at_once_all_come_through(server):
         async with create_task_group() as tasks:
             for key in range(500):
                 tasks.start_soon(call, key)
-        assert monotonic() - began < 3 * TIMEOUT
+        assert monotonic() - began < 12 * TIMEOUT, "all at once, not one by one"
         assert sorted(values) == list(range(500))
         server.resume()

@@ -100,7 +100,7 @@ async def test_a_full_server_refuses_producers_and_lets_consumers_drain():
         async with jobs:
             work = jobs.jobs["work"]
             await jobs.enqueue_many([work.job(each, 0.0) for each in range(200)])
-            server.command("CONFIG", "SET", "maxmemory", 1_000_000)
+            server.command("CONFIG", "SET", "maxmemory", 1)
             with pytest.raises(BackendError) as caught:
                 await work.enqueue(1_000, 0.0)
             assert not isinstance(caught.value, BackendUnavailableError)

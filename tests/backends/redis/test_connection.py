@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 
 import pytest
+import trustme
 
 from aiopatterns.backends.redis.connection import Connection, connect, pack, tls_context
 from aiopatterns.backends.redis.errors import LostError, RefusalError, UnsentError
@@ -297,14 +297,11 @@ async def test_a_cancelled_attempt_leaves_nothing():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    home = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {home}/key -out {home}/cert"
-        " -subj /CN=localhost -addext subjectAltName=DNS:localhost",
-        shell=True,
-        check=True,
-        capture_output=True,
-    )
+    home, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    leaf.private_key_pem.write_to_path(home / "key")
+    for each in (*leaf.cert_chain_pems, authority.cert_pem):
+        each.write_to_path(home / "cert", append=True)
     return home
 
 
