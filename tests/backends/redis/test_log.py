@@ -327,7 +327,10 @@ async def test_a_lost_answer_appends_once_and_claims_nothing_unknown(fault_proxy
 
 @pytest.mark.promise("backends-log-conserved")
 async def test_nothing_is_lost_in_a_storm(fault_proxy):
-    """Replies and requests get lost all the time; every entry is acknowledged, by its holder."""
+    """Replies and requests get lost all the time; every entry is acknowledged, by its holder.
+
+    Nobody is idle for long enough to be taken over, so what is no longer held was acknowledged.
+    """
     number, done, lost_answers = 300, set[str](), 0
 
     async def consume(log, consumer: str) -> None:
@@ -335,7 +338,7 @@ async def test_nothing_is_lost_in_a_storm(fault_proxy):
         acks: list[str] = []
         while len(done) < number:
             try:
-                turned = await log.turn("g", consumer, GroupTurn(acks=acks, limit=3, idle=0.2))
+                turned = await log.turn("g", consumer, GroupTurn(acks=acks, limit=3))
             except BackendUnavailableError:
                 lost_answers += 1
                 with suppress(BackendUnavailableError):  # what is held now is all there is to do
