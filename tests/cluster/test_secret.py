@@ -13,7 +13,9 @@ ROLES = ("caller", "called")
 
 @pytest.mark.promise("cluster-bad-input")
 @pytest.mark.parametrize(
-    ("value", "error"), [("", ValueError), (b"", ValueError), (7, TypeError), (["a"], TypeError)]
+    ("value", "error"),
+    [("", ValueError), (b"", ValueError), (7, TypeError), (["a"], TypeError)],
+    ids=repr,
 )
 def test_a_wrong_secret_is_refused_by_name(value, error):
     with pytest.raises(error, match="secret must"):
@@ -23,7 +25,6 @@ def test_a_wrong_secret_is_refused_by_name(value, error):
 def test_nothing_shows_the_secret():
     assert repr(Secret("hunter2")) == "Secret('***')"
     assert repr(Secret(None)) == "Secret(None)"
-    assert "hunter2" not in repr({name: getattr(Secret("hunter2"), name) for name in ("_key",)})
     assert Secret(None).known_to_all
     assert not Secret("hunter2").known_to_all
 
@@ -60,9 +61,9 @@ def test_frames_fit_in_their_order(frames):
 @pytest.mark.parametrize(
     "tamper",
     [
-        lambda sent: sent[1:],  # one left out
-        lambda sent: [sent[0], *sent],  # one repeated
-        lambda sent: sent[::-1],  # in another order
+        lambda sent: sent[1:],
+        lambda sent: [sent[0], *sent],
+        lambda sent: sent[::-1],
         lambda sent: [(b"other", sent[0][1])],
         lambda sent: [(sent[0][0], bytes(SEAL_BYTES))],
         lambda sent: [(sent[0][0], b"")],
