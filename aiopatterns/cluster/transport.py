@@ -7,8 +7,10 @@ A transport moves bytes between addresses and knows nothing of what they mean. I
     exchange(address, data, timeout) waits for the answer; at most MAX_EXCHANGE bytes each way:
                                      the whole state, messages to one peer, the last try of a probe
 
-Sealing with a secret, decoding and counting what is malformed are the node's; a transport caps
-sizes before it allocates, and drops what is larger.
+Decoding and counting what is malformed are the node's. A transport caps sizes before it allocates,
+drops what is larger, and lets only those in who prove that they know the node's secret
+(:mod:`aiopatterns.cluster.secret`); it is the transport that knows its connections, and only there
+a recording can be made worthless.
 
 :class:`MemoryNetwork` is a network inside one process for tests and examples: seeded loss and
 delay, partitions and pauses. On the simulated loop a whole cluster runs through hours of it in
@@ -30,8 +32,9 @@ from heapq import heappop, heappush
 from itertools import count as counter
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
+from aiopatterns.cluster.secret import Secret
 from aiopatterns.core.clock import call_later, monotonic, seeded, sleep
-from aiopatterns.core.errors import TimeoutExceededError
+from aiopatterns.core.errors import SecretMismatchError, TimeoutExceededError
 from aiopatterns.core.validate import count, in_range, instance, non_negative, positive, text
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ MAX_EXCHANGE: Final = 1 << 22
 
 RETRANSMIT: Final = 0.2
 """Seconds until the network in memory sends a lost part of an exchange again (Linux' floor)."""
+
+OPEN: Final = Secret(None)
+"""The secret of those who have none."""
 
 Receive: TypeAlias = "Callable[[bytes], object]"
 Answer: TypeAlias = "Callable[[bytes], Awaitable[bytes]]"
@@ -74,12 +80,13 @@ class Transport(Protocol):
         ...
 
     def serve(
-        self, name: str, *, receive: Receive, answer: Answer
+        self, name: str, *, receive: Receive, answer: Answer, secret: Secret = OPEN
     ) -> AbstractAsyncContextManager[None]:
         """Listen inside the block.
 
         Args:
             name: Name of the node.
+            secret: Only those get through, in and out, who know it too.
             receive: Called with each packet. It never raises.
             answer: Called with each request, and awaited. If it raises, the asker is refused:
                 the connection is closed without an answer.
@@ -108,8 +115,9 @@ class Transport(Protocol):
 
         Raises:
             TimeoutExceededError: No answer in time.
+            SecretMismatchError: The other side has another secret; a ConnectionAbortedError.
             ConnectionAbortedError: The other side is there and has refused to answer.
-            OSError: It cannot be reached (this is the base of the two above as well).
+            OSError: It cannot be reached (this is the base of all above as well).
 
         Cancellation: the request may or may not have been handled.
         """
@@ -148,6 +156,7 @@ class MemoryNetwork:
         "_numbers",
         "_paused",
         "_receivers",
+        "_secrets",
         "_timer",
         "_way",
     )
@@ -158,6 +167,7 @@ class MemoryNetwork:
         self._delay = non_negative("delay", delay)
         self._receivers: dict[str, Receive] = {}
         self._answers: dict[str, Answer] = {}
+        self._secrets: dict[str, Secret] = {}
         self._islands: dict[str, int] = {}
         self._islets = counter(1)
         self._paused: dict[str, float] = {}
@@ -195,15 +205,16 @@ class MemoryNetwork:
         """Return how many packets are on the way."""
         return len(self._way)
 
-    def _enter(self, name: str, receive: Receive, answer: Answer) -> None:
+    def _enter(self, name: str, receive: Receive, answer: Answer, secret: Secret) -> None:
         if name in self._receivers:
             msg = f"name {name!r} is taken on this network; every node needs a name of its own"
             raise OSError(msg)
         self._receivers[name] = receive
         self._answers[name] = answer
+        self._secrets[name] = secret
 
     def _leave(self, name: str) -> None:
-        del self._receivers[name], self._answers[name]
+        del self._receivers[name], self._answers[name], self._secrets[name]
         if not self._receivers:
             self._way.clear()
             if self._timer is not None:
@@ -232,7 +243,7 @@ class MemoryNetwork:
         while way and way[0][0] <= now:
             _, _, source, target, data = heappop(way)
             receive = self._receivers.get(target)
-            if receive is None or self._cut(source, target):
+            if receive is None or self._cut(source, target) or self._strangers(source, target):
                 continue
             held = self._paused.get(target, 0.0)
             if held > now:
@@ -249,6 +260,8 @@ class MemoryNetwork:
         if answer is None:
             msg = f"nobody listens at {target!r}"
             raise ConnectionRefusedError(msg)
+        if self._strangers(source, target):
+            raise SecretMismatchError(address=target)
         try:
             reply = await answer(data)
         except Exception as error:
@@ -277,6 +290,12 @@ class MemoryNetwork:
         islands = self._islands
         return bool(islands) and islands.get(source) != islands.get(target)
 
+    def _strangers(self, source: str, target: str) -> bool:
+        """Whether two nodes that are there have different secrets."""
+        ours, theirs = self._secrets.get(source), self._secrets.get(target)
+        # One object for all is the common case: a thousand nodes without a secret pay nothing.
+        return not (ours is theirs or ours is None or theirs is None or ours.matches(theirs))
+
 
 @final
 class MemoryTransport:
@@ -300,14 +319,14 @@ class MemoryTransport:
         return self._name
 
     def serve(
-        self, name: str, *, receive: Receive, answer: Answer
+        self, name: str, *, receive: Receive, answer: Answer, secret: Secret = OPEN
     ) -> AbstractAsyncContextManager[None]:
         """Be reachable inside the block; see :meth:`Transport.serve`.
 
         Raises:
             OSError: The name is taken on this network.
         """
-        return self._serve(name, receive, answer)
+        return self._serve(name, receive, answer, secret)
 
     def send(self, address: str, data: bytes) -> None:
         """Send a packet; see :meth:`Transport.send`."""
@@ -318,8 +337,10 @@ class MemoryTransport:
         return await self._network._exchange(self._name, address, data, timeout)
 
     @asynccontextmanager
-    async def _serve(self, name: str, receive: Receive, answer: Answer) -> AsyncIterator[None]:
-        self._network._enter(name, receive, answer)
+    async def _serve(
+        self, name: str, receive: Receive, answer: Answer, secret: Secret
+    ) -> AsyncIterator[None]:
+        self._network._enter(name, receive, answer, secret)
         self._name = name
         try:
             yield

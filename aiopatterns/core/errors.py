@@ -33,6 +33,7 @@ callers ever share a traceback.
     |-- RetryLater(delay)                       raised by handlers: again later, no attempt counted
     |-- NoHandlersError(topic)                  nobody listens
     |-- RemoteError(type, message, code, retryable, details)
+    |-- SecretMismatchError(address)  (ConnectionAbortedError)   a peer has another secret
     |-- ConflictError(key)                      concurrent versions that nobody may decide
     |-- CheckpointExpiredError(checkpoint)      the change log no longer reaches back that far
     |-- SagaError(outcomes)                     a saga ended in compensation
@@ -81,6 +82,7 @@ __all__ = [
     "RemoteError",
     "RetryLater",
     "SagaError",
+    "SecretMismatchError",
     "TimeoutExceededError",
     "TwoPhaseError",
     "UnknownVersionError",
@@ -378,6 +380,21 @@ class RemoteError(AioPatternsError):
         self.code = code
         self.retryable = retryable
         self.details: dict[str, object] = dict(details or {})
+
+
+class SecretMismatchError(AioPatternsError, ConnectionAbortedError):
+    """A peer was reached and closed the connection, or was left: the two do not share a secret.
+
+    Args:
+        message: What the two have.
+        address: Where the peer was asked.
+    """
+
+    def __init__(self, message: str = "", *, address: str = "") -> None:
+        super().__init__(
+            message or f"the peer at {address!r} has another secret; all peers need the same one"
+        )
+        self.address = address
 
 
 class ConflictError(AioPatternsError):

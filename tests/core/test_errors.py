@@ -34,6 +34,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "RemoteError": {"type": "ValueError", "code": "E1", "retryable": True, "details": {"a": 1}},
     "ConflictError": {"key": "user:1"},
     "CheckpointExpiredError": {"checkpoint": "12-0"},
+    "SecretMismatchError": {"address": "10.0.0.7:7000"},
     "SagaError": {"outcomes": ("done", "compensated")},
     "TwoPhaseError": {"gid": "g1"},
     "DagError": {"run": ("a", "run")},
