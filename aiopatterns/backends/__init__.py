@@ -24,6 +24,7 @@ from aiopatterns.backends.protocols import (
     Notice,
     PendingEntry,
     PubSub,
+    Scanned,
     Subscribed,
 )
 from aiopatterns.backends.queue import Queue
@@ -52,6 +53,7 @@ __all__ = [
     "PendingEntry",
     "PubSub",
     "Queue",
+    "Scanned",
     "Subscribed",
     "open_backend",
     "resolve",

@@ -22,6 +22,7 @@ __all__ = [
     "MAX_FENCE",
     "MAX_NAME_BYTES",
     "MAX_NUMBER",
+    "MAX_SCAN",
     "MIN_NUMBER",
     "check_change",
     "check_data",
@@ -30,6 +31,7 @@ __all__ = [
     "check_names",
     "check_number",
     "check_payloads",
+    "check_scan",
     "check_ttl",
     "escaped",
     "milliseconds",
@@ -42,6 +44,9 @@ MAX_NAME_BYTES: Final = 1_024
 #: What ``incr`` counts in: a signed whole number of 64 bits, as Redis has it.
 MAX_NUMBER: Final = 2**63 - 1
 MIN_NUMBER: Final = -(2**63)
+
+#: Keys that one page of a scan looks at, at most.
+MAX_SCAN: Final = 10_000
 
 #: The highest fence: whole numbers up to it are exact everywhere, also in Lua.
 MAX_FENCE: Final = 2**53
@@ -119,6 +124,16 @@ def check_number(parameter: str, value: int) -> int:
         msg = f"{parameter} must be a whole number of at most 64 bits, not {value!r}"
         raise ValueError(msg)
     return value
+
+
+def check_scan(prefix: str, cursor: str | None, limit: int) -> None:
+    """Refuse what cannot be the question for a page of a scan."""
+    check_name("prefix", prefix)
+    if cursor is not None:
+        text("cursor", cursor)
+    if count("limit", limit) > MAX_SCAN:
+        msg = f"limit must be a whole number <= {MAX_SCAN}, not {limit!r}"
+        raise ValueError(msg)
 
 
 def check_payloads(payloads: Sequence[bytes]) -> list[bytes]:

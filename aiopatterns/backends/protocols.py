@@ -70,6 +70,7 @@ __all__ = [
     "Notice",
     "PendingEntry",
     "PubSub",
+    "Scanned",
     "Subscribed",
 ]
 
@@ -115,6 +116,18 @@ class Change(NamedTuple):
     notify: str | None = None
     notice: bytes | None = None
     before: float | None = None
+
+
+class Scanned(NamedTuple):
+    """One page of a scan: see :meth:`Kv.scan`.
+
+    Attributes:
+        keys: Some of the keys; there may be none, also when others follow.
+        cursor: Where to go on; None when that was the last page.
+    """
+
+    keys: list[str]
+    cursor: str | None
 
 
 class Kv(Protocol):
@@ -192,6 +205,29 @@ class Kv(Protocol):
         and they are made in no certain order. If one fails, others may have been made.
 
         Complexity: O(n), 1 round trip (on a cluster one for each server, at the same time).
+        """
+        ...
+
+    async def scan(self, prefix: str, *, cursor: str | None = None, limit: int = 1_000) -> Scanned:
+        """Return some of the keys that begin with ``prefix``, and where to go on.
+
+        For an operator's work and for tidying up, not for a normal path: all pages together look
+        at every key of the server, whoever's it is. No page holds the server up for long.
+
+        From the first page to the last, a key that exists all the while is in one page at least,
+        and may be in several; one that comes or goes meanwhile may be in one. The order is no
+        certain one. On a cluster, a key that moves to another server meanwhile may be missed.
+
+        Args:
+            prefix: What the keys begin with, taken literally; at least one character.
+            cursor: None begins; then that of the page before.
+            limit: About how many keys are looked at for the page, 1 to 10,000.
+
+        Raises:
+            BackendUnavailableError: Also if a connection was lost since the first page, or the
+                servers of a cluster are others: nobody knows what was seen, so begin again.
+
+        Complexity: O(limit), 1 round trip; in memory O(keys).
         """
         ...
 

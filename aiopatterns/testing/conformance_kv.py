@@ -335,6 +335,58 @@ class KvConformance(Conformance):
         assert await backend.kv.change_many(changes) == [False, True]
         assert await backend.kv.get_many(["a", "b"]) == {"b": b"v"}
 
+    async def test_a_scan_sees_every_key_with_the_prefix(self, backend: Backend) -> None:
+        """``scan``: "a key that exists all the while is in one page at least"."""
+        kv, keys = backend.kv, {f"s:{number}" for number in range(500)}
+        await kv.set_many(dict.fromkeys((*keys, "s", "S:1", "other", "ss:1"), b"v"))
+        for limit in (1, 7, 100, 10_000):
+            assert await _scanned(kv, "s:", limit=limit) == keys
+        assert await _scanned(kv, "s") == {*keys, "s", "ss:1"}
+        assert await _scanned(kv, "nobody") == set()
+
+    async def test_a_scan_takes_its_prefix_literally(self, backend: Backend) -> None:
+        """``scan``: "What the keys begin with, taken literally"."""
+        odd = ["*", "?", "[a]", "[^a]", "a\\", "a\\*", "{t}", "a-b", "\u00e9", " ", "\n"]
+        await backend.kv.set_many({key: b"v" for each in odd for key in (f"{each}1", f"a{each}2")})
+        for each in odd:
+            assert await _scanned(backend.kv, each) == {
+                key for other in odd for key in (f"{other}1", f"a{other}2") if key.startswith(each)
+            }
+
+    async def test_a_scan_while_keys_come_and_go(self, backend: Backend) -> None:
+        """``scan``: "one that comes or goes meanwhile may be in one"."""
+        kv, stays = backend.kv, {f"s:{number}" for number in range(0, 300, 3)}
+        await kv.set_many({f"s:{number}": b"v" for number in range(300)})
+        seen: set[str] = set()
+        cursor, page = None, 0
+        while cursor is not None or not page:
+            keys, cursor = await kv.scan("s:", cursor=cursor, limit=10)
+            seen.update(keys)
+            page += 1
+            await kv.delete(f"s:{3 * page + 1}", f"s:{3 * page + 2}")
+            await kv.set(f"s:new-{page}", b"v")
+            assert page < 10_000
+        assert stays <= seen
+
+    async def test_a_scan_sees_nothing_that_is_over(self, backend: Backend) -> None:
+        """Kv: "A key is gone when its life is over, to every reader at once."."""
+        await backend.kv.set_many({"s:1": b"v", "s:2": b"v"}, ttl=self.life(1))
+        await backend.kv.set("s:3", b"v")
+        await self.pause(2)
+        assert await _scanned(backend.kv, "s:") == {"s:3"}
+
+    async def test_bad_scans_are_refused(self, backend: Backend) -> None:
+        """``scan`` names what is wrong."""
+        kv = backend.kv
+        for wrong in ("", "x" * 1025):
+            await refusal(kv.scan(wrong), (ValueError,), "prefix")
+        await refusal(kv.scan(cast("str", 7)), (TypeError,), "prefix")
+        await refusal(kv.scan("s", cursor=""), (ValueError,), "cursor")
+        await refusal(kv.scan("s", cursor=cast("str", 7)), (TypeError,), "cursor")
+        for limit in (0, -1, 10_001):
+            await refusal(kv.scan("s", limit=limit), (ValueError,), "limit")
+        await refusal(kv.scan("s", limit=cast("int", "1")), (TypeError,), "limit")
+
     async def test_bad_changes_are_refused(self, backend: Backend) -> None:
         """Wrong parts are named, and nothing is changed."""
         text, good = cast("bytes", "text"), Change("k", b"v")
@@ -345,6 +397,17 @@ class KvConformance(Conformance):
         for name, value in wrong_names.items():
             await refusal(backend.kv.change_many([good, _with(name, value)]), (ValueError,), name)
         assert await backend.kv.get("k") is None
+
+
+async def _scanned(kv: Kv, prefix: str, *, limit: int = 1_000) -> set[str]:
+    """Return the keys of all pages."""
+    found: set[str] = set()
+    keys, cursor = await kv.scan(prefix, limit=limit)
+    found.update(keys)
+    while cursor is not None:
+        keys, cursor = await kv.scan(prefix, cursor=cursor, limit=limit)
+        found.update(keys)
+    return found
 
 
 def _with(name: str, value: Any) -> Change:

@@ -81,6 +81,7 @@ KV_STEPS = st.lists(
         st.tuples(st.just("set"), KEYS, VALUES, TTLS),
         st.tuples(st.just("set_many"), st.dictionaries(KEYS, VALUES), TTLS),
         st.tuples(st.just("delete"), st.lists(KEYS, max_size=4)),
+        st.tuples(st.just("scan"), st.sampled_from(["", "a", "*", "[a-z]"]), st.integers(1, 9)),
         st.tuples(st.just("incr"), KEYS, st.sampled_from([1, 0, -5, 2**63 - 1, -(2**63)]), TTLS),
         st.tuples(
             st.just("cas"),
@@ -107,6 +108,16 @@ KV_STEPS = st.lists(
 )
 
 
+async def scanned(kv, prefix, limit):
+    """All keys with a prefix, without the name."""
+    keys, cursor = await kv.scan(prefix, limit=limit)
+    found = {key[-1] for key in keys}
+    while cursor is not None:
+        keys, cursor = await kv.scan(prefix, cursor=cursor, limit=limit)
+        found.update(key[-1] for key in keys)
+    return found
+
+
 async def play_kv(backend, name, steps):
     kv, told = backend.kv, []
     full = "{}/{}".format
@@ -123,6 +134,8 @@ async def play_kv(backend, name, steps):
                 await kv.set_many({full(name, key): each for key, each in values.items()}, ttl=ttl)
             case "delete", keys:
                 told.append(await kv.delete(*(full(name, key) for key in keys)))
+            case "scan", prefix, limit:
+                told.append(await scanned(kv, full(name, prefix), limit))
             case "incr", key, by, ttl:
                 told.append(await answer(kv.incr(full(name, key), by, ttl=ttl)))
             case "cas", key, expected, value, ttl:

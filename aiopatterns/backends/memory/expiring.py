@@ -60,6 +60,11 @@ class Expiring(Generic[K, V]):
             return None
         return value
 
+    def live(self) -> list[K]:
+        """Return the keys whose time is not over. O(n)."""
+        now = self._home.now()
+        return [key for key, (_, expires) in self._entries.items() if expires > now]
+
     def put(self, key: K, value: V, ttl: float | None) -> None:
         """Write ``value`` under ``key`` for ``ttl`` seconds from now, or for ever."""
         expires = math.inf if ttl is None else self._home.after(ttl)

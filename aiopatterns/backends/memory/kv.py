@@ -6,6 +6,7 @@ All calls do their work in one synchronous step and never wait, so each is atomi
 from __future__ import annotations
 
 import re
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.memory.expiring import Expiring
@@ -17,9 +18,10 @@ from aiopatterns.backends.names import (
     check_name,
     check_names,
     check_number,
+    check_scan,
     check_ttl,
 )
-from aiopatterns.backends.protocols import Anything, Change, Delete
+from aiopatterns.backends.protocols import Anything, Change, Delete, Scanned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -128,6 +130,17 @@ class MemoryKv:
             check_change(change)
         self._home.require_open()
         return [self._change(change) for change in changes]
+
+    async def scan(self, prefix: str, *, cursor: str | None = None, limit: int = 1_000) -> Scanned:
+        """Return the next of the keys that begin with ``prefix``, in order. O(keys)."""
+        check_scan(prefix, cursor, limit)
+        self._home.require_open()
+        # Where to go on is a key, for it has its place in the order also when it is gone.
+        after = "" if cursor is None else cursor
+        found = nsmallest(
+            limit, (key for key in self._values.live() if key > after and key.startswith(prefix))
+        )
+        return Scanned(found, found[-1] if len(found) == limit else None)
 
     def _change(self, change: Change) -> bool:
         key, value, expected, ttl, notify, notice, before = change

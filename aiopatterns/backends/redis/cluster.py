@@ -73,6 +73,15 @@ class ClusterRoute:
         """How many commands wait for their replies."""
         return sum(each.in_flight for each in self._pipelines.values())
 
+    @property
+    def servers(self) -> tuple[Address | None, ...]:
+        """The masters, as the map has them."""
+        return tuple(self._nodes)
+
+    def send_to(self, server: Address | None, command: Command) -> Waiting:
+        """Issue a command to one master."""
+        return self._pipeline(cast("Address", server)).send(command)
+
     async def open(self) -> Failure | None:
         """Read the map from the first node that tells it."""
         return await self._read_map()

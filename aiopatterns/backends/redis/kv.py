@@ -14,15 +14,18 @@ from aiopatterns.backends.names import (
     check_name,
     check_names,
     check_number,
+    check_scan,
     milliseconds,
 )
 from aiopatterns.backends.protocols import Anything, Change, Delete
 from aiopatterns.backends.redis.errors import FAILURES
+from aiopatterns.backends.redis.scanning import page
 from aiopatterns.backends.redis.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from aiopatterns.backends.protocols import Scanned
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.connection import Word
 
@@ -120,6 +123,13 @@ class RedisKv:
         """Make each of ``changes`` if its key holds what is expected. 1 round trip for a server."""
         calls = [self._call(change) for change in changes]
         return list(map(bool, await self._client.run_each(_COMPARE_AND_SET, calls)))
+
+    async def scan(self, prefix: str, *, cursor: str | None = None, limit: int = 1_000) -> Scanned:
+        """Return some of the keys that begin with ``prefix``. 1 round trip."""
+        check_scan(prefix, cursor, limit)
+        found = await page(self._client, self._prefix + prefix, cursor=cursor, limit=limit)
+        skip = len(self._prefix)
+        return found._replace(keys=[key[skip:] for key in found.keys])
 
     def _call(self, change: Change) -> tuple[list[str], tuple[Word, ...]]:
         """Return the key and the arguments of the script."""

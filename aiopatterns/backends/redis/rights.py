@@ -1,7 +1,7 @@
 """The commands that this library sends to Redis, as a rule for its access control list.
 
 A user of its own with no right but these can neither read what others keep on the server, nor
-change its configuration, list all keys or flush anything. :func:`acl_rule` gives the line for an
+change its configuration or flush anything; it can see the names of all keys (``SCAN``). :func:`acl_rule` gives the line for an
 administrator; :func:`missing_rights` says what a user that exists already lacks, without changing
 anything: inside ``MULTI`` the server checks the rights to each command and only then queues it, and
 ``DISCARD`` forgets them all::
@@ -35,7 +35,7 @@ asking; bzpopmin K 0.1; client.setname ap; cluster.slots; del K;
 discard; eval return(1) 1 K; evalsha 0 1 K; exists K; get K; hdel K f; hexists K f; hget K f;
 hgetall K; hincrby K f 1; hlen K; hmget K f; hset K f v; hsetnx K f v; incrby K 1; info server;
 lindex K 0; llen K; lpop K; lpos K v; lpush K v; lrange K 0 0; ltrim K 0 0; mget K; multi; pexpire K 1; ping;
-psubscribe C; pttl K; publish C v; punsubscribe C; rpop K; rpush K v; sadd K v; scard K; select 0;
+psubscribe C; pttl K; publish C v; punsubscribe C; rpop K; rpush K v; sadd K v; scan 0; scard K; select 0;
 set K v; sinter K; sismember K v; smembers K; smismember K v; spop K; srandmember K; srem K v;
 subscribe C; sunionstore K K; time; unlink K; unsubscribe C; xadd K * f v; xdel K 1-1; xinfo.stream K; xlen K;
 xrange K - +; xread STREAMS K 0; xrevrange K + -; xtrim K MAXLEN 1; zadd K 1 v; zcard K;

@@ -37,8 +37,17 @@ class Route(Protocol):
         ...
 
     @property
+    def servers(self) -> tuple[Address | None, ...]:
+        """All servers that hold keys; None stands for the only one."""
+        ...
+
+    @property
     def send(self) -> Callable[[Command], Waiting]:
         """Issues a command."""
+        ...
+
+    def send_to(self, server: Address | None, command: Command) -> Waiting:
+        """Issue a command to one of :attr:`servers`."""
         ...
 
     @property
@@ -94,6 +103,16 @@ class SingleRoute:
     ) -> None:
         self._find = find
         self._pipeline = Pipeline(target, find, patience=patience, tally=tally)
+
+    @property
+    def servers(self) -> tuple[Address | None, ...]:
+        """There is one."""
+        return (None,)
+
+    def send_to(self, server: Address | None, command: Command) -> Waiting:
+        """Issue a command to it."""
+        del server
+        return self._pipeline.send(command)
 
     @property
     def send(self) -> Callable[[Command], Waiting]:

@@ -136,7 +136,21 @@ def calls(kv):
         (lambda: kv.compare_and_set("a", b"", None), "value must be bytes, not NoneType"),
         (lambda: kv.compare_and_set("a", b"", b"", ttl=0), "ttl must be"),
         (lambda: kv.compare_and_set("a", b"", b"", notify=""), "notify must be"),
+        (lambda: kv.scan(""), "prefix must be"),
+        (lambda: kv.scan("a", cursor=""), "cursor must be"),
+        (lambda: kv.scan("a", limit=10_001), "limit must be a whole number <= 10000, not 10001"),
     ]
+
+
+async def test_a_scan_goes_on_behind_a_key_that_is_gone():
+    async with MemoryBackend() as backend:
+        kv = backend.kv
+        await kv.set_many(dict.fromkeys(["a1", "a2", "a3", "b"], b""))
+        assert await kv.scan("a", limit=2) == (["a1", "a2"], "a2")
+        await kv.delete("a2")
+        assert await kv.scan("a", cursor="a2", limit=2) == (["a3"], None)
+        assert await kv.scan("b", limit=1) == (["b"], "b")
+        assert await kv.scan("b", cursor="b", limit=1) == ([], None)
 
 
 async def test_bad_input_is_refused():
@@ -157,6 +171,7 @@ async def test_a_closed_backend_is_told_so():
         kv.incr("a"),
         kv.compare_and_set("a", None, b""),
         kv.change_many([]),
+        kv.scan("a"),
     ):
         with pytest.raises(ClosedError, match="memory:// is not open"):
             await call

@@ -123,6 +123,7 @@ async def test_every_call_is_one_round_trip(backend):
         lambda: kv.delete("a", "b"),
         lambda: kv.incr("n", ttl=5),
         lambda: kv.compare_and_set("n", b"3", b"2", ttl=5, notify="c"),
+        lambda: kv.scan("n"),
     ):
         before = backend.statistics().round_trips
         await call()
@@ -180,6 +181,9 @@ async def test_bad_input_is_refused(backend):
         (lambda: kv.compare_and_set("a", b"", None), "value must be bytes, not NoneType"),
         (lambda: kv.compare_and_set("a", b"", b"", ttl=0), "ttl must be"),
         (lambda: kv.compare_and_set("a", b"", b"", notify=""), "notify must be"),
+        (lambda: kv.scan(""), "prefix must be"),
+        (lambda: kv.scan("a", limit=0), "limit must be a whole number >= 1"),
+        (lambda: kv.scan("a", cursor="x"), "cursor must be that of the page before, not 'x'"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             await call()
@@ -195,6 +199,7 @@ async def test_a_closed_backend_is_told_so(redis_url):
         kv.delete(),
         kv.incr("a"),
         kv.compare_and_set("a", None, b""),
+        kv.scan("a"),
     ):
         with pytest.raises(ClosedError, match="is not open"):
             await call
