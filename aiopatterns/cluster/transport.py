@@ -27,10 +27,12 @@ Guarantees of the network in memory:
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from itertools import count as counter
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+
+from anyio import move_on_after
 
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.core.clock import call_later, monotonic, seeded, sleep
@@ -38,8 +40,8 @@ from aiopatterns.core.errors import SecretMismatchError, TimeoutExceededError
 from aiopatterns.core.validate import count, in_range, instance, non_negative, positive, text
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["MAX_EXCHANGE", "MAX_PACKET", "MemoryNetwork", "MemoryTransport", "Transport"]
 
@@ -57,6 +59,14 @@ OPEN: Final = Secret(None)
 
 Receive: TypeAlias = "Callable[[bytes], object]"
 Answer: TypeAlias = "Callable[[bytes], Awaitable[bytes]]"
+
+
+class Timer(Protocol):
+    """What the loop gives for a call that is due later."""
+
+    def cancel(self) -> object:
+        """Call it off."""
+        ...
 
 
 class Transport(Protocol):
@@ -174,7 +184,7 @@ class MemoryNetwork:
         # Packets on the way as (due, number, from, to, data), and the timer for the first.
         self._way: list[tuple[float, int, str, str, bytes]] = []
         self._numbers = counter()
-        self._timer: TimerHandle | None = None
+        self._timer: Timer | None = None
         self._due = 0.0
 
     def isolate(self, *names: str) -> None:
@@ -201,11 +211,17 @@ class MemoryNetwork:
         until = monotonic() + positive("seconds", seconds)
         self._paused[text("name", name)] = max(until, self._paused.get(name, 0.0))
 
-    def statistics(self) -> int:
-        """Return how many packets are on the way."""
+    @property
+    def in_flight(self) -> int:
+        """How many packets are on the way."""
         return len(self._way)
 
-    def _enter(self, name: str, receive: Receive, answer: Answer, secret: Secret) -> None:
+    def enter(self, name: str, receive: Receive, answer: Answer, secret: Secret) -> None:
+        """Connect a node; :class:`MemoryTransport` does it.
+
+        Raises:
+            OSError: The name is taken.
+        """
         if name in self._receivers:
             msg = f"name {name!r} is taken on this network; every node needs a name of its own"
             raise OSError(msg)
@@ -213,7 +229,8 @@ class MemoryNetwork:
         self._answers[name] = answer
         self._secrets[name] = secret
 
-    def _leave(self, name: str) -> None:
+    def leave(self, name: str) -> None:
+        """Disconnect a node; what is on the way to it is lost."""
         del self._receivers[name], self._answers[name], self._secrets[name]
         if not self._receivers:
             self._way.clear()
@@ -221,7 +238,8 @@ class MemoryNetwork:
                 self._timer.cancel()
                 self._timer = None
 
-    def _send(self, source: str, target: str, data: bytes) -> None:
+    def send(self, source: str, target: str, data: bytes) -> None:
+        """Send a packet from one node to another, or lose it."""
         if self._dice() < self._loss or self._cut(source, target):
             return
         due = self._arrival(source, target)
@@ -253,7 +271,8 @@ class MemoryNetwork:
         if way and self._timer is None:
             self._arm(way[0][0])
 
-    async def _exchange(self, source: str, target: str, data: bytes, timeout: float) -> bytes:
+    async def exchange(self, source: str, target: str, data: bytes, timeout: float) -> bytes:
+        """Ask one node in the name of another; see :meth:`Transport.exchange`."""
         deadline = monotonic() + timeout
         await self._travel(source, target, deadline)
         answer = self._answers.get(target)
@@ -262,13 +281,11 @@ class MemoryNetwork:
             raise ConnectionRefusedError(msg)
         if self._strangers(source, target):
             raise SecretMismatchError(address=target)
-        try:
-            reply = await answer(data)
-        except Exception as error:
-            msg = f"{target!r} refused to answer"
-            raise ConnectionAbortedError(msg) from error
-        await self._travel(target, source, deadline)
-        return reply
+        with move_on_after(deadline - monotonic()):
+            reply = await _answered(target, answer(data))
+            await self._travel(target, source, deadline)
+            return reply
+        raise _late(target)
 
     async def _travel(self, source: str, target: str, deadline: float) -> None:
         """Take the time of one way; a cut takes all the time there is."""
@@ -278,7 +295,7 @@ class MemoryNetwork:
         late = self._cut(source, target) or arrival > deadline
         await sleep((deadline if late else arrival) - monotonic())
         if late:
-            raise TimeoutExceededError(f"{target!r} did not answer {source!r} in time")
+            raise _late(target)
 
     def _arrival(self, source: str, target: str) -> float:
         now = monotonic()
@@ -330,19 +347,31 @@ class MemoryTransport:
 
     def send(self, address: str, data: bytes) -> None:
         """Send a packet; see :meth:`Transport.send`."""
-        self._network._send(self._name, address, data)
+        self._network.send(self._name, address, data)
 
     async def exchange(self, address: str, data: bytes, *, timeout: float) -> bytes:
         """Ask and return the answer; see :meth:`Transport.exchange`."""
-        return await self._network._exchange(self._name, address, data, timeout)
+        return await self._network.exchange(self._name, address, data, timeout)
 
     @asynccontextmanager
     async def _serve(
         self, name: str, receive: Receive, answer: Answer, secret: Secret
     ) -> AsyncIterator[None]:
-        self._network._enter(name, receive, answer, secret)
+        self._network.enter(name, receive, answer, secret)
         self._name = name
         try:
             yield
         finally:
-            self._network._leave(name)
+            self._network.leave(name)
+
+
+async def _answered(target: str, reply: Awaitable[bytes]) -> bytes:
+    try:
+        return await reply
+    except Exception as error:
+        msg = f"{target!r} refused to answer"
+        raise ConnectionAbortedError(msg) from error
+
+
+def _late(target: str) -> TimeoutExceededError:
+    return TimeoutExceededError(f"{target!r} did not answer in time")
