@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiopatterns.cluster.instance import InstanceState, ServiceInstance
 
 __all__ = ["Snapshot"]

@@ -1,0 +1,81 @@
+"""Whether the registry's backend answers, told once when it stops and once when it is back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from aiopatterns.core.clock import monotonic
+from aiopatterns.core.telemetry import Event, emit, listening
+
+if TYPE_CHECKING:
+    from aiopatterns.core.errors import BackendError
+
+__all__ = ["Contact", "RegistryInterrupted", "RegistryResumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryInterrupted(Event):
+    """The backend is out of reach: callers see what was known, registrations wait to renew.
+
+    Args:
+        registry: Its name.
+        error: What was wrong.
+    """
+
+    name: ClassVar[str] = "aiopatterns.registry.interrupted"
+    level: ClassVar[str] = "warning"
+
+    registry: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryResumed(Event):
+    """The backend answers again.
+
+    Args:
+        registry: Its name.
+        seconds: How long it did not.
+    """
+
+    name: ClassVar[str] = "aiopatterns.registry.resumed"
+
+    registry: str
+    seconds: float
+
+
+@final
+class Contact:
+    """What all calls of one registry found out about the backend.
+
+    Args:
+        registry: Name of the registry, for the events.
+    """
+
+    __slots__ = ("_registry", "_since", "interruptions")
+
+    def __init__(self, registry: str) -> None:
+        self._registry = registry
+        self._since: float | None = None
+        self.interruptions: int = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether the last call was answered."""
+        return self._since is None
+
+    def answered(self) -> None:
+        """A call came back."""
+        since, self._since = self._since, None
+        if since is not None and listening():
+            emit(RegistryResumed(self._registry, monotonic() - since))
+
+    def failed(self, error: BackendError) -> None:
+        """A call did not come back, or was refused."""
+        if self._since is not None:
+            return
+        self._since = monotonic()
+        self.interruptions += 1
+        if listening():
+            emit(RegistryInterrupted(self._registry, str(error)))

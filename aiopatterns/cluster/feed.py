@@ -1,0 +1,166 @@
+"""One watch of one service for all who want it in this process.
+
+::
+
+    directory --- one watch ---> Feed --- book ---> newest Snapshot --+--> Watch: async for
+                                                                      `--> Watch: async for
+
+The feed looks while somebody watches, and survives whatever the backend does: an outage only means
+that nothing is new. A watcher holds no queue; it takes the newest snapshot when it comes round, and
+skips what it missed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from anyio import CancelScope, move_on_after
+
+from aiopatterns.cluster.registration import directory_name
+from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.errors import BackendError
+from aiopatterns.core.waiters import Waiters
+from aiopatterns.resilience.backoff import Exponential
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from aiopatterns.backends.protocols import Backend, Members
+    from aiopatterns.cluster.book import Book
+    from aiopatterns.cluster.contact import Contact
+    from aiopatterns.cluster.snapshot import Snapshot
+
+__all__ = ["Feed", "Watch"]
+
+_BACKOFF: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
+
+
+@final
+class Feed:
+    """The shared watch of one service.
+
+    Args:
+        book: What is known of it.
+        contact: Told whether the backend answers.
+    """
+
+    __slots__ = ("_contact", "_scope", "book", "watches")
+
+    def __init__(self, book: Book, contact: Contact) -> None:
+        self.book: Book = book
+        self.watches: set[Watch] = set()
+        self._contact = contact
+        self._scope = CancelScope()
+
+    async def run(self, backend: Backend, interval: float) -> None:
+        """Look until :meth:`stop`; an outage of the backend ends nothing."""
+        directory = backend.directory(directory_name(self.book.service))
+        failures = 0
+        with self._scope:
+            while True:
+                try:
+                    async with directory.watch(interval=interval) as changes:
+                        failures = 0
+                        await self._follow(changes)
+                except BackendError as error:
+                    failures += 1
+                    self._contact.failed(error)
+                await sleep(_BACKOFF.delay(max(failures, 1), rng=rng()))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """End the watches: the registry is closed."""
+        for watch in self.watches:
+            watch.close()
+
+    def publish(self) -> None:
+        """Give all watchers what is known now."""
+        for watch in self.watches:
+            watch.offer()
+
+    async def _follow(self, changes: AsyncIterator[Members]) -> None:
+        """Take in what is new, and let go whoever was stale for long enough."""
+        while True:
+            with move_on_after(self.book.due()) as late:
+                try:
+                    members = await anext(changes)
+                except StopAsyncIteration:
+                    return
+                self._contact.answered()
+                if self.book.take(members):
+                    self.publish()
+            if late.cancelled_caught and self.book.look():
+                self.publish()
+
+
+@final
+class Watch:
+    """Snapshots of one service as they change; made by ``registry.watch(...)``.
+
+    The newest only: the first comes at once, and then one for each change, however many there were
+    since. An async iterator, inside ``async with``; it ends with the block or with the registry.
+    """
+
+    __slots__ = ("_attach", "_detach", "_feed", "_news", "_waiters")
+
+    def __init__(self, attach: Callable[[Watch], Feed], detach: Callable[[Watch], object]) -> None:
+        self._attach = attach
+        self._detach = detach
+        self._feed: Feed | None = None
+        self._news = False
+        self._waiters = Waiters()
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch.
+
+        Raises:
+            RuntimeError: This watch is open already.
+            ClosedError: The registry is not open.
+        """
+        if self._feed is not None:
+            msg = "this watch is open already; enter it only once"
+            raise RuntimeError(msg)
+        self._feed = feed = self._attach(self)
+        self._news = feed.book.known is not None
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop watching."""
+        self._detach(self)
+        self.close()
+
+    def __aiter__(self) -> Self:
+        """Return this iterator."""
+        return self
+
+    async def __anext__(self) -> Snapshot:
+        """Wait for the newest snapshot.
+
+        Cancellation: loses nothing.
+        """
+        while (feed := self._feed) is not None:
+            if self._news and (known := feed.book.known) is not None:
+                self._news = False
+                return known
+            await self._waiters.wait()
+        raise StopAsyncIteration
+
+    def offer(self) -> None:
+        """There is something new."""
+        self._news = True
+        self._waiters.wake_all()
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._feed = None
+        self._waiters.wake_all()
