@@ -128,34 +128,22 @@ class Envelopes:
         Raises:
             CodecError: The payload cannot be encoded, or the whole is too long.
         """
-        headers = message.headers
-        traceparent: str | None = None
-        if headers:
-            headers = dict(headers)
-            traceparent = headers.get(TRACEPARENT) or None
-            if traceparent is not None:
-                del headers[TRACEPARENT]
-        return self._sized(
-            pack(
-                _header(message, traceparent, sent_at),
-                self._mark
-                + self._codec.encode(
-                    (
-                        message.id,
-                        message.type,
-                        message.version,
-                        message.kind,
-                        message.topic,
-                        message.key,
-                        message.reply_to,
-                        message.causation_id,
-                        message.attempt,
-                        dict(headers),
-                        message.payload,
-                    )
-                ),
-            )
+        headers, traceparent = _traced(message)
+        body = (
+            message.id,
+            message.type,
+            message.version,
+            message.kind,
+            message.topic,
+            message.key,
+            message.reply_to,
+            message.causation_id,
+            message.attempt,
+            headers,
+            message.payload,
         )
+        header = _header(message, traceparent, sent_at)
+        return self._sized(pack(header, self._mark + self._codec.encode(body)))
 
     def decode(self, data: bytes, *, server_now: float | None = None) -> Message:
         """Return the message that ``data`` holds.
@@ -210,6 +198,17 @@ class Envelopes:
                 f" its payload under a key of backend.kv, with a ttl, and send the key"
             )
         return data
+
+
+def _traced(message: Message) -> tuple[dict[str, str], str | None]:
+    """Return the headers, and the one that travels in the header block, if it says anything."""
+    if not message.headers:
+        return {}, None
+    headers = dict(message.headers)
+    traceparent = headers.get(TRACEPARENT)
+    if traceparent:
+        del headers[TRACEPARENT]
+    return headers, traceparent or None
 
 
 def _header(message: Message, traceparent: str | None, sent_at: float | None) -> Header:

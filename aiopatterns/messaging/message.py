@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, final, get_args
 
@@ -85,19 +86,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what no receiver could use."""
-        text("type", self.type)
-        text("id", self.id)
-        count("version", self.version)
-        choice("kind", self.kind, KINDS)
-        instance("topic", self.topic, str, "text")
-        for name in ("key", "correlation_id", "causation_id", "reply_to"):
-            value = getattr(self, name)
-            if value is not None:
-                text(name, value)
-        if self.deadline is not None:
-            number("deadline", self.deadline)
-        count("attempt", self.attempt)
-        count("hops", self.hops, minimum=0)
+        if not self._is_sound():
+            self._refuse()
         if self.headers is not _NO_HEADERS:
             force_setattr(self, "headers", _read_only(self.headers))
 
@@ -108,6 +98,44 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """Copy and pickle by the fields: a read-only view of a mapping has no way of its own."""
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         return partial(Message, **fields | {"headers": dict(self.headers)}), ()
+
+    def _is_sound(self) -> bool:
+        """Whether all is as it should be, but for headers: one expression, a fourth of the cost."""
+        key, correlation, causation = self.key, self.correlation_id, self.causation_id
+        reply_to, deadline = self.reply_to, self.deadline
+        return bool(
+            self.type.__class__ is self.id.__class__ is self.topic.__class__ is str
+            and self.type
+            and self.id
+            and self.kind in KINDS
+            and self.version.__class__ is self.attempt.__class__ is self.hops.__class__ is int
+            and self.version > 0 < self.attempt
+            and self.hops >= 0
+            and (key is None or (key.__class__ is str and key))
+            and (correlation is None or (correlation.__class__ is str and correlation))
+            and (causation is None or (causation.__class__ is str and causation))
+            and (reply_to is None or (reply_to.__class__ is str and reply_to))
+            and (deadline is None or (deadline.__class__ is float and -inf < deadline < inf))
+        )
+
+    def _refuse(self) -> None:
+        """Name what is wrong; nothing is, if all that was unusual are types derived from ours."""
+        text("type", self.type)
+        text("id", self.id)
+        count("version", self.version)
+        choice("kind", self.kind, KINDS)
+        instance("topic", self.topic, str, "text")
+        for name in ("key", "correlation_id", "causation_id", "reply_to"):
+            value = getattr(self, name)
+            if value is not None:
+                text(name, value)
+        if self.deadline is not None and not -inf < number("deadline", self.deadline) < inf:
+            msg = (
+                f"deadline must be a finite number, or None for no deadline, not {self.deadline!r}"
+            )
+            raise ValueError(msg)
+        count("attempt", self.attempt)
+        count("hops", self.hops, minimum=0)
 
 
 def _read_only(headers: Mapping[str, str]) -> Mapping[str, str]:
