@@ -26,6 +26,7 @@ from aiopatterns.backends.protocols import (
     PubSub,
     Scanned,
     Subscribed,
+    Watching,
 )
 from aiopatterns.backends.queue import Queue
 from aiopatterns.backends.statistics import BackendStatistics
@@ -55,6 +56,7 @@ __all__ = [
     "Queue",
     "Scanned",
     "Subscribed",
+    "Watching",
     "open_backend",
     "resolve",
 ]

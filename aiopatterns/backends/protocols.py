@@ -72,6 +72,7 @@ __all__ = [
     "PubSub",
     "Scanned",
     "Subscribed",
+    "Watching",
 ]
 
 
@@ -270,6 +271,17 @@ class PubSub(Protocol):
         """
         ...
 
+    async def publish_many(self, notices: Sequence[Notice]) -> list[int]:
+        """Publish each of ``notices``, in order; return how many received each.
+
+        All together are not atomic: if one fails, others may have been given out. No notices ask
+        nobody.
+
+        Complexity: O(n), 1 round trip (on a cluster one for each server, at the same time). Never
+        repeated by the client.
+        """
+        ...
+
     def subscribe(
         self,
         *channels: str,
@@ -362,6 +374,28 @@ class Members(NamedTuple):
     members: dict[str, bytes]
 
 
+class Watching(Protocol):
+    """An open watch of a directory: an async iterator of :class:`Members`."""
+
+    @property
+    def confirmed(self) -> float:
+        """When the server was last seen to hold what was given out last, or what comes next.
+
+        In seconds of :func:`aiopatterns.core.clock.monotonic`, taken before it was asked; minus
+        infinity before the first look. It grows while somebody waits for the next snapshot, as
+        long as the server answers: so it tells how old the last one may be.
+        """
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Members]:
+        """Iterate; ends when the watch is closed."""
+        ...
+
+    async def __anext__(self) -> Members:
+        """Wait for the next snapshot; cancelling the wait loses none."""
+        ...
+
+
 class Directory(Protocol):
     """Members that expire by the server's time, and a revision that grows with every change.
 
@@ -392,9 +426,7 @@ class Directory(Protocol):
         """
         ...
 
-    def watch(
-        self, *, interval: float = 1.0
-    ) -> AbstractAsyncContextManager[AsyncIterator[Members]]:
+    def watch(self, *, interval: float = 1.0) -> AbstractAsyncContextManager[Watching]:
         """Iterate over snapshots: the first at once, then one after each new revision.
 
         A slow reader skips to the newest. Changes arrive by a live message; every ``interval``

@@ -111,6 +111,10 @@ class Book:
         first, self._members = self._members is None, members
         return self.look() or first
 
+    def confirm(self, at: float) -> None:
+        """The backend held the same at ``at``, in monotonic seconds."""
+        self._at = max(self._at, at)
+
     def look(self) -> bool:
         """Make the snapshot of now; return whether callers would see a difference."""
         if self._members is None:

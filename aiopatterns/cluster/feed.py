@@ -23,11 +23,11 @@ from aiopatterns.core.waiters import Waiters
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from aiopatterns.backends.protocols import Backend, Members
+    from aiopatterns.backends.protocols import Backend, Watching
     from aiopatterns.cluster.book import Book
     from aiopatterns.cluster.contact import Contact
     from aiopatterns.cluster.snapshot import Snapshot
@@ -46,11 +46,12 @@ class Feed:
         contact: Told whether the backend answers.
     """
 
-    __slots__ = ("_contact", "_scope", "book", "watches")
+    __slots__ = ("_changes", "_contact", "_scope", "book", "watches")
 
     def __init__(self, book: Book, contact: Contact) -> None:
         self.book: Book = book
         self.watches: set[Watch] = set()
+        self._changes: Watching | None = None
         self._contact = contact
         self._scope = CancelScope()
 
@@ -62,7 +63,7 @@ class Feed:
             while True:
                 try:
                     async with directory.watch(interval=interval) as changes:
-                        failures = 0
+                        failures, self._changes = 0, changes
                         await self._follow(changes)
                 except BackendError as error:
                     failures += 1
@@ -78,12 +79,19 @@ class Feed:
         for watch in self.watches:
             watch.close()
 
+    @property
+    def known(self) -> Snapshot | None:
+        """The last good snapshot, with its age; None before the first."""
+        if self._changes is not None:
+            self.book.confirm(self._changes.confirmed)
+        return self.book.known
+
     def publish(self) -> None:
         """Give all watchers what is known now."""
         for watch in self.watches:
             watch.offer()
 
-    async def _follow(self, changes: AsyncIterator[Members]) -> None:
+    async def _follow(self, changes: Watching) -> None:
         """Take in what is new, and let go whoever was stale for long enough."""
         while True:
             with move_on_after(self.book.due()) as late:
@@ -126,7 +134,7 @@ class Watch:
             msg = "this watch is open already; enter it only once"
             raise RuntimeError(msg)
         self._feed = feed = self._attach(self)
-        self._news = feed.book.known is not None
+        self._news = feed.known is not None
         return self
 
     async def __aexit__(
@@ -149,7 +157,7 @@ class Watch:
         Cancellation: loses nothing.
         """
         while (feed := self._feed) is not None:
-            if self._news and (known := feed.book.known) is not None:
+            if self._news and (known := feed.known) is not None:
                 self._news = False
                 return known
             await self._waiters.wait()

@@ -301,8 +301,8 @@ class ServiceRegistry(Owner):
 
     def _last_good(self, service: str) -> Snapshot | None:
         """Return what was known last, if it is not too old."""
-        book = self._books.get(service)
-        known = None if book is None else book.known
+        source = self._feeds.get(service) or self._books.get(service)
+        known = None if source is None else source.known
         if known is None or (self._max_stale is not None and known.age > self._max_stale):
             return None
         return known

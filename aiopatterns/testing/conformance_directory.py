@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
-from anyio import create_task_group, fail_after
+from anyio import create_task_group, fail_after, move_on_after
 
+from aiopatterns.core.clock import monotonic
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal, timely
 
 if TYPE_CHECKING:
@@ -207,6 +209,19 @@ class DirectoryConformance(Conformance):
             await directory.put("a", b"1", ttl=self.life(1))
             assert (await _next(snapshots)).members == {"a": b"1"}
             assert (await _next(snapshots)).members == {}
+
+    async def test_a_watch_tells_how_long_ago_it_looked(self, backend: Backend) -> None:
+        """``Watching.confirmed``: "It grows while somebody waits for the next snapshot"."""
+        directory = backend.directory("users")
+        async with directory.watch(interval=self.life(0.2)) as snapshots:
+            assert snapshots.confirmed == -math.inf
+            begun = monotonic()
+            await _next(snapshots)
+            first = snapshots.confirmed
+            assert begun <= first <= monotonic()
+            with move_on_after(self.life(1)):
+                await anext(snapshots)
+            assert first < snapshots.confirmed <= monotonic()
 
     async def test_many_watchers(self, backend: Backend) -> None:
         """Every watcher sees the change, and one that ends disturbs no other."""

@@ -13,6 +13,7 @@ slow one skips what it has missed.
 
 from __future__ import annotations
 
+import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -20,6 +21,7 @@ from anyio import move_on_after
 
 from aiopatterns.backends.names import check_data, check_fence, check_name, milliseconds
 from aiopatterns.backends.protocols import Members
+from aiopatterns.core.clock import monotonic
 from aiopatterns.core.validate import positive
 from aiopatterns.core.waiters import Waiters
 
@@ -140,7 +142,7 @@ class MemoryDirectory:
 class MemoryWatch:
     """Snapshots of a directory as they change; made by :meth:`MemoryDirectory.watch`."""
 
-    __slots__ = ("_directory", "_home", "_interval", "_open", "_seen")
+    __slots__ = ("_directory", "_home", "_interval", "_open", "_seen", "confirmed")
 
     def __init__(self, directory: MemoryDirectory, home: MemoryHome, interval: float) -> None:
         self._directory = directory
@@ -148,6 +150,7 @@ class MemoryWatch:
         self._interval = interval
         self._open = False
         self._seen: int | None = None
+        self.confirmed: float = -math.inf
 
     async def __aenter__(self) -> Self:
         if self._open:
@@ -173,6 +176,7 @@ class MemoryWatch:
 
     async def __anext__(self) -> Members:
         while self._open:
+            self.confirmed = monotonic()
             if self._directory.revision() != self._seen:
                 members = self._directory.snapshot_nowait()
                 self._seen = members.revision

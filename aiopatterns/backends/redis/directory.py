@@ -17,6 +17,7 @@ itself; each look names the revision that it has, so that an idle one costs a fe
 
 from __future__ import annotations
 
+import math
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
@@ -26,6 +27,7 @@ from anyio import move_on_after
 from aiopatterns.backends.names import check_data, check_fence, check_name, escaped, milliseconds
 from aiopatterns.backends.protocols import Members
 from aiopatterns.backends.redis.scripts import Script
+from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.core.validate import positive
 
@@ -111,7 +113,7 @@ class RedisDirectory:
 class RedisWatch:
     """Snapshots of a directory as they change; made by :meth:`RedisDirectory.watch`."""
 
-    __slots__ = ("_directory", "_interval", "_seen", "_stack", "_subscribe", "_told")
+    __slots__ = ("_directory", "_interval", "_seen", "_stack", "_subscribe", "_told", "confirmed")
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class RedisWatch:
         self._stack: AsyncExitStack | None = None
         self._told: Subscribed | None = None
         self._seen: int | None = None
+        self.confirmed: float = -math.inf
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
@@ -164,7 +167,10 @@ class RedisWatch:
 
     async def _look(self) -> Members | None:
         """Look; while the server is away nothing has changed as far as anybody knows."""
+        asked = monotonic()
         try:
-            return await self._directory.look(self._seen)
+            members = await self._directory.look(self._seen)
         except BackendUnavailableError:
             return None
+        self.confirmed = asked
+        return members
