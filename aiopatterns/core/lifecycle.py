@@ -16,7 +16,8 @@ outlive the block::
 * The body's own exception leaves bare and identical. A background task that fails cancels the
   body, and its error leaves bare if it is the only one.
 
-Subclasses implement :meth:`Owner._start`, :meth:`Owner._drain` and :meth:`Owner._settle`.
+Subclasses implement :meth:`Lifecycle._start`, :meth:`Lifecycle._drain` and
+:meth:`Lifecycle._settle`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ["Owner", "OwnerState", "raise_bare"]
+__all__ = ["Lifecycle", "Owner", "OwnerState", "raise_bare"]
 
 
 class OwnerState(Enum):
@@ -50,8 +51,8 @@ class OwnerState(Enum):
     STOPPED = "stopped"
 
 
-class Owner(ABC):
-    """Base of everything that runs background tasks between ``async with`` and its end.
+class Lifecycle(ABC):
+    """What an :class:`Owner` is, without the name ``state``, for those that mean another state.
 
     Args:
         name: How statistics, events and errors call this owner.
@@ -67,11 +68,6 @@ class Owner(ABC):
         self.name: str = text("name", name)
         self._group: TaskGroup | None = None
         self._state = OwnerState.CREATED
-
-    @property
-    def state(self) -> OwnerState:
-        """Where this owner is in its life."""
-        return self._state
 
     @abstractmethod
     def statistics(self) -> object:
@@ -163,6 +159,25 @@ class Owner(ABC):
             self._state = OwnerState.STOPPED
             self._group = None
             self._settle()
+
+
+class Owner(Lifecycle):
+    """Base of everything that runs background tasks between ``async with`` and its end.
+
+    Args:
+        name: How statistics, events and errors call this owner.
+
+    Raises:
+        RuntimeError: ``async with`` on an owner that is open already.
+        ClosedError: A method that needs the background work is used while it does not run.
+    """
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> OwnerState:
+        """Where this owner is in its life."""
+        return self._state
 
 
 def raise_bare(

@@ -148,7 +148,7 @@ class Circuit:
         self.spare: int = 0
         self.ended: int = 0
         self.good: int = 0
-        self.watchers: Watchers = Watchers(f"circuit {settings.name!r}")
+        self.watchers: Watchers[[]] = Watchers(f"circuit {settings.name!r}")
         self._close()
 
     @property

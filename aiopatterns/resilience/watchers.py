@@ -10,7 +10,7 @@ came; one that fails is logged and breaks nothing. Without any, a change costs o
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Generic, ParamSpec, final
 
 from aiopatterns.core.telemetry import Subscription
 from aiopatterns.core.validate import plain_function
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Watchers"]
 
+P = ParamSpec("P")
+
 
 @final
-class Watchers:
+class Watchers(Generic[P]):
     """Those who watch one object.
 
     Args:
@@ -33,9 +35,9 @@ class Watchers:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._functions: tuple[Callable[[], object], ...] = ()
+        self._functions: tuple[Callable[P, object], ...] = ()
 
-    def add(self, function: Callable[[], object]) -> Subscription:
+    def add(self, function: Callable[P, object]) -> Subscription:
         """Call ``function`` at each change until the subscription is closed.
 
         Added twice, it is called twice.
@@ -46,15 +48,15 @@ class Watchers:
         self._functions = (*self._functions, plain_function("watcher", function))
         return Subscription(lambda: self._remove(function))
 
-    def call(self) -> None:
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """The object has changed: call all of them."""
         for function in self._functions:
             try:
-                function()
+                function(*args, **kwargs)
             except Exception:
                 logging.getLogger("aiopatterns").exception("a watcher of %s failed", self._name)
 
-    def _remove(self, function: Callable[[], object]) -> None:
+    def _remove(self, function: Callable[P, object]) -> None:
         left = list(self._functions)
         left.remove(function)
         self._functions = tuple(left)
