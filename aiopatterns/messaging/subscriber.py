@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
+from aiopatterns.core.notes import in_words
 from aiopatterns.core.validate import async_function, function, instance, is_async, plain_function
 from aiopatterns.resilience.timeout import Timeout
 
@@ -116,10 +117,7 @@ class Subscriber:
     def failed(self, error: Exception) -> None:
         """Note that a call has raised."""
         self.errors += 1
-        try:
-            self.last_error = f"{type(error).__name__}: {error}"
-        except Exception:  # a user's error may have a broken text
-            self.last_error = type(error).__name__
+        self.last_error = in_words(error)
 
     def statistics(self) -> SubscriberStatistics:
         """Return what it has done so far."""

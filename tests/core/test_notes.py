@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiopatterns.core.notes import note
+from aiopatterns.core.notes import in_words, note
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,12 @@ def test_an_error_that_cannot_be_changed_stays_as_it_is():
     note(error, "here")
     assert not hasattr(error, "__notes__")
     assert error.code == 3
+
+
+def test_an_error_in_words():
+    class Broken(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert in_words(ValueError("no")) == "ValueError: no"
+    assert in_words(Broken()) == "Broken"
