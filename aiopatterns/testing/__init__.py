@@ -6,6 +6,7 @@ from aiopatterns.testing.cancel import CancelKind, cancel_everywhere
 from aiopatterns.testing.events import capture_events
 from aiopatterns.testing.explore import explore, simulate
 from aiopatterns.testing.faults import InjectedError, fail_everywhere
+from aiopatterns.testing.golden import GoldenMessages
 from aiopatterns.testing.leaks import LeakGuard, leak_guard
 from aiopatterns.testing.proxy import Fault, FaultProxy, ProxyStatistics
 from aiopatterns.testing.replay import (
@@ -32,6 +33,7 @@ __all__ = [
     "DeadlockError",
     "Fault",
     "FaultProxy",
+    "GoldenMessages",
     "InjectedError",
     "LeakGuard",
     "LivelockError",
