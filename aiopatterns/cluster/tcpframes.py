@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from aiopatterns.cluster.secret import PROOF_BYTES, SEAL_BYTES
+from aiopatterns.cluster.transport import MAX_EXCHANGE
 from aiopatterns.core.errors import CodecError, UnknownVersionError
 
 if TYPE_CHECKING:
@@ -26,28 +27,31 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHALLENGE_BYTES",
-    "MAX_PAYLOAD",
+    "HEAD_BYTES",
+    "MAX_ADDRESS",
+    "NONCE_BYTES",
     "Frame",
     "Frames",
-    "Hello",
     "Kind",
     "challenge",
-    "read_challenge",
+    "is_sealed",
+    "opening",
+    "read_hello",
+    "rest_of_hello",
 ]
 
 MAGIC: Final = b"aiop"
 VERSION: Final = 1
 NONCE_BYTES: Final = 16
-#: Bytes of the message that a connection begins with.
+#: Bytes of the message that a connection begins with, and of what the hello begins with.
 CHALLENGE_BYTES: Final = len(MAGIC) + 2 + NONCE_BYTES
 #: Longest address, in bytes: a DNS name of 253 characters, brackets, a colon and a port.
 MAX_ADDRESS: Final = 261
-#: Largest payload of a frame. A table of 10,000 members has 1 MiB.
-MAX_PAYLOAD: Final = 4 * 1024 * 1024
 
 _SIZE_BYTES: Final = 4
 _NUMBER_BYTES: Final = 4
 _LENGTH_BYTES: Final = 2
+HEAD_BYTES: Final = CHALLENGE_BYTES + _LENGTH_BYTES
 _LEAST: Final = SEAL_BYTES + 1 + _NUMBER_BYTES
 _LAST_NUMBER: Final = 2 ** (8 * _NUMBER_BYTES)
 
@@ -58,6 +62,7 @@ class Kind(IntEnum):
     PACKET = 1
     REQUEST = 2
     ANSWER = 3
+    REFUSAL = 4
 
 
 @final
@@ -72,7 +77,7 @@ class Frame(NamedTuple):
 
     kind: Kind
     number: int
-    payload: bytes
+    payload: bytes = b""
 
     def encode(self, seal: Seal) -> bytes:
         """Return the bytes of this frame as the next one under ``seal``."""
@@ -141,8 +146,8 @@ class Frames:
 def _size(kept: bytearray, start: int) -> int:
     """Return the size of the frame that begins there."""
     size = int.from_bytes(kept[start : start + _SIZE_BYTES], "big")
-    if not _LEAST <= size <= _LEAST + MAX_PAYLOAD:
-        raise CodecError(f"a frame has {_LEAST} to {_LEAST + MAX_PAYLOAD} bytes, not {size}")
+    if not _LEAST <= size <= _LEAST + MAX_EXCHANGE:
+        raise CodecError(f"a frame has {_LEAST} to {_LEAST + MAX_EXCHANGE} bytes, not {size}")
     return size
 
 
@@ -151,74 +156,48 @@ def challenge(nonce: bytes, *, sealed: bool) -> bytes:
     return MAGIC + bytes((VERSION, sealed)) + nonce
 
 
-def read_challenge(data: bytes) -> bool:
-    """Return whether the called side has a secret of its own.
+def is_sealed(data: bytes) -> bool:
+    """Return whether the side that begins so has a secret of its own.
 
     Raises:
         UnknownVersionError: It speaks a version that this release does not know.
-        CodecError: These bytes are no challenge.
+        CodecError: These bytes are no challenge and begin no hello.
     """
-    return _sealed(data)
-
-
-@final
-class Hello(NamedTuple):
-    """What the caller answers to the challenge.
-
-    Attributes:
-        sealed: Whether it has a secret of its own.
-        nonce: Its random bytes.
-        address: Where it can be called itself.
-        proof: That it knows the secret.
-    """
-
-    sealed: bool
-    nonce: bytes
-    address: str
-    proof: bytes
-
-    #: Bytes up to and with the size of the address.
-    HEAD = CHALLENGE_BYTES + _LENGTH_BYTES
-
-    @staticmethod
-    def opening(nonce: bytes, address: str, *, sealed: bool) -> bytes:
-        """Return all but the proof; the proof depends on it."""
-        text = address.encode()
-        return challenge(nonce, sealed=sealed) + len(text).to_bytes(_LENGTH_BYTES, "big") + text
-
-    @staticmethod
-    def rest(head: bytes) -> int:
-        """Return how many bytes follow on ``head``.
-
-        Raises:
-            UnknownVersionError: The caller speaks a version that this release does not know.
-            CodecError: These bytes begin no hello, or its address is longer than any.
-        """
-        _sealed(head)
-        size = int.from_bytes(head[CHALLENGE_BYTES:], "big")
-        if not 1 <= size <= MAX_ADDRESS:
-            raise CodecError(f"an address has 1 to {MAX_ADDRESS} bytes, not {size}")
-        return size + PROOF_BYTES
-
-    @classmethod
-    def read(cls, head: bytes, rest: bytes) -> Hello:
-        """Return what ``head`` and the bytes that follow it say.
-
-        Raises:
-            CodecError: The address is no text.
-        """
-        try:
-            address = rest[:-PROOF_BYTES].decode("ascii")
-        except UnicodeDecodeError as error:
-            raise CodecError(f"an address is ASCII text: {error}") from None
-        nonce = head[CHALLENGE_BYTES - NONCE_BYTES : CHALLENGE_BYTES]
-        return cls(_sealed(head), nonce, address, rest[-PROOF_BYTES:])
-
-
-def _sealed(data: bytes) -> bool:
     if data[: len(MAGIC)] != MAGIC:
         raise CodecError("these are not the bytes of a peer")
     version, sealed = data[len(MAGIC)], data[len(MAGIC) + 1]
     if version != VERSION:
         raise UnknownVersionError(version=version)
     return bool(sealed)
+
+
+def opening(nonce: bytes, address: str, *, sealed: bool) -> bytes:
+    """Return what the caller answers to the challenge, but for the proof, which depends on it."""
+    text = address.encode("ascii")
+    return challenge(nonce, sealed=sealed) + len(text).to_bytes(_LENGTH_BYTES, "big") + text
+
+
+def rest_of_hello(head: bytes) -> int:
+    """Return how many bytes follow on the first :data:`HEAD_BYTES` of a hello.
+
+    Raises:
+        UnknownVersionError: The caller speaks a version that this release does not know.
+        CodecError: These bytes begin no hello, or its address is longer than any.
+    """
+    is_sealed(head)
+    size = int.from_bytes(head[CHALLENGE_BYTES:], "big")
+    if not 1 <= size <= MAX_ADDRESS:
+        raise CodecError(f"an address has 1 to {MAX_ADDRESS} bytes, not {size}")
+    return size + PROOF_BYTES
+
+
+def read_hello(rest: bytes) -> tuple[str, bytes]:
+    """Return the address of the caller and its proof.
+
+    Raises:
+        CodecError: The address is no text.
+    """
+    try:
+        return rest[:-PROOF_BYTES].decode("ascii"), rest[-PROOF_BYTES:]
+    except UnicodeDecodeError as error:
+        raise CodecError(f"an address is ASCII text: {error}") from None
