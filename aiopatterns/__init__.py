@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache.aside import Cache
     from aiopatterns.cache.decorator import cached
     from aiopatterns.cache.sharded import ShardedCache
+    from aiopatterns.cluster.health import HealthChecker
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -106,6 +107,7 @@ __all__ = [
     "DagError",
     "Err",
     "Fallback",
+    "HealthChecker",
     "Hedge",
     "HeuristicOutcomeError",
     "Idempotent",
@@ -163,6 +165,7 @@ _HOMES: Final = MappingProxyType(
         "cache.aside": ("Cache",),
         "cache.decorator": ("cached",),
         "cache.sharded": ("ShardedCache",),
+        "cluster.health": ("HealthChecker",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),

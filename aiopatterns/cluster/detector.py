@@ -34,12 +34,12 @@ estimate and the constants are those of Pekko's ``PhiAccrualFailureDetector``.
 from __future__ import annotations
 
 from collections import deque
-from math import exp, log, log1p, sqrt
+from math import exp, expm1, log, log1p, sqrt
 from typing import Final, Protocol, final
 
 from aiopatterns.cluster.heartbeat import DetectorStatistics
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.validate import count, non_negative, positive, text
+from aiopatterns.core.validate import count, in_range, non_negative, positive, text
 
 __all__ = ["FailureDetector", "PhiAccrual"]
 
@@ -51,6 +51,8 @@ _PER_DECADE: Final = 1 / log(10)
 _MICROSECONDS: Final = 1_000_000
 # A first estimate is as good as two intervals that differ from it by a quarter, either way.
 _SPREAD: Final = 4
+# No threshold is as many deviations from the mean; the search for one begins here.
+_BEYOND: Final = 100.0
 
 
 class FailureDetector(Protocol):
@@ -85,7 +87,7 @@ class PhiAccrual:
 
     Args:
         threshold: The phi from which on somebody is dead. 8 suits a quiet network, 10 to 12 a
-            rough one.
+            rough one. From 0.1 to 1000.
         max_samples: How many of the latest intervals are remembered, of each.
         min_deviation: Seconds that the standard deviation counts as, at least.
         acceptable_pause: Seconds of silence beyond the mean interval that surprise nobody.
@@ -104,7 +106,7 @@ class PhiAccrual:
         peers.phi("a")  # near 0, and growing fast once "a" is silent for longer than usual
     """
 
-    __slots__ = ("_beats", "_first", "_min", "_pause", "_rhythms", "_size", "threshold")
+    __slots__ = ("_beats", "_first", "_limit", "_min", "_pause", "_rhythms", "_size", "threshold")
 
     def __init__(
         self,
@@ -115,7 +117,8 @@ class PhiAccrual:
         acceptable_pause: float = 3.0,
         first_interval: float = 1.0,
     ) -> None:
-        self.threshold: float = positive("threshold", threshold)
+        self.threshold: float = in_range("threshold", threshold, 0.1, 1000)
+        self._limit = _deviations(self.threshold)
         self._size = count("max_samples", max_samples, minimum=2)
         self._min = positive("min_deviation", min_deviation)
         self._pause = non_negative("acceptable_pause", acceptable_pause)
@@ -133,11 +136,9 @@ class PhiAccrual:
         rhythm = self._rhythms.get(id)
         if rhythm is None:
             rhythm = self._rhythms[text("id", id)] = _Rhythm(self._size, self._first)
-            self._estimate(rhythm)
-        elif rhythm.phi(now) < self.threshold:
+        elif now < rhythm.until:
             rhythm.learn(now - rhythm.last)
-            self._estimate(rhythm)
-        rhythm.last = now
+        self._expect(rhythm, now)
         self._beats += 1
 
     def phi(self, id: str) -> float:
@@ -147,18 +148,25 @@ class PhiAccrual:
         that has never beaten.
         """
         rhythm = self._rhythms.get(id)
-        return 0.0 if rhythm is None else rhythm.phi(monotonic())
+        if rhythm is None:
+            return 0.0
+        y = (monotonic() - rhythm.expected) * rhythm.scale
+        x = y * (_LINEAR + _CUBIC * y * y)
+        # log(1 + e**x), without a number that is too big or a difference of two equal ones.
+        return (log1p(exp(x)) if x < 0 else x + log1p(exp(-x))) * _PER_DECADE
 
     def is_alive(self, id: str) -> bool:
         """Whether the phi of ``id`` is below the threshold; False for one that has never beaten."""
         rhythm = self._rhythms.get(id)
-        return rhythm is not None and rhythm.phi(monotonic()) < self.threshold
+        return rhythm is not None and monotonic() < rhythm.until
 
     def dead(self) -> tuple[str, ...]:
         """Return who has beaten once and is dead now, the most silent first."""
-        now, threshold = monotonic(), self.threshold
-        silent = [id for id, rhythm in self._rhythms.items() if rhythm.phi(now) >= threshold]
-        return tuple(sorted(silent, key=lambda id: self._rhythms[id].last))
+        now = monotonic()
+        silent = [
+            (rhythm.last, who) for who, rhythm in self._rhythms.items() if now >= rhythm.until
+        ]
+        return tuple(who for _, who in sorted(silent))
 
     def forget(self, id: str) -> None:
         """Forget ``id`` and its rhythm; harmless if unknown."""
@@ -169,25 +177,29 @@ class PhiAccrual:
         dead = len(self.dead())
         return DetectorStatistics(alive=len(self._rhythms) - dead, dead=dead, beats=self._beats)
 
-    def _estimate(self, rhythm: _Rhythm) -> None:
-        """Compute what is expected next, once for all questions until then."""
+    def _expect(self, rhythm: _Rhythm, now: float) -> None:
+        """Compute what is expected after a beat, once for all questions until the next."""
         mean, deviation = rhythm.estimate()
-        rhythm.expected = mean + self._pause
-        rhythm.deviation = max(deviation, self._min)
+        deviation = max(deviation, self._min)
+        rhythm.last = now
+        rhythm.expected = now + mean + self._pause
+        rhythm.scale = 1 / deviation
+        rhythm.until = rhythm.expected + self._limit * deviation
 
 
 @final
 class _Rhythm:
     """The latest intervals between the beats of one peer, and what they let expect."""
 
-    __slots__ = ("_intervals", "_squares", "_sum", "deviation", "expected", "last")
+    __slots__ = ("_intervals", "_squares", "_sum", "expected", "last", "scale", "until")
 
     def __init__(self, size: int, first: float) -> None:
         self._intervals: deque[int] = deque(maxlen=size)  # microseconds
         self._sum = self._squares = 0
         self.last: float = 0.0
-        self.expected: float = 0.0  # until when silence is no surprise, in seconds
-        self.deviation: float = 0.0
+        self.expected: float = 0.0  # until when a silence is no surprise
+        self.scale: float = 0.0  # 1 / standard deviation
+        self.until: float = 0.0  # when phi reaches the threshold
         self.learn(first - first / _SPREAD)
         self.learn(first + first / _SPREAD)
 
@@ -205,14 +217,19 @@ class _Rhythm:
 
     def estimate(self) -> tuple[float, float]:
         """Return mean and standard deviation, in seconds."""
-        count, total = len(self._intervals), self._sum
-        spread = sqrt(count * self._squares - total * total)
-        return total / count / _MICROSECONDS, spread / count / _MICROSECONDS
+        samples, total = len(self._intervals) * _MICROSECONDS, self._sum
+        spread = sqrt(len(self._intervals) * self._squares - total * total)
+        return total / samples, spread / samples
 
-    def phi(self, now: float) -> float:
-        """Return -log10 of the probability that a beat comes later than ``now``."""
-        y = (now - self.last - self.expected) / self.deviation
-        x = y * (_LINEAR + _CUBIC * y * y)
-        # log(1 + e**x), without a number that is too big or a difference of two equal ones.
-        tail = x + log1p(exp(-x)) if x > 0 else log1p(exp(x))
-        return tail * _PER_DECADE
+
+def _deviations(phi: float) -> float:
+    """Return how many standard deviations beyond the mean a silence has a ``phi`` that great."""
+    x = phi / _PER_DECADE
+    x += log(-expm1(-x))  # log(e**x - 1)
+    low, high = -_BEYOND, _BEYOND
+    while (middle := (low + high) / 2) not in (low, high):
+        if middle * (_LINEAR + _CUBIC * middle * middle) < x:
+            low = middle
+        else:
+            high = middle
+    return high

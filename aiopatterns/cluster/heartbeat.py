@@ -93,10 +93,10 @@ class Heartbeats:
         """Return who has beaten once and is dead now, the most silent first."""
         now = monotonic()
         silent: list[str] = []
-        for id, last in self._last.items():
+        for who, last in self._last.items():
             if now - last < self._timeout:
                 break
-            silent.append(id)
+            silent.append(who)
         return tuple(silent)
 
     def forget(self, id: str) -> None:
