@@ -89,6 +89,15 @@ class Transport(Protocol):
         """Whether others than this machine can reach it; the node then demands a secret."""
         ...
 
+    def check(self, address: str) -> None:
+        """Refuse what can be no address of this kind; a node asks about its seeds.
+
+        Raises:
+            ValueError: It cannot be one; the text says what one looks like.
+            TypeError: It is no text.
+        """
+        ...
+
     def serve(
         self, name: str, *, receive: Receive, answer: Answer, secret: Secret = OPEN
     ) -> AbstractAsyncContextManager[None]:
@@ -334,6 +343,10 @@ class MemoryTransport:
     def address(self) -> str:
         """The name of the node it serves."""
         return self._name
+
+    def check(self, address: str) -> None:
+        """Refuse what can be no name of a node; see :meth:`Transport.check`."""
+        text("address", address)
 
     def serve(
         self, name: str, *, receive: Receive, answer: Answer, secret: Secret = OPEN
