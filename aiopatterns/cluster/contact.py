@@ -1,4 +1,8 @@
-"""Whether the registry's backend answers, told once when it stops and once when it is back."""
+"""Whether the registry's backend answers, told once when it stops and once when it is back.
+
+Reading and writing are two things: a server that is full, or that has become a replica, still
+answers those who look, and refuses those who renew.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,8 @@ class RegistryInterrupted(Event):
     """The backend is out of reach: callers see what was known, registrations wait to renew.
 
     Args:
-        registry: Its name.
+        registry: Name of the registry.
+        doing: What cannot be done, ``"reading"`` or ``"writing"``.
         error: What was wrong.
     """
 
@@ -27,6 +32,7 @@ class RegistryInterrupted(Event):
     level: ClassVar[str] = "warning"
 
     registry: str
+    doing: str
     error: str
 
 
@@ -35,28 +41,32 @@ class RegistryResumed(Event):
     """The backend answers again.
 
     Args:
-        registry: Its name.
-        seconds: How long it did not.
+        registry: Name of the registry.
+        doing: What can be done again, ``"reading"`` or ``"writing"``.
+        seconds: How long it could not.
     """
 
     name: ClassVar[str] = "aiopatterns.registry.resumed"
 
     registry: str
+    doing: str
     seconds: float
 
 
 @final
 class Contact:
-    """What all calls of one registry found out about the backend.
+    """What all calls of one registry, and of one kind, found out about the backend.
 
     Args:
         registry: Name of the registry, for the events.
+        doing: What these calls do.
     """
 
-    __slots__ = ("_registry", "_since", "interruptions")
+    __slots__ = ("_doing", "_registry", "_since", "interruptions")
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, doing: str) -> None:
         self._registry = registry
+        self._doing = doing
         self._since: float | None = None
         self.interruptions: int = 0
 
@@ -69,7 +79,7 @@ class Contact:
         """A call came back."""
         since, self._since = self._since, None
         if since is not None and listening():
-            emit(RegistryResumed(self._registry, monotonic() - since))
+            emit(RegistryResumed(self._registry, self._doing, monotonic() - since))
 
     def failed(self, error: BackendError) -> None:
         """A call did not come back, or was refused."""
@@ -78,4 +88,4 @@ class Contact:
         self._since = monotonic()
         self.interruptions += 1
         if listening():
-            emit(RegistryInterrupted(self._registry, str(error)))
+            emit(RegistryInterrupted(self._registry, self._doing, str(error)))

@@ -6,18 +6,20 @@
                                                                       `--> Watch: async for
 
 The feed looks while somebody watches, and survives whatever the backend does: an outage only means
-that nothing is new. A watcher holds no queue; it takes the newest snapshot when it comes round, and
-skips what it missed.
+that nothing is new. A watch of the backend does not tell that it cannot look, so the feed asks when
+it is overdue. A watcher holds no queue; it takes the newest snapshot when it comes round, and skips
+what it missed.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import CancelScope, move_on_after
+from anyio import CancelScope, create_task_group, move_on_after
 
 from aiopatterns.cluster.registration import directory_name
-from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.resilience.backoff import Exponential
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "Watch"]
 
+# Intervals without a look after which a watch is overdue.
+_OVERDUE: Final = 2.5
 _BACKOFF: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
 
 
@@ -43,32 +47,28 @@ class Feed:
 
     Args:
         book: What is known of it.
+        backend: Where it is looked for.
         contact: Told whether the backend answers.
+        interval: Seconds between two looks.
     """
 
-    __slots__ = ("_changes", "_contact", "_scope", "book", "watches")
+    __slots__ = ("_backend", "_changes", "_contact", "_interval", "_scope", "book", "watches")
 
-    def __init__(self, book: Book, contact: Contact) -> None:
+    def __init__(self, book: Book, backend: Backend, contact: Contact, *, interval: float) -> None:
         self.book: Book = book
         self.watches: set[Watch] = set()
         self._changes: Watching | None = None
+        self._backend = backend
         self._contact = contact
+        self._interval = interval
         self._scope = CancelScope()
 
-    async def run(self, backend: Backend, interval: float) -> None:
+    async def run(self) -> None:
         """Look until :meth:`stop`; an outage of the backend ends nothing."""
-        directory = backend.directory(directory_name(self.book.service))
-        failures = 0
         with self._scope:
-            while True:
-                try:
-                    async with directory.watch(interval=interval) as changes:
-                        failures, self._changes = 0, changes
-                        await self._follow(changes)
-                except BackendError as error:
-                    failures += 1
-                    self._contact.failed(error)
-                await sleep(_BACKOFF.delay(max(failures, 1), rng=rng()))
+            async with create_task_group() as tasks:
+                tasks.start_soon(self._see_to_it)
+                await self._look()
 
     def stop(self) -> None:
         """Look no more."""
@@ -91,6 +91,20 @@ class Feed:
         for watch in self.watches:
             watch.offer()
 
+    async def _look(self) -> None:
+        """Watch the directory, and begin anew when that ends."""
+        directory = self._backend.directory(directory_name(self.book.service))
+        failures = 0
+        while True:
+            try:
+                async with directory.watch(interval=self._interval) as changes:
+                    failures, self._changes = 0, changes
+                    await self._follow(changes)
+            except BackendError as error:
+                failures += 1
+                self._contact.failed(error)
+            await sleep(_BACKOFF.delay(max(failures, 1), rng=rng()))
+
     async def _follow(self, changes: Watching) -> None:
         """Take in what is new, and let go whoever was stale for long enough."""
         while True:
@@ -104,6 +118,19 @@ class Feed:
                     self.publish()
             if late.cancelled_caught and self.book.look():
                 self.publish()
+
+    async def _see_to_it(self) -> None:
+        """Find out why the watch has not looked for too long, or note that it does again."""
+        while True:
+            await sleep(self._interval)
+            seen = -math.inf if self._changes is None else self._changes.confirmed
+            if monotonic() - seen <= _OVERDUE * self._interval:
+                self._contact.answered()
+                continue
+            try:
+                await self._backend.time()
+            except BackendError as error:
+                self._contact.failed(error)
 
 
 @final

@@ -11,11 +11,11 @@ to be tried when nobody else is left::
                                        |------- 85 % are there again ----------> gone
                                        `------- 10 x ttl later ----------------> gone
 
-After the connection to the backend was lost (:meth:`Preservation.doubt`) nobody's absence is
-believed for one ttl, however few they are: the server may have lost what it knew, and instances
-need a moment to register anew.
+Nobody's absence is believed for one ttl, however few they are, after the connection to the backend
+was lost (:meth:`Preservation.doubt`), or when all records are gone at once: the server may have
+lost what it knew, and instances need a moment to register anew.
 
-A service needs four known instances for a mass lapse; of three, two may well die together. Only
+Otherwise a service needs four known instances for that; of three, two may well die together. Only
 what was ready is kept: who was starting or draining is not missed by callers.
 
 Pure and synchronous: the caller brings the time.
@@ -91,10 +91,11 @@ class Preservation:
         Returns:
             Those to keep as stale, by their ids.
         """
-        for name, each in self._ready.items():
-            if name not in present:
-                self._missing[name] = _Missing(each, now)
+        gone = {name: each for name, each in self._ready.items() if name not in present}
+        if gone and not present:
+            self.doubt(now=now)
         self._ready = ready
+        self._missing |= {name: _Missing(each, now) for name, each in gone.items()}
         self._missing = {
             name: each
             for name, each in self._missing.items()
@@ -105,7 +106,7 @@ class Preservation:
         return tuple(self._missing[name].instance for name in sorted(kept))
 
     def doubt(self, *, now: float) -> None:
-        """Believe no absence for one ttl: the backend was away. Look again after it."""
+        """Believe no absence for one ttl, from the next look on: the backend was away."""
         self._doubt_until = now + self._ttl
 
     def due(self) -> float:

@@ -27,11 +27,12 @@ Source: leases and self-preservation as in Eureka, snapshots with a revision as 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import TASK_STATUS_IGNORED, create_task_group, sleep_forever
+from anyio import TASK_STATUS_IGNORED, create_task_group, move_on_after, sleep_forever
 
 from aiopatterns.backends.opening import resolve
 from aiopatterns.cluster.book import Book
@@ -117,14 +118,15 @@ class ServiceRegistry(Owner):
     __slots__ = (
         "_backend",
         "_books",
-        "_contact",
         "_desk",
         "_feeds",
         "_interval",
         "_malformed",
         "_max_stale",
         "_preservation",
+        "_reading",
         "_ttl",
+        "_writing",
     )
 
     def __init__(
@@ -146,10 +148,10 @@ class ServiceRegistry(Owner):
             propagation = interval
         self._max_stale = optional_positive("max_stale", max_stale)
         self._preservation = in_range("preservation", preservation, 0.0, 1.0)
-        self._contact = Contact(name)
+        self._reading, self._writing = Contact(name, "reading"), Contact(name, "writing")
         self._desk = Desk(
             self._backend,
-            self._contact,
+            self._writing,
             ttl=ttl,
             propagation=non_negative("propagation", propagation),
             open_group=self._open_group,
@@ -186,8 +188,8 @@ class ServiceRegistry(Owner):
     async def instances(self, service: str) -> Snapshot:
         """Return the instances of ``service``; 1 round trip.
 
-        While the backend does not answer this returns the last good snapshot, whose ``age`` tells
-        how old it is.
+        If the backend does not answer within ``interval``, or fails, this returns the last good
+        snapshot, whose ``age`` tells how old it is. Without one it waits for the backend.
 
         Args:
             service: Its name. One that nobody registered has an empty snapshot.
@@ -201,17 +203,18 @@ class ServiceRegistry(Owner):
         Complexity: O(n).
         """
         self._open_group()
-        service_name("service", service)
+        known = self._last_good(service_name("service", service))
         try:
-            members = await self._backend.directory(directory_name(service)).snapshot()
+            with move_on_after(math.inf if known is None else self._interval):
+                members = await self._backend.directory(directory_name(service)).snapshot()
+                self._reading.answered()
+                return self._taken(service, members)
         except BackendError as error:
-            self._contact.failed(error)
-            known = self._last_good(service)
+            self._reading.failed(error)
             if known is None:
                 raise
-            return known
-        self._contact.answered()
-        return self._taken(service, members)
+        assert known is not None, "without one nothing cuts the question short"
+        return self._last_good(service) or known
 
     def watch(self, service: str) -> Watch:
         """Watch ``service``: an ``async with`` block that gives an async iterator of snapshots.
@@ -235,12 +238,12 @@ class ServiceRegistry(Owner):
         """Return what this registry does now."""
         books = self._books.values()
         return RegistryStatistics(
-            connected=self.state is OwnerState.RUNNING and self._contact.up,
+            connected=self.state is OwnerState.RUNNING and self._reading.up and self._writing.up,
             registrations=len(self._desk.registered),
             watched=len(self._feeds),
             stale=sum(len(book.snapshot.stale) for book in books),
             malformed=self._malformed + sum(book.malformed for book in books),
-            interruptions=self._contact.interruptions,
+            interruptions=self._reading.interruptions + self._writing.interruptions,
         )
 
     # --------------------------------------------------------------------------- private core
@@ -277,7 +280,7 @@ class ServiceRegistry(Owner):
                     async for _ in silence:
                         pass
             except BackendError as error:
-                self._contact.failed(error)
+                self._reading.failed(error)
             await sleep(_LISTEN_AGAIN)
 
     def _missed(self) -> None:
@@ -323,8 +326,10 @@ class ServiceRegistry(Owner):
         feed = self._feeds.get(service)
         if feed is None:
             assert self._desk.tasks is not None, "an open registry has tasks"
-            feed = self._feeds[service] = Feed(self._book(service), self._contact)
-            self._desk.tasks.start_soon(feed.run, self._backend, self._interval)
+            feed = self._feeds[service] = Feed(
+                self._book(service), self._backend, self._reading, interval=self._interval
+            )
+            self._desk.tasks.start_soon(feed.run)
         feed.watches.add(watch)
         return feed
 
