@@ -47,7 +47,7 @@ from aiopatterns.cluster.healthreport import report_of
 from aiopatterns.cluster.hysteresis import HealthState, Thresholds
 from aiopatterns.core.lifecycle import Lifecycle
 from aiopatterns.core.telemetry import emit, listening
-from aiopatterns.core.validate import choice, instance, positive
+from aiopatterns.core.validate import choice, instance, positive, text
 from aiopatterns.resilience.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class HealthStatistics:
         restarts: How often a loop had to be started again.
     """
 
-    checks: Mapping[str, CheckHealth]
+    checks: dict[str, CheckHealth]
     running: int
     total: int
     restarts: int
@@ -154,7 +154,7 @@ class HealthChecker(Lifecycle):
         )
         self._watchers: Watchers[[HealthChanged]] = Watchers(f"health checker {name!r}")
         self._loops: dict[str, CheckLoop] = {}
-        self._slots = Semaphore(SLOTS)
+        self._slots = Semaphore(SLOTS)  # of this run
         self._reports: dict[HealthKind, HealthReport] = {}
         self._unhealthy: frozenset[str] | None = None
         instance("checks", checks, Mapping, "a mapping of names to async functions or Checks")
@@ -214,7 +214,7 @@ class HealthChecker(Lifecycle):
         """Return what has been done in this run."""
         healths = {name: loop.health() for name, loop in self._loops.items()}
         return HealthStatistics(
-            checks=MappingProxyType(healths),
+            checks=healths,
             running=sum(loop.running for loop in self._loops.values()),
             total=sum(each.total for each in healths.values()),
             restarts=sum(each.restarts for each in healths.values()),
@@ -276,7 +276,7 @@ class HealthChecker(Lifecycle):
             ValueError: The name is taken, or the check does not fit.
             TypeError: It is no check.
         """
-        if name in self._loops:
+        if text("name", name) in self._loops:
             msg = f"name must be new, but there is a check {name!r} already; remove it first"
             raise ValueError(msg)
         planned = plan(name, check, self._interval, self._thresholds)
@@ -316,7 +316,7 @@ class HealthChecker(Lifecycle):
         self._told(None)
 
     def _loop(self, name: str) -> CheckLoop:
-        return self._loops[choice("name", name, self._loops)]
+        return self._loops[choice("name", text("name", name), self._loops)]
 
     def _told(self, change: HealthChanged | None) -> None:
         """Something is known anew: forget the records made of what was known."""

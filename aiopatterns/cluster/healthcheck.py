@@ -21,7 +21,6 @@ from aiopatterns.core.validate import (
     instance,
     optional_positive,
     positive,
-    text,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def plan(name: str, check: Check | CheckFn, interval: float, thresholds: Thresho
     """Plan a check.
 
     Args:
-        name: Its name.
+        name: Its name, not empty.
         check: A :class:`Check`, or an async function without arguments, for readiness.
         interval: The checker's, in seconds.
         thresholds: The checker's.
@@ -116,7 +115,6 @@ def plan(name: str, check: Check | CheckFn, interval: float, thresholds: Thresho
         ValueError: Its timeout is beyond its interval, or its own thresholds do not fit.
         TypeError: It is no check.
     """
-    text("name", name)
     if not isinstance(check, Check):
         check = Check(async_function(f"checks[{name!r}]", check))
     every = interval if check.interval is None else check.interval

@@ -17,6 +17,9 @@ stays unhealthy for ever because nobody looks any more. So a loop is built to su
 
 Guarantees: a check never overlaps itself. While the event loop moves, its beginnings are at most two
 intervals apart: 1.1 by jitter, or its timeout and a quarter more, and half an interval for a slot.
+
+Not guaranteed: anything of a check that refuses even to be closed, by catching ``GeneratorExit`` and
+waiting again. Python calls that an error, and so does the checker, loudly.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class CheckLoop:
 
     __slots__ = (
         "_bell",
+        "_broken",
         "_checked",
         "_checker",
         "_course",
@@ -120,6 +124,7 @@ class CheckLoop:
         self._scope = CancelScope()
         self._steps: Steps[object] = Steps()
         self._kill: Callable[[], object] | None = None
+        self._broken: Failure | None = None  # why the loop has to be started again
         self._started: float | None = None  # when the check that runs now began
         self._checked: float | None = None
         self._latency: float | None = None
@@ -201,7 +206,9 @@ class CheckLoop:
         except BaseException as error:
             if _is_final(error):
                 raise
-            self._start_again(error, tasks, slots)
+            stuck = "did not end when it was cancelled"
+            self._broken = Failure(stuck if self._steps.closing else _raised(error), error)
+            tasks.start_soon(self.tend, tasks, slots)
 
     # ------------------------------------------------------------------------------ private core
 
@@ -209,6 +216,8 @@ class CheckLoop:
         """Check whenever it is due; ends by an error or a cancellation."""
         self._steps = Steps()
         self._kill = canceller()
+        if self._broken is not None:
+            self._recover(self._broken)
         while True:
             with move_on_after(self._due - monotonic()):
                 await self._bell.wait()
@@ -241,7 +250,10 @@ class CheckLoop:
             alarm.cancel()
         if scope.cancel_called:
             failure = Failure(f"took longer than its timeout of {plan.timeout:g} s")
-        self._conclude(failure, monotonic() - self._started)
+        if (
+            current_effective_deadline() > -inf
+        ):  # else the checker closes, and it counts for nothing
+            self._conclude(failure, monotonic() - self._started)
 
     async def _ask(self) -> Failure | None:
         """Run the function; returns why it failed, or None."""
@@ -267,15 +279,14 @@ class CheckLoop:
         if self._kill is not None:
             self._kill()
 
-    def _start_again(self, error: BaseException, tasks: TaskGroup, slots: Semaphore) -> None:
-        """The loop has ended, and should not have."""
+    def _recover(self, failure: Failure) -> None:
+        """The loop has ended and should not have: say so; a check that was running has failed."""
+        self._broken = None
         self._restarts += 1
-        reason = "did not end when it was cancelled" if self._steps.closing else _raised(error)
-        tasks.start_soon(self.tend, tasks, slots)
         if listening():
-            emit(HealthLoopRestarted(self._checker, self.plan.name, reason))
+            emit(HealthLoopRestarted(self._checker, self.plan.name, failure.reason))
         if self._started is not None:
-            self._conclude(Failure(reason, error), monotonic() - self._started)
+            self._conclude(failure, monotonic() - self._started)
 
     def _conclude(self, failure: Failure | None, seconds: float) -> None:
         """Take in the result of a check."""
@@ -305,9 +316,10 @@ class CheckLoop:
     def _tell(self, before: HealthState, *, changed: bool) -> None:
         """Something is known anew: tell the checker."""
         self._health = None
-        after = self._course.state
-        change = HealthChanged(self._checker, self.plan.name, before, after, self._reason)
-        self._told(change if changed else None)
+        after, change = self._course.state, None
+        if changed:
+            change = HealthChanged(self._checker, self.plan.name, before, after, self._reason)
+        self._told(change)
 
     def _ring(self) -> None:
         """Have a check begin now, unless one runs."""
