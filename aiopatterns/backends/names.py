@@ -16,7 +16,7 @@ from aiopatterns.core.validate import count, non_negative, positive, text
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.protocols import Change
+    from aiopatterns.backends.protocols import Change, Notice
 
 __all__ = [
     "MAX_FENCE",
@@ -29,6 +29,7 @@ __all__ = [
     "check_fence",
     "check_name",
     "check_names",
+    "check_notices",
     "check_number",
     "check_payloads",
     "check_scan",
@@ -110,6 +111,13 @@ def check_change(change: Change) -> None:
         check_data("notice", change.notice)
     if change.before is not None:
         non_negative("before", change.before)
+
+
+def check_notices(notices: Sequence[Notice]) -> None:
+    """Refuse ``notices`` unless each is a channel and bytes."""
+    for channel, data in notices:
+        check_name("channel", channel)
+        check_data("data", data)
 
 
 def check_ttl(value: float | None) -> float | None:

@@ -11,12 +11,12 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.inbox import Inbox
-from aiopatterns.backends.names import check_data, check_name, check_names
+from aiopatterns.backends.names import check_data, check_name, check_names, check_notices
 from aiopatterns.backends.protocols import Notice
 from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +46,12 @@ class MemoryPubSub:
         check_data("data", data)
         self._home.require_open()
         return self.publish_nowait(channel, data)
+
+    async def publish_many(self, notices: Sequence[Notice]) -> list[int]:
+        """Publish each of ``notices``, in order; return how many received each."""
+        check_notices(notices)
+        self._home.require_open()
+        return [self.publish_nowait(channel, data) for channel, data in notices]
 
     def publish_nowait(self, channel: str, data: bytes) -> int:
         """Do what :meth:`publish` does, as a part of another atomic step."""

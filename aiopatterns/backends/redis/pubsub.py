@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.inbox import Inbox
-from aiopatterns.backends.names import check_data, check_name, check_names
+from aiopatterns.backends.names import check_data, check_name, check_names, check_notices
 from aiopatterns.backends.protocols import Notice
 from aiopatterns.backends.redis.hub import Name
 from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -52,6 +52,14 @@ class RedisPubSub:
         check_name("channel", channel)
         check_data("data", data)
         return int(await self._client.once("PUBLISH", self._prefix + channel, data))
+
+    async def publish_many(self, notices: Sequence[Notice]) -> list[int]:
+        """Publish each of ``notices``, in order; return how many received each. 1 round trip."""
+        check_notices(notices)
+        prefix = self._prefix
+        return await self._client.once_each(
+            [("PUBLISH", prefix + channel, data) for channel, data in notices]
+        )
 
     def subscribe(
         self,

@@ -1,0 +1,401 @@
+"""Exchange: one run of a broker, from its ``async with`` to the end of it.
+
+::
+
+    request, send, publish --> routes: who? --> courier --> inbox of another broker
+                                   |
+                                   `-- this broker itself: at once, without the backend
+    own inbox --> delivery --> intakes --> handler --> reply --> inbox of the requester
+              `-> reply ----> requests --> whoever waits
+
+All tasks of a run are in one group, and it ends in this order: no new messages from others, those
+accepted are handled, replies are out, and only then is this broker gone from the directory.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from anyio import create_task_group, move_on_after
+
+from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.codec import JSON, MSGPACK
+from aiopatterns.core.context import new_id
+from aiopatterns.core.errors import BackendError, CodecError, NoHandlersError, TimeoutExceededError
+from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.messaging.brokerevents import BrokerFrameRefused, BrokerSubscriptionFailed
+from aiopatterns.messaging.courier import COURIERS, Courier
+from aiopatterns.messaging.draft import Draft
+from aiopatterns.messaging.frames import Outcome, Reply, open_frame, pack_delivery, pack_reply
+from aiopatterns.messaging.intake import Intake
+from aiopatterns.messaging.listing import DIRECTORY, Listed, inbox_of
+from aiopatterns.messaging.presence import Presence
+from aiopatterns.messaging.remote import described, raised
+from aiopatterns.messaging.requests import Requests
+from aiopatterns.messaging.routes import KEEP, Routes
+from aiopatterns.messaging.shipment import Notification, Shipment
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.messaging.draft import Labels
+    from aiopatterns.messaging.envelope import Envelopes
+    from aiopatterns.messaging.intake import Handler, SubscriptionStatistics, Terms
+    from aiopatterns.messaging.message import Message
+    from aiopatterns.messaging.requests import Pending
+    from aiopatterns.messaging.routes import Place
+
+__all__ = ["FAREWELL", "Exchange", "Totals"]
+
+#: Seconds that leaving waits for the backend, to say goodbye.
+FAREWELL: Final = 0.5
+#: Frames that wait in the inbox at most, while the loop is busy elsewhere.
+INBOX: Final = 100_000
+#: Seconds between two tries while brokers come back after a lost connection.
+_PAUSE: Final = 0.05
+# An empty frame: whoever sends one to itself sees whether it is heard.
+_PROBE: Final = b""
+_MAX_NUMBER: Final = 2**64 - 1
+
+
+@final
+class Totals(NamedTuple):
+    """What the subscriptions of a broker have done.
+
+    Attributes:
+        handled: Messages whose handler returned.
+        failed: Those whose handler raised.
+        dropped: Those for which there was no room.
+        expired: Those whose deadline was over before they were handled.
+    """
+
+    handled: int = 0
+    failed: int = 0
+    dropped: int = 0
+    expired: int = 0
+
+    def plus(self, one: SubscriptionStatistics) -> Totals:
+        """Add the figures of a subscription."""
+        return Totals(
+            self.handled + one.handled,
+            self.failed + one.failed,
+            self.dropped + one.dropped,
+            self.expired + one.expired,
+        )
+
+
+@final
+class Exchange:
+    """One run of a broker; made on the loop it runs on.
+
+    Args:
+        name: The broker's name.
+        backend: Where the brokers meet.
+        envelopes: How messages are written.
+    """
+
+    def __init__(self, name: str, backend: Backend, envelopes: Envelopes) -> None:
+        self._name = name
+        self._backend = backend
+        self._envelopes = envelopes
+        self.member: Final = new_id()
+        self.routes: Final = Routes(self.member)
+        self.requests: Final = Requests()
+        self.courier: Final = Courier(backend.pubsub, counts=backend.scheme != "redis+cluster")
+        self.presence: Final = Presence(
+            name, backend.directory(DIRECTORY), self.routes, buried=self.requests.bury
+        )
+        self.intakes: Final[dict[int, Intake]] = {}
+        self.sent = self.received = self.refused = self.gaps = 0
+        self._numbers = self._ids = 0
+        self._ending: list[Intake] = []  # subscriptions that were closed and still handle
+        self._ended = Totals()
+        self._gap_at = -KEEP
+        self._base = copy_context()  # workers live in this one, whoever sends
+        self._tasks: TaskGroup | None = None
+        codec = envelopes.codec
+        self._mark = _mark(codec.name)
+        self._readers = {_mark(each.name): each.decoder(Any) for each in (JSON, MSGPACK, codec)}
+
+    # ---------------------------------------------------------------------------- its life
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Open, serve until cancelled, and leave."""
+        async with self._backend:
+            inbox = self._backend.pubsub.subscribe(
+                inbox_of(self.member), capacity=INBOX, on_gap=self._missed
+            )
+            async with inbox as notices:
+                try:
+                    async with create_task_group() as self._tasks:
+                        for _ in range(COURIERS):
+                            self._tasks.start_soon(self.courier.carry)
+                        for loop in (self.presence.keep, self.presence.watch, self.presence.bury):
+                            self._tasks.start_soon(loop)
+                        task_status.started()
+                        async for notice in notices:
+                            self._take(notice.data)
+                finally:
+                    await self._leave()
+
+    async def drain(self, grace: float) -> None:
+        """Take no new messages from others, and finish what was accepted.
+
+        Args:
+            grace: Seconds that handlers have.
+        """
+        self.presence.depart()
+        await self.presence.in_force(FAREWELL)
+        with move_on_after(grace):
+            while busy := [intake for intake in self._every() if intake.busy]:
+                for intake in busy:
+                    await intake.quiet()
+        with move_on_after(FAREWELL):
+            await self.courier.flush()
+
+    async def _leave(self) -> None:
+        """Give back what was not handled, and be out of the directory."""
+        for intake in self._every():
+            intake.abandon()
+        with move_on_after(FAREWELL, shield=True), suppress(BackendError):
+            await self.courier.finish()
+            await self.presence.leave()
+
+    # ------------------------------------------------------------------------ subscriptions
+
+    def subscribe(self, pattern: str, handler: Handler, terms: Terms) -> int:
+        """Begin a subscription; return its number."""
+        self._numbers = number = self._numbers + 1
+        intake = Intake(pattern, handler, terms, answer=self._answer, spawn=self._spawn)
+        self.presence.list(Listed(number, pattern, terms.group))
+        self.intakes[number] = intake
+        return number
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription; what waits there is still handled."""
+        self.presence.unlist(number)
+        intake = self.intakes.pop(number, None)
+        if intake is not None:
+            self._ending.append(intake)
+
+    def totals(self) -> Totals:
+        """Return the figures of all subscriptions so far, also of those that have ended."""
+        for intake in (each for each in self._ending if not each.busy):
+            self._ended = self._ended.plus(intake.statistics())
+        self._ending = [each for each in self._ending if each.busy]
+        totals = self._ended
+        for intake in self._every():
+            totals = totals.plus(intake.statistics())
+        return totals
+
+    def _every(self) -> tuple[Intake, ...]:
+        """Return all that may have something to do."""
+        return (*self.intakes.values(), *self._ending)
+
+    # ------------------------------------------------------------------------------ sending
+
+    def ship(self, topic: str, payload: object, labels: Labels) -> Shipment:
+        """Make the shipment of a message."""
+        draft = Draft(self._id(), topic, payload, labels, envelopes=self._envelopes)
+        return Shipment(
+            draft,
+            self.routes.here,
+            home=self.requests.home,
+            courier=self.courier,
+            deliver=self._deliver,
+        )
+
+    async def send(self, topic: str, payload: object, labels: Labels, *, until: float) -> None:
+        """Send a message to the one group that handles ``topic``."""
+        looked = False
+        while True:
+            groups = self.routes.plan(topic).groups
+            if len(groups) > 1:
+                names = ", ".join(repr(group.name) for group in groups)
+                msg = f"topic {topic!r} must have one group that handles it, not {names}"
+                raise ValueError(msg)
+            shipment = self.ship(topic, payload, labels)
+            shipment.ship((), groups)
+            await shipment
+            if groups and not shipment.lost:
+                return
+            looked = await self._search(topic, until, looked=looked)
+
+    async def ask(self, topic: str, payload: object, labels: Labels, *, timeout: float) -> Any:
+        """Send a request, and return the payload of its reply."""
+        pending = self.requests.open(topic, timeout)
+        try:
+            reply = await self._reply_to(pending, payload, labels)
+        finally:
+            pending.leave()
+        if reply.outcome is Outcome.ERROR:
+            raise raised(reply.body)
+        return self._value_of(reply.body)
+
+    async def _reply_to(self, pending: Pending, payload: object, labels: Labels) -> Reply:
+        """Ask one after the other until one answers."""
+        topic, looked = pending.topic, False
+        tried: list[Place] = []
+        draft = Draft(
+            self._id(),
+            topic,
+            payload,
+            labels,
+            envelopes=self._envelopes,
+            deadline=pending.deadline,
+            reply_to=f"{self.member}.{pending.number}",
+        )
+        while True:
+            place = self.routes.plan(topic).callee(tried)
+            if place is None:
+                looked = await self._search(topic, pending.deadline, looked=looked)
+                if not looked:
+                    tried.clear()
+                continue
+            tried.append(place)
+            self._ask_one(pending, place, draft)
+            reply = await pending
+            if reply.outcome is not Outcome.ABSENT:
+                return reply
+
+    def _ask_one(self, pending: Pending, place: Place, draft: Draft) -> None:
+        pending.peer = place.peer
+        if place.peer is self.routes.here:
+            self._deliver(place.number, draft)
+            return
+        pending.channel = place.peer.inbox
+        pending.data = pack_delivery((place.number,), draft.envelope)
+        self.courier.post(pending)
+
+    async def _search(self, topic: str, until: float, *, looked: bool) -> bool:
+        """Look for somebody who handles ``topic``: once, or until all had time to come back.
+
+        Args:
+            topic: What nobody handles, as far as is known.
+            until: When to give up.
+            looked: Whether the directory was asked already.
+
+        Returns:
+            What ``looked`` is next time; False means that all may be tried anew.
+
+        Raises:
+            NoHandlersError: There is nobody.
+            TimeoutExceededError: Time is up.
+        """
+        with move_on_after(until - monotonic()):
+            if not looked:
+                await self.presence.look()
+                return True
+            if not await self._unsettled():
+                raise NoHandlersError(topic=topic)
+            await sleep(_PAUSE)
+            self.routes.hope()
+            return False
+        msg = f"nobody was found in time who handles {topic!r}"
+        raise TimeoutExceededError(msg)
+
+    async def _unsettled(self) -> bool:
+        """Whether brokers are coming back after a lost connection, this one among them.
+
+        As long as they are, an inbox without a reader does not say that its broker has ended.
+        """
+        if monotonic() - self._gap_at < KEEP:
+            return True
+        return not await self._backend.pubsub.publish(inbox_of(self.member), _PROBE)
+
+    # ---------------------------------------------------------------------------- receiving
+
+    def _missed(self) -> None:
+        """Frames may have been lost."""
+        self.gaps += 1
+        self._gap_at = monotonic()
+        self.requests.missed(self.routes.here)
+        self.presence.renew()
+
+    def _take(self, data: bytes) -> None:
+        """Take a frame from the inbox, whatever it is."""
+        if data == _PROBE:
+            return
+        try:
+            frame = open_frame(data)
+            if isinstance(frame, Reply):
+                self.requests.answer(frame)
+                return
+            message = self._envelopes.decode(frame.envelope)
+        except CodecError as error:
+            self.refused += 1
+            if listening():
+                emit(BrokerFrameRefused(self._name, str(error)))
+            return
+        for number in frame.numbers:
+            self._offer(number, message)
+
+    def _deliver(self, number: int, draft: Draft) -> None:
+        """Take a message of this broker itself."""
+        self._offer(number, draft.message())
+
+    def _offer(self, number: int, message: Message) -> None:
+        self.received += 1
+        intake = self.intakes.get(number)
+        if intake is None:
+            self._answer(message, Outcome.ABSENT, None)
+        elif not intake.offer(message):
+            self.unsubscribe(number)
+            if listening():
+                waiting = intake.statistics().waiting
+                emit(BrokerSubscriptionFailed(intake.pattern, waiting))
+
+    def _answer(self, message: Message, outcome: Outcome, value: Any) -> None:
+        """Tell whoever asked how it ended, if anybody did."""
+        if message.reply_to is None:
+            return
+        member, _, number = message.reply_to.partition(".")
+        if not (number.isascii() and number.isdecimal() and int(number) <= _MAX_NUMBER):
+            return  # no broker has written this
+        body = b"" if value is None and outcome is Outcome.ABSENT else value
+        if outcome is Outcome.VALUE:
+            outcome, body = self._written(value)
+        if member == self.member:
+            self.requests.answer(Reply(int(number), outcome, body))
+            return
+        reply = pack_reply(int(number), outcome, body)
+        self.courier.post(Notification(inbox_of(member), reply))
+
+    def _written(self, value: object) -> tuple[Outcome, bytes]:
+        """Return the body of a reply; one that cannot be written is an error of the handler."""
+        try:
+            body = self._mark + self._envelopes.codec.encode(value)
+            if len(body) > self._envelopes.max_bytes:
+                raise CodecError(
+                    f"a reply of {len(body)} bytes is longer than"
+                    f" max_bytes={self._envelopes.max_bytes}"
+                )
+        except CodecError as error:
+            return Outcome.ERROR, described(error)
+        return Outcome.VALUE, body
+
+    def _value_of(self, body: bytes) -> Any:
+        """Return the payload of a reply."""
+        end = 1 + body[0] if body else 0
+        read = self._readers.get(body[:end])
+        if read is None:
+            raise CodecError(f"the reply was written by a codec that is not known: {body[1:end]!r}")
+        return read(body[end:])
+
+    def _id(self) -> str:
+        self._ids += 1
+        return f"{self.member}{self._ids:x}"
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        assert self._tasks is not None, "messages come in while it runs"
+        self._base.run(self._tasks.start_soon, work)
+
+
+def _mark(codec: str) -> bytes:
+    name = codec.encode()
+    return bytes((len(name),)) + name

@@ -1,0 +1,335 @@
+"""Intake: the messages of one subscription, from their arrival to the end of their handler.
+
+::
+
+    offer --> waiting (bounded) --> 1..concurrency workers --> handler(message) --> answer
+                 |
+                 `-- full: "drop_old", "drop_new" or "fail", counted, and requesters told
+
+With ``key=`` messages of one key are handled one at a time, in the order of arrival, while those
+of other keys go on beside them. Without it, and with more than one worker, there is no order.
+
+Workers are long-lived, and started when they are first needed. Every handler runs in a context
+of its own, made from that of ``subscribe``, in which the message's correlation, deadline and hops
+are bound; what it changes there is gone with it. A message whose deadline is over is not handled.
+
+Guarantees, at every instant: ``received == handled + failed + dropped + expired + cancelled +
+waiting + active``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import copy_context
+from dataclasses import dataclass
+from inspect import isawaitable, iscoroutine
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+
+from anyio import get_cancelled_exc_class
+
+from aiopatterns.core.clock import monotonic, yield_now
+from aiopatterns.core.context import Steps, forget_deadline
+from aiopatterns.core.errors import QueueFullError
+from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.waiters import Waiters, cancel_requested
+from aiopatterns.messaging.brokerevents import BrokerHandlerFailed, BrokerMessagesDropped
+from aiopatterns.messaging.frames import Outcome
+from aiopatterns.messaging.remote import described, lost_handler
+from aiopatterns.messaging.serving import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiopatterns.messaging.message import Message
+
+__all__ = ["Answer", "Handler", "Intake", "Overflow", "SubscriptionStatistics", "Terms"]
+
+Overflow: TypeAlias = Literal["drop_old", "drop_new", "fail"]
+Handler: TypeAlias = "Callable[[Message], Awaitable[object]] | Callable[[Message], object]"
+KeyOf: TypeAlias = "Callable[[Message], str | bytes | int | None]"
+
+#: Takes how a message ended: an outcome, and the handler's value or the description of an error.
+Answer: TypeAlias = "Callable[[Message, Outcome, Any], object]"
+
+# A message, and the key that it bears here.
+_Item: TypeAlias = "tuple[Message, object]"
+# Handlers that never suspend, in a row, until the loop is given a turn.
+_TURN: Final = 64
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a subscription takes messages.
+
+    Attributes:
+        group: Its group, or None.
+        concurrency: Messages in handlers at most.
+        capacity: Messages that wait for a handler at most.
+        overflow: What happens to one more.
+        key: Gives the key of a message; None for no order.
+    """
+
+    group: str | None
+    concurrency: int
+    capacity: int
+    overflow: Overflow
+    key: KeyOf | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatistics:
+    """What a subscription has done so far.
+
+    Attributes:
+        received: Messages that came.
+        handled: Those whose handler returned.
+        failed: Those whose handler raised.
+        dropped: Those for which there was no room.
+        expired: Those whose deadline was over before they were handled.
+        cancelled: Those that the end of the broker interrupted or found waiting.
+        waiting: Those that wait for a handler.
+        active: Those that are in a handler.
+    """
+
+    received: int
+    handled: int
+    failed: int
+    dropped: int
+    expired: int
+    cancelled: int
+    waiting: int
+    active: int
+
+
+@final
+class Intake:
+    """The messages of one subscription.
+
+    Args:
+        pattern: What it is subscribed to.
+        handler: What handles them.
+        terms: How it takes them.
+        answer: Told how each ended.
+        spawn: Starts a worker.
+    """
+
+    __slots__ = (
+        "_active",
+        "_answer",
+        "_base",
+        "_cancelled",
+        "_dropped",
+        "_dropping",
+        "_expired",
+        "_failed",
+        "_handled",
+        "_handler",
+        "_idle",
+        "_lanes",
+        "_quiet",
+        "_ready",
+        "_received",
+        "_spawn",
+        "_waiting",
+        "_workers",
+        "pattern",
+        "terms",
+    )
+
+    def __init__(
+        self,
+        pattern: str,
+        handler: Handler,
+        terms: Terms,
+        *,
+        answer: Answer,
+        spawn: Callable[[Callable[[], Awaitable[None]]], object],
+    ) -> None:
+        self.pattern: Final = pattern
+        self.terms: Final = terms
+        self._handler = handler
+        self._answer = answer
+        self._spawn = spawn
+        self._base = copy_context()
+        self._base.run(forget_deadline)  # that of whoever subscribes is not that of the messages
+        self._ready: deque[_Item] = deque()
+        # Messages behind one of their key that is ready or active; a key is here as long as one is.
+        self._lanes: dict[object, deque[_Item]] = {}
+        self._idle = Waiters()
+        self._quiet = Waiters()
+        self._dropping = False
+        self._workers = self._waiting = self._active = self._received = 0
+        self._handled = self._failed = self._dropped = self._expired = self._cancelled = 0
+
+    def statistics(self) -> SubscriptionStatistics:
+        """Return the figures so far."""
+        return SubscriptionStatistics(
+            self._received,
+            self._handled,
+            self._failed,
+            self._dropped,
+            self._expired,
+            self._cancelled,
+            self._waiting,
+            self._active,
+        )
+
+    def offer(self, message: Message) -> bool:
+        """Take ``message`` in, by the terms; False if it was refused and this has to end."""
+        self._received += 1
+        if self._waiting >= self.terms.capacity and not self._make_room(message):
+            return self.terms.overflow != "fail"
+        self._waiting += 1
+        self._queue(message)
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits or is in a handler."""
+        return bool(self._waiting or self._active)
+
+    async def quiet(self) -> None:
+        """Wait until nothing waits and nothing is in a handler."""
+        while self.busy:
+            await self._quiet.wait()
+
+    def abandon(self) -> None:
+        """Give back what still waits: whoever asks is told that nobody is here."""
+        left = [*self._ready, *(item for lane in self._lanes.values() for item in lane)]
+        self._ready.clear()
+        self._lanes.clear()
+        self._waiting -= len(left)
+        self._cancelled += len(left)
+        for message, _ in left:
+            self._answer(message, Outcome.ABSENT, b"")
+        self._quiet.wake_all()
+
+    def _queue(self, message: Message) -> None:
+        """Let ``message`` wait for a worker, or behind those of its key."""
+        item = (message, self._key_of(message))
+        if item[1] is not None:
+            lane = self._lanes.get(item[1])
+            if lane is not None:
+                lane.append(item)
+                return
+            self._lanes[item[1]] = deque()
+        self._ready.append(item)
+        if not self._idle.wake() and self._workers < self.terms.concurrency:
+            self._workers += 1
+            self._spawn(self._work)
+
+    def _key_of(self, message: Message) -> object:
+        """Return the key of ``message``; one whose key cannot be had is in no order."""
+        if self.terms.key is None:
+            return None
+        try:
+            key = self.terms.key(message)
+            hash(key)
+        except Exception as error:
+            if listening():
+                emit(_failed(self.pattern, message, error))
+            return None
+        return key
+
+    def _make_room(self, message: Message) -> bool:
+        """Drop the oldest that waits, or ``message`` itself; return whether there is room now."""
+        if not self._dropping and listening():
+            emit(BrokerMessagesDropped(self.pattern, self._waiting, self.terms.overflow))
+        self._dropping = True
+        self._dropped += 1
+        made = self.terms.overflow == "drop_old"
+        if made:
+            self._waiting -= 1
+            message = self._take_oldest()
+        full = QueueFullError(
+            f"{self.pattern!r} has {self.terms.capacity} messages waiting", name=self.pattern
+        )
+        self._answer(message, Outcome.ERROR, described(full))
+        return made
+
+    def _take_oldest(self) -> Message:
+        """Take the message that has waited longest, as far as keys leave the choice."""
+        if self._ready:
+            message, key = self._ready.popleft()
+            self._release(key)
+            return message
+        return next(lane for lane in self._lanes.values() if lane).popleft()[0]
+
+    def _release(self, key: object) -> None:
+        """Let the next message of ``key`` be handled."""
+        lane = self._lanes.get(key)
+        if lane:
+            self._ready.append(lane.popleft())
+        elif lane is not None:
+            del self._lanes[key]
+
+    async def _work(self) -> None:
+        """Handle messages, for ever."""
+        steps, left = Steps[object](), _TURN
+        while True:
+            while not self._ready:
+                self._dropping = False
+                await self._idle.wait()
+            message, key = self._ready.popleft()
+            self._waiting -= 1
+            self._active += 1
+            try:
+                await self._handle(message, steps)
+            finally:
+                self._active -= 1
+                self._release(key)
+                if not (self._waiting or self._active):
+                    self._quiet.wake_all()
+            left -= 1
+            if not left:
+                left = _TURN
+                await yield_now()
+
+    async def _handle(self, message: Message, steps: Steps[object]) -> None:
+        """Call the handler, and tell how it ended."""
+        if message.deadline is not None and message.deadline <= monotonic():
+            self._expired += 1
+            return
+        try:
+            value = await self._call(message, steps)
+        except Exception as error:
+            self._fail(message, error)
+        except BaseException as error:
+            if not isinstance(error, get_cancelled_exc_class()) or cancel_requested():
+                self._cancelled += 1
+                self._answer(message, Outcome.ERROR, described(lost_handler(message.topic)))
+                raise
+            self._fail(message, error)  # the handler has cancelled itself
+        else:
+            self._handled += 1
+            self._answer(message, Outcome.VALUE, value)
+
+    async def _call(self, message: Message, steps: Steps[object]) -> object:
+        """Return what the handler returns, called in a context of its own."""
+        variables = self._base.copy()
+        variables.run(serve, message)
+        result = variables.run(self._handler, message)
+        if not isawaitable(result):
+            return result
+        work = result if iscoroutine(result) else _awaited(result)
+        awaited = variables.run(steps.send, work)
+        if awaited is not steps:
+            await steps.rest(variables, awaited)
+        value, steps.result = steps.result, None
+        return value
+
+    def _fail(self, message: Message, error: BaseException) -> None:
+        self._failed += 1
+        if listening():
+            emit(_failed(self.pattern, message, error))
+        self._answer(message, Outcome.ERROR, described(error))
+
+
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
+
+
+def _failed(pattern: str, message: Message, error: BaseException) -> BrokerHandlerFailed:
+    return BrokerHandlerFailed(pattern, message.topic, message.id, repr(error))

@@ -1,0 +1,71 @@
+"""Listings: what a broker tells the others about itself, as a member of the directory of brokers.
+
+One record for each broker: its subscriptions with their patterns and groups. Its inbox is found by
+its id. ``edition`` grows with every change, so that a broker sees when the directory has its newest
+one. A broker that is about to leave lists nothing, and so gets no new messages while it finishes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import msgspec
+
+from aiopatterns.core.codec import MSGPACK
+from aiopatterns.core.errors import CodecError
+
+__all__ = ["DIRECTORY", "TTL", "Listed", "Listing", "inbox_of", "read_listing"]
+
+#: Name of the directory of brokers.
+DIRECTORY: Final = "brokers"
+#: Seconds after which a broker that does not renew its listing is out of the directory.
+TTL: Final = 15.0
+
+
+@final
+class Listed(msgspec.Struct, frozen=True, array_like=True):
+    """A subscription as the others see it; new fields go to the end.
+
+    Attributes:
+        number: What messages for it bear.
+        pattern: The topics it wants.
+        group: Of all subscriptions of one group, one gets each message; None for no group.
+    """
+
+    number: int
+    pattern: str
+    group: str | None = None
+
+
+@final
+class Listing(msgspec.Struct, frozen=True, array_like=True):
+    """A broker as the others see it; new fields go to the end.
+
+    Attributes:
+        edition: Grows with each change.
+        subscriptions: What it wants.
+    """
+
+    edition: int = 0
+    subscriptions: tuple[Listed, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        return MSGPACK.encode(self)
+
+
+_listing_of = MSGPACK.decoder(Listing)
+_NOTHING: Final = Listing()
+
+
+def read_listing(data: bytes) -> Listing:
+    """Return the listing that ``data`` holds; what cannot be read lists nothing."""
+    try:
+        return _listing_of(data)
+    except CodecError:
+        return _NOTHING
+
+
+def inbox_of(member: str) -> str:
+    """Return the channel on which the broker ``member`` listens."""
+    return f"broker:{member}"

@@ -1,0 +1,261 @@
+"""Routes: who listens where, among all brokers, and who gets a message.
+
+Every broker lists its subscriptions in one directory, and every broker watches that. So a sender
+knows the receivers of a topic without asking anybody::
+
+    directory --> peers, with their places --> tree of patterns --> plan of a topic
+    broker A:  1 "order.*"  group billing      "order.paid":  group billing: A1, B7 in turn
+    broker B:  7 "order.>"  group billing                     each of:       C2
+    broker C:  2 "order.paid"
+
+* Of a group one place gets each message, in turn. Places of one group under different patterns are
+  one group, as in NATS.
+* A request is answered by the most specific pattern; among equals by a group before a place
+  without one, then by the group's name. So a service that listens on ``>`` to keep a record never
+  answers for others.
+* A peer whose inbox nobody reads is *gone*: it is passed over for :data:`GONE` seconds, for it may
+  only be connecting anew.
+* A peer that the directory no longer lists keeps its places for :data:`KEEP` seconds more: a
+  server that was restarted without its data lists nobody, until all have come back.
+
+Everything here is synchronous, for one loop.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from aiopatterns.core.clock import monotonic, rng
+from aiopatterns.messaging.listing import Listing, inbox_of, read_listing
+from aiopatterns.messaging.topics import ANY, REST, TopicTrie
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
+    from aiopatterns.core.telemetry import Subscription
+
+__all__ = ["GONE", "KEEP", "Group", "Peer", "Place", "Plan", "Routes"]
+
+#: Seconds for which a peer is passed over after its inbox was found without a reader.
+GONE: Final = 1.0
+#: Seconds for which a peer that is listed no more keeps its places.
+KEEP: Final = 2.0
+
+# Topics whose plans are kept.
+_REMEMBERED: Final = 1_024
+_RANKS: Final = {ANY: 1, REST: 2}
+
+
+@final
+class Peer:
+    """A broker, this one or another.
+
+    Args:
+        member: Its id.
+    """
+
+    __slots__ = ("data", "gone_until", "inbox", "member", "missing_since", "places")
+
+    def __init__(self, member: str) -> None:
+        self.member: Final = member
+        self.inbox: Final = inbox_of(member)
+        self.data: bytes = b""  # its listing, as it was read last
+        self.places: list[Subscription] = []
+        self.gone_until: float = 0.0
+        self.missing_since: float | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it is worth sending to."""
+        return not self.gone_until or self.gone_until <= monotonic()
+
+    def pass_over(self) -> None:
+        """Send it nothing for a while: nobody reads its inbox."""
+        self.gone_until = monotonic() + GONE
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A subscription of a broker.
+
+    Attributes:
+        peer: The broker.
+        number: The subscription's number there.
+        group: Its group.
+        rank: How much its pattern leaves open; a lower one is more specific.
+    """
+
+    peer: Peer
+    number: int
+    group: str | None
+    rank: tuple[int, ...]
+
+
+@final
+class Group:
+    """Places of which one gets each message, in turn.
+
+    Args:
+        name: The group's name; None for those without a group that answer requests in turn.
+        places: At least one.
+    """
+
+    __slots__ = ("_turn", "name", "places")
+
+    def __init__(self, name: str | None, places: Iterable[Place]) -> None:
+        self.name: Final = name
+        self.places: Final = tuple(places)
+        self._turn = rng().randrange(len(self.places))  # or all senders would begin with the same
+
+    def pick(self, tried: Container[Place] = ()) -> Place | None:
+        """Return the next place that can be reached and was not ``tried``, or None."""
+        for _ in self.places:
+            self._turn = (self._turn + 1) % len(self.places)
+            place = self.places[self._turn]
+            if place.peer.reachable and place not in tried:
+                return place
+        return None
+
+
+@final
+class Plan:
+    """Who gets the messages of one topic.
+
+    Args:
+        places: All that want it.
+
+    Attributes:
+        groups: Each gets one copy, by name in order.
+        each: Places that get a copy each.
+        callees: Who may answer a request, the first first.
+    """
+
+    __slots__ = ("callees", "each", "groups")
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        each: list[Place] = []
+        grouped: dict[str, list[Place]] = {}
+        ranked: dict[tuple[int, ...], list[Place]] = {}
+        for place in places:
+            if place.group is None:
+                each.append(place)
+                ranked.setdefault(place.rank, []).append(place)
+            else:
+                grouped.setdefault(place.group, []).append(place)
+        self.each: Final = tuple(each)
+        self.groups: Final = tuple(Group(name, grouped[name]) for name in sorted(grouped))
+        callees = [(min(p.rank for p in g.places), 0, g.name or "", g) for g in self.groups]
+        callees += [(rank, 1, "", Group(None, own)) for rank, own in ranked.items()]
+        self.callees: Final = tuple(each[-1] for each in sorted(callees, key=lambda c: c[:-1]))
+
+    def callee(self, tried: Container[Place] = ()) -> Place | None:
+        """Return who answers the next request, or None if nobody is left to be asked."""
+        for group in self.callees:
+            place = group.pick(tried)
+            if place is not None:
+                return place
+        return None
+
+
+@final
+class Routes:
+    """What one broker knows of all.
+
+    Args:
+        member: Its own id.
+    """
+
+    __slots__ = ("_peers", "_plans", "_trie", "here")
+
+    def __init__(self, member: str) -> None:
+        self.here: Final = Peer(member)
+        self._peers: dict[str, Peer] = {}
+        self._plans: dict[str, Plan] = {}
+        self._trie = TopicTrie[Place]()
+
+    def __len__(self) -> int:
+        """Return how many other brokers are known."""
+        return len(self._peers)
+
+    @property
+    def missing(self) -> bool:
+        """Whether a peer is listed no more and not buried yet."""
+        return any(peer.missing_since is not None for peer in self._peers.values())
+
+    def plan(self, topic: str) -> Plan:
+        """Return who gets the messages of ``topic``.
+
+        Raises:
+            ValueError: ``topic`` is no topic.
+            TypeError: ``topic`` is no text.
+
+        Complexity: O(1) for one of the last 1,024 topics, else O(tokens + places).
+        """
+        plan = self._plans.get(topic)
+        if plan is None:
+            plan = Plan(self._trie.match(topic))
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            self._plans[topic] = plan
+        return plan
+
+    def list_here(self, listing: Listing) -> None:
+        """Take what this broker itself wants from now on."""
+        self._place(self.here, listing)
+
+    def hope(self) -> None:
+        """Pass nobody over any more."""
+        for peer in self._peers.values():
+            peer.gone_until = 0.0
+
+    def heed(self, members: Mapping[str, bytes]) -> None:
+        """Take the members of the directory."""
+        for member, data in members.items():
+            if member != self.here.member:
+                self._heed_one(member, data)
+        now = monotonic()
+        for member, peer in self._peers.items():
+            if member not in members and peer.missing_since is None:
+                peer.missing_since = now
+
+    def bury(self) -> list[Peer]:
+        """Forget the peers that have been missing for :data:`KEEP` seconds, and return them."""
+        latest = monotonic() - KEEP
+        dead = [
+            peer
+            for peer in self._peers.values()
+            if peer.missing_since is not None and peer.missing_since <= latest
+        ]
+        for peer in dead:
+            del self._peers[peer.member]
+            self._place(peer, Listing())
+        return dead
+
+    def _heed_one(self, member: str, data: bytes) -> None:
+        peer = self._peers.get(member)
+        if peer is None:
+            peer = self._peers[member] = Peer(member)
+        peer.missing_since = None
+        if peer.data != data:
+            peer.data = data
+            peer.gone_until = 0.0
+            self._place(peer, read_listing(data))
+
+    def _place(self, peer: Peer, listing: Listing) -> None:
+        """Put the places of ``peer`` in the stead of its former ones."""
+        for place in peer.places:
+            place.close()
+        peer.places = []
+        for listed in listing.subscriptions:
+            place = Place(peer, listed.number, listed.group, _rank(listed.pattern))
+            # What a newer release lists may be no pattern to this one.
+            with suppress(ValueError):
+                peer.places.append(self._trie.add(listed.pattern, place))
+        self._plans.clear()
+
+
+def _rank(pattern: str) -> tuple[int, ...]:
+    return tuple(_RANKS.get(token, 0) for token in pattern.split("."))

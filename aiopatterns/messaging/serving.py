@@ -1,0 +1,74 @@
+"""Serving: the message on whose behalf code runs, so that what it sends says where it came from.
+
+While a handler runs, its message is a context variable, beside the correlation id and the deadline
+of :mod:`aiopatterns.core.context`. What the handler sends goes on from there::
+
+    request  id=7a  hops=0  correlation=7a
+      `- sent by its handler  id=7b  hops=1  correlation=7a  causation=7a
+
+Hops end a circle of services that ask each other: a message that would have passed more than
+:data:`MAX_HOPS` is refused where it is sent.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from aiopatterns.core.context import bind_correlation, push_deadline
+from aiopatterns.core.errors import RejectedError
+
+if TYPE_CHECKING:
+    from aiopatterns.messaging.message import Message
+
+__all__ = ["MAX_HOPS", "causation_id", "hops_onward", "serve", "serving"]
+
+#: How many services work may pass.
+MAX_HOPS: Final = 32
+
+_served: Final[ContextVar[Message | None]] = ContextVar("aiopatterns_message", default=None)
+
+
+def serve(message: Message) -> None:
+    """Let all that runs in this context from now on be on behalf of ``message``.
+
+    Binds its correlation and its deadline as well; an earlier deadline stays. Nothing is put back:
+    call it in a context that is the message's own.
+    """
+    _served.set(message)
+    if message.correlation_id is not None:
+        bind_correlation(message.correlation_id).__enter__()
+    if message.deadline is not None:
+        push_deadline(message.deadline)
+
+
+def serving() -> Message | None:
+    """Return the message that this code serves, or None."""
+    return _served.get()
+
+
+def causation_id() -> str | None:
+    """Return the id of the message that this code serves, or None."""
+    message = _served.get()
+    return None if message is None else message.id
+
+
+def hops_onward(topic: str) -> int:
+    """Return the hops of a message that is sent from here.
+
+    Args:
+        topic: Where it is sent, for the error.
+
+    Raises:
+        RejectedError: They would be more than :data:`MAX_HOPS`.
+    """
+    message = _served.get()
+    if message is None:
+        return 0
+    if message.hops >= MAX_HOPS:
+        msg = (
+            f"a message to {topic!r} would be the {message.hops + 1}th in a row; services that ask"
+            f" each other in a circle end here"
+        )
+        raise RejectedError(msg, name=topic)
+    return message.hops + 1
