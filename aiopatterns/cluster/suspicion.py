@@ -37,11 +37,12 @@ class Suspicion:
         needed: Confirmations that bring it to ``low``; 0 if there is nobody else to ask.
     """
 
-    __slots__ = ("_accusers", "_high", "_low", "_needed", "_since", "deadline")
+    __slots__ = ("_accusers", "_high", "_low", "_needed", "_since", "accuser", "deadline")
 
     def __init__(
         self, accuser: str, now: float, *, low: float, high: float, needed: int = CONFIRMATIONS
     ) -> None:
+        self.accuser: str = accuser
         self._accusers = {accuser}
         self._since = now
         self._low, self._high = low, high

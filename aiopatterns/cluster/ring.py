@@ -1,0 +1,102 @@
+"""Who is probed next: everybody in turn, and one's neighbour on a ring every other time.
+
+SWIM probes in a shuffled round robin, so a given member is probed once a period on average, and
+with bad luck not for many. So each node also watches the member that follows it on a ring, in the
+order of the hashes of their names, and probes it every other time: whoever dies has one watcher
+that finds out within two periods, and a rumour about it is checked by :data:`WATCHERS` of them::
+
+           a ---> d        every arrow: probes every other time
+           ^      |
+           |      v        b is suspect: a, g, d and e (its WATCHERS predecessors)
+           g <-- e <- b    probe it next, and confirm it or see it contradict
+
+The load is that of SWIM, one probe a period and node.
+
+Source: Das, Gupta and Motivala, "SWIM", DSN 2002, section 4.3, for the round robin; the ring of
+observers is that of Suresh et al., "Stable and Consistent Membership at Scale with Rapid", 2018.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import Final, final
+
+from aiopatterns.core.clock import rng
+from aiopatterns.core.hashing import stable_hash
+
+__all__ = ["WATCHERS", "Ring"]
+
+WATCHERS: Final = 5
+"""How many predecessors on the ring check a suspicion."""
+
+
+@final
+class Ring:
+    """The living others of one node.
+
+    Args:
+        name: The node's own name.
+
+    Complexity: O(n) to add and remove, by a move of pointers; O(1) for the next to probe, O(k)
+    for a sample of k.
+    """
+
+    __slots__ = ("_at", "_names", "_order", "_places", "_turn", "_urgent")
+
+    def __init__(self, name: str) -> None:
+        self._at = (stable_hash(name), name)
+        self._places: list[tuple[int, str]] = []  # sorted
+        self._names: set[str] = set()
+        self._order: list[str] = []  # the rest of this round robin
+        self._turn = 0
+        self._urgent: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, name: str) -> None:
+        """Add a member; it joins this round at a place by chance, as SWIM has it."""
+        insort(self._places, (stable_hash(name), name))
+        self._names.add(name)
+        self._order.insert(rng().randrange(len(self._order) + 1), name)
+
+    def remove(self, name: str) -> None:
+        """Take a member out."""
+        places = self._places
+        del places[bisect_left(places, (stable_hash(name), name))]
+        self._names.discard(name)
+
+    def alarm(self, name: str) -> None:
+        """A member is suspect: it is next, if this node is one of its watchers."""
+        places = self._places
+        ahead = bisect_left(places, (stable_hash(name), name)) - bisect_left(places, self._at)
+        if ahead % len(places) < WATCHERS and name not in self._urgent:
+            self._urgent.append(name)
+
+    def next(self) -> str | None:
+        """Return whom to probe now; None if there is nobody."""
+        self._turn += 1
+        while self._urgent:
+            name = self._urgent.pop(0)
+            if name in self._names:
+                return name
+        if not self._places:
+            return None
+        if self._turn % 2:
+            return self._places[bisect_left(self._places, self._at) % len(self._places)][1]
+        return self._round_robin()
+
+    def sample(self, wanted: int, *, but: str = "") -> list[str]:
+        """Return up to so many members by chance, all different, without one of them."""
+        places = self._places
+        picked = rng().sample(places, min(wanted + 1, len(places)))
+        return [name for _, name in picked if name != but][:wanted]
+
+    def _round_robin(self) -> str:
+        while True:
+            if not self._order:
+                self._order = [name for _, name in self._places]
+                rng().shuffle(self._order)
+            name = self._order.pop()
+            if name in self._names:
+                return name

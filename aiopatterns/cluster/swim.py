@@ -1,0 +1,74 @@
+"""The settings of a peer's failure detector, and the times that follow from them.
+
+How a crash is seen, with the defaults, in a cluster of a hundred::
+
+    0 s     the process dies
+    <= 1    its watcher probes it: 2 x probe at most, and everybody else does now and then
+    + 0.5   no answer directly (timeout), through three helpers, or over the reliable road: suspect
+    + 2.5   nobody contradicts, others have confirmed it: dead
+    + 1     the last one has heard of it
+
+Source: Das, Gupta and Motivala, "SWIM", DSN 2002; the defaults are memberlist's, but for a probe
+every 0.5 s instead of 1 s and a suspicion that is shorter: its minimum covers a pause of half a
+second and the way of a contradiction, and is asked to be longer where pauses are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log10
+from typing import final
+
+from aiopatterns.core.validate import at_least, count, positive
+
+__all__ = ["Swim"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Swim:
+    """How often and how patiently a peer looks after the others.
+
+    Args:
+        probe: Seconds from one probe to the next; each asks one member.
+        timeout: Seconds until a probe that is not answered goes other ways; below ``probe``.
+        gossip: Seconds from one round of gossip to the next, while there is news.
+        suspicion: Probe periods that a suspect has to contradict, at least, in a cluster of up
+            to ten; for a hundred twice that, for a thousand three times. Without confirmation by
+            others it is twice as long.
+        sync: Seconds from one exchange of the whole state to the next; grows with the cluster.
+        indirect: How many helpers ask as well.
+        fanout: How many members each round of gossip tells.
+
+    Raises:
+        ValueError: A value is out of its range; ``timeout`` is not below ``probe``.
+
+    Example::
+
+        Swim(probe=5, timeout=3, gossip=0.5)  # over the internet
+    """
+
+    probe: float = 0.5
+    timeout: float = 0.2
+    gossip: float = 0.2
+    suspicion: float = 2.5
+    sync: float = 30.0
+    indirect: int = 3
+    fanout: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        positive("probe", self.probe)
+        if positive("timeout", self.timeout) >= self.probe:
+            msg = f"timeout must be below probe, which is {self.probe!r}, not {self.timeout!r}"
+            raise ValueError(msg)
+        positive("gossip", self.gossip)
+        at_least("suspicion", self.suspicion, 1.0)
+        positive("sync", self.sync)
+        count("indirect", self.indirect, minimum=0)
+        count("fanout", self.fanout)
+
+    def patience(self, members: int) -> tuple[float, float]:
+        """Return the least and the most seconds that a suspect has, in a cluster of that size."""
+        low = self.suspicion * self.probe * max(1.0, log10(max(members, 1)))
+        return low, 2 * low
