@@ -9,6 +9,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.cache        values kept near
     aiopatterns.flow         data moving inside one process
     aiopatterns.jobs         work that survives a process
+    aiopatterns.messaging    messages inside a process and between them
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await
 
 Names load on first use: ``import aiopatterns`` imports no room and no third-party package.
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.producer import produce_consume
     from aiopatterns.jobs.queue import JobQueue
     from aiopatterns.jobs.worker import Worker
+    from aiopatterns.messaging.bus import EventBus
     from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
@@ -106,6 +108,7 @@ __all__ = [
     "Dag",
     "DagError",
     "Err",
+    "EventBus",
     "Fallback",
     "HealthChecker",
     "Hedge",
@@ -178,6 +181,7 @@ _HOMES: Final = MappingProxyType(
         "flow.producer": ("produce_consume",),
         "jobs.queue": ("JobQueue",),
         "jobs.worker": ("Worker",),
+        "messaging.bus": ("EventBus",),
         "resilience.breaker": ("CircuitBreaker",),
         "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),
