@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache.decorator import cached
     from aiopatterns.cache.sharded import ShardedCache
     from aiopatterns.cluster.health import HealthChecker
+    from aiopatterns.cluster.peer import PeerNode
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -126,6 +127,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknownError",
     "OverloadedError",
+    "PeerNode",
     "Pipeline",
     "QueueFullError",
     "QuorumError",
@@ -169,6 +171,7 @@ _HOMES: Final = MappingProxyType(
         "cache.decorator": ("cached",),
         "cache.sharded": ("ShardedCache",),
         "cluster.health": ("HealthChecker",),
+        "cluster.peer": ("PeerNode",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),

@@ -8,9 +8,21 @@ from aiopatterns.cluster.healthreport import CheckHealth, HealthReport
 from aiopatterns.cluster.heartbeat import DetectorStatistics, Heartbeats
 from aiopatterns.cluster.hysteresis import HealthState
 from aiopatterns.cluster.instance import InstanceState, ServiceInstance
+from aiopatterns.cluster.member import Member, MemberState
+from aiopatterns.cluster.peer import PeerNode, PeerStatistics
+from aiopatterns.cluster.peerevents import (
+    PeerChanged,
+    PeerHandlerFailed,
+    PeerJoined,
+    PeerJoinFailed,
+    PeerRejected,
+    PeerStalled,
+)
 from aiopatterns.cluster.registration import Registration, RegistrationStatistics
 from aiopatterns.cluster.registry import RegistryStatistics, ServiceRegistry
 from aiopatterns.cluster.snapshot import Snapshot
+from aiopatterns.cluster.swim import Swim
+from aiopatterns.cluster.transport import MemoryNetwork, MemoryTransport, Transport
 
 __all__ = [
     "Check",
@@ -27,6 +39,18 @@ __all__ = [
     "HealthStatistics",
     "Heartbeats",
     "InstanceState",
+    "Member",
+    "MemberState",
+    "MemoryNetwork",
+    "MemoryTransport",
+    "PeerChanged",
+    "PeerHandlerFailed",
+    "PeerJoinFailed",
+    "PeerJoined",
+    "PeerNode",
+    "PeerRejected",
+    "PeerStalled",
+    "PeerStatistics",
     "PhiAccrual",
     "Registration",
     "RegistrationStatistics",
@@ -34,4 +58,6 @@ __all__ = [
     "ServiceInstance",
     "ServiceRegistry",
     "Snapshot",
+    "Swim",
+    "Transport",
 ]

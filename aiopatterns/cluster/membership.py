@@ -25,6 +25,7 @@ time, so that a node which starts again is newer than what is said of its former
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from msgspec.structs import replace
@@ -53,7 +54,7 @@ FORGET: Final = 3_600.0
 """Seconds that a member is remembered after it died or left."""
 
 STATES: Final = tuple(MemberState)
-RANKS: Final = {state: rank for rank, state in enumerate(STATES)}
+RANKS: Final = MappingProxyType({state: rank for rank, state in enumerate(STATES)})
 ALIVE, SUSPECT, DEAD, LEFT = range(4)
 
 
