@@ -36,7 +36,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, final
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, move_on_after
+from anyio import CancelScope, move_on_after
 from anyio import Event as Bell
 
 from aiopatterns.cluster.instance import InstanceState
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup
 
     from aiopatterns.backends.protocols import Backend, Held
     from aiopatterns.cluster.contact import Contact
@@ -101,7 +101,7 @@ class RegistrationLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRestored(Event):
-    """The lease had run out, and the record is back.
+    """The lease had run out, or may have, and the record is there.
 
     Args:
         service: Of which service.
@@ -128,7 +128,7 @@ class RegistrationStatistics:
         epoch: The fence of this registration.
         renewals: Puts that the backend has taken.
         failures: Puts that failed.
-        restored: How often the lease had run out before a renewal.
+        restored: How often the lease had run out before a renewal, or may have.
         age: Seconds since the last renewal.
     """
 
@@ -172,10 +172,21 @@ class Desk:
         self.tasks: TaskGroup | None = None
         self.registered: dict[tuple[str, str], Registration] = {}
 
+    def running(self) -> TaskGroup:
+        """Return where the background tasks of the registry run.
+
+        Raises:
+            ClosedError: It is not open, or closes just now.
+        """
+        self.open_group()
+        if self.tasks is None:
+            msg = "the registry is closing; nothing can be begun any more"
+            raise ClosedError(msg)
+        return self.tasks
+
     def admit(self, registration: Registration) -> TaskGroup:
         """Note a registration that begins; return where its task runs."""
-        self.open_group()
-        assert self.tasks is not None, "an open registry has tasks"
+        tasks = self.running()
         who = registration.instance
         if self.registered.setdefault((who.service, who.id), registration) is not registration:
             msg = (
@@ -183,7 +194,7 @@ class Desk:
                 " already; each needs an id of its own"
             )
             raise ValueError(msg)
-        return self.tasks
+        return tasks
 
     def release(self, registration: Registration) -> None:
         """Forget a registration."""
@@ -207,6 +218,7 @@ class Registration:
 
     __slots__ = (
         "_at",
+        "_begun",
         "_bell",
         "_desk",
         "_directory",
@@ -214,6 +226,7 @@ class Registration:
         "_failures",
         "_lost",
         "_over",
+        "_refusal",
         "_renewals",
         "_restored",
         "_scope",
@@ -237,7 +250,8 @@ class Registration:
         self._bell = Bell()
         self._waiters = Waiters()
         self._scope: CancelScope | None = None
-        self._over = Bell()
+        self._begun, self._over = Bell(), Bell()
+        self._refusal: BackendError | None = None
 
     async def __aenter__(self) -> Self:
         """Register.
@@ -255,9 +269,12 @@ class Registration:
             raise RuntimeError(msg)
         tasks = self._desk.admit(self)
         self._scope = CancelScope()
+        tasks.start_soon(self._run)
         try:
-            await tasks.start(self._run)
+            await self._begun.wait()
+            self._require_begun()
         except BaseException:
+            await self._leave()
             self._desk.release(self)
             raise
         return self
@@ -330,19 +347,30 @@ class Registration:
 
     # ------------------------------------------------------------------------ private core
 
-    async def _run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    async def _run(self) -> None:
         """Register, renew until told to leave or superseded, then say goodbye."""
         assert self._scope is not None
         try:
-            await self._begin()
-            task_status.started()
             with self._scope:
+                await self._begin()
+                self._begun.set()
                 await self._renew()
+        except BackendError as error:
+            self._refusal = error
         finally:
+            self._begun.set()
             with move_on_after(FAREWELL, shield=True), suppress(BackendError):
                 await self._say_goodbye()
             self._over.set()
             self._waiters.wake_all()
+
+    def _require_begun(self) -> None:
+        """Raise what kept this registration from beginning."""
+        if self._refusal is not None:
+            raise self._refusal
+        if not self._renewals and not self._lost:
+            msg = f"the registry was closed while {self.instance.id!r} registered"
+            raise ClosedError(msg)
 
     async def _drain(self) -> None:
         """Tell that callers should go elsewhere, and wait for them to hear it."""
@@ -431,7 +459,7 @@ class Registration:
 
     def _kept(self, wanted: int, sent: float) -> None:
         """The backend has the record as it was wanted when it was sent."""
-        away, self._at = sent - self._at, sent
+        away, self._at = monotonic() - self._at, sent
         self._told = wanted
         self._renewals += 1
         if self._renewals > 1 and away > self._desk.ttl:

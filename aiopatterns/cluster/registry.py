@@ -258,12 +258,14 @@ class ServiceRegistry(Owner):
                 self._desk.tasks = tasks
                 tasks.start_soon(self._heed_gaps)
                 task_status.started()
-                await sleep_forever()
+                try:
+                    await sleep_forever()
+                finally:
+                    self._desk.tasks = None
         except BaseExceptionGroup as errors:
             raise_bare(errors)
 
     def _settle(self) -> None:
-        self._desk.tasks = None
         self._desk.registered.clear()
         for feed in self._feeds.values():
             feed.close()
@@ -322,14 +324,13 @@ class ServiceRegistry(Owner):
 
     def _attach(self, service: str, watch: Watch) -> Feed:
         """Give a watch the feed of its service; the first one starts it."""
-        self._open_group()
+        tasks = self._desk.running()
         feed = self._feeds.get(service)
         if feed is None:
-            assert self._desk.tasks is not None, "an open registry has tasks"
             feed = self._feeds[service] = Feed(
                 self._book(service), self._backend, self._reading, interval=self._interval
             )
-            self._desk.tasks.start_soon(feed.run)
+            tasks.start_soon(feed.run)
         feed.watches.add(watch)
         return feed
 

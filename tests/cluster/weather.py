@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from anyio import move_on_after
 
@@ -22,11 +22,11 @@ class Server:
         self.memory = MemoryBackend()
         self.ways: list[Weather] = []
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         await self.memory.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.memory.__aexit__(None, None, None)
 
     async def lose_all(self) -> None:
@@ -109,12 +109,12 @@ class Weather:
     def statistics(self) -> Any:
         return self.memory.statistics()
 
-    async def __aenter__(self) -> Weather:
+    async def __aenter__(self) -> Self:
         await self.way()
         self.entered += 1
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self.entered -= 1
 
 
