@@ -48,7 +48,7 @@ from aiopatterns.core.telemetry import Event, Subscription, emit, listening
 from aiopatterns.core.validate import choice, count, instance, text
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.subscriber import Subscriber
-from aiopatterns.messaging.topics import TopicTrie
+from aiopatterns.messaging.topics import TopicTrie, topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,6 +258,8 @@ class EventBus:
         Complexity: O(1), and the next event of each type finds its handlers anew.
         """
         instance("on", on, (type, str), "a class, or a topic that may have wildcards")
+        if isinstance(on, str):
+            topic_pattern("on", on)
         subscriber = Subscriber(
             on, handler, once=once, priority=priority, timeout=timeout, where=where
         )

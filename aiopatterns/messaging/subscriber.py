@@ -16,7 +16,14 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from aiopatterns.core.notes import in_words
-from aiopatterns.core.validate import async_function, function, instance, is_async, plain_function
+from aiopatterns.core.validate import (
+    async_function,
+    function,
+    instance,
+    is_async,
+    plain_function,
+    positive,
+)
 from aiopatterns.resilience.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -98,7 +105,7 @@ class Subscriber:
         self._handler = (function if timeout is None else async_function)("handler", handler)
         self._on: str = on if isinstance(on, str) else on.__qualname__
         self._once = instance("once", once, bool, "True or False")
-        self._timeout = None if timeout is None else Timeout(timeout)
+        self._timeout = None if timeout is None else Timeout(positive("timeout", timeout))
         self._where = None if where is None else plain_function("where", where)
         self.name: str = getattr(handler, "__qualname__", None) or repr(handler)
         self.priority: int = instance("priority", priority, int, "a whole number")
