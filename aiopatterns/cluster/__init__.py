@@ -1,6 +1,12 @@
 """Who is alive, where, and whom to ask."""
 
+from aiopatterns.cluster.balancer import LoadBalancer
+from aiopatterns.cluster.chance import Random
+from aiopatterns.cluster.client import ServiceClient
+from aiopatterns.cluster.consistent import ConsistentHash
 from aiopatterns.cluster.detector import FailureDetector, PhiAccrual
+from aiopatterns.cluster.ejection import Ejection
+from aiopatterns.cluster.endpoint import Endpoint, EndpointStatistics, Traffic
 from aiopatterns.cluster.health import HealthChecker, HealthStatistics
 from aiopatterns.cluster.healthcheck import Check, HealthKind
 from aiopatterns.cluster.healthevents import HealthChanged, HealthCheckFailed, HealthLoopRestarted
@@ -8,6 +14,7 @@ from aiopatterns.cluster.healthreport import CheckHealth, HealthReport
 from aiopatterns.cluster.heartbeat import DetectorStatistics, Heartbeats
 from aiopatterns.cluster.hysteresis import HealthState
 from aiopatterns.cluster.instance import InstanceState, ServiceInstance
+from aiopatterns.cluster.leastloaded import LeastLoaded
 from aiopatterns.cluster.member import Member, MemberState
 from aiopatterns.cluster.peer import PeerNode, PeerStatistics
 from aiopatterns.cluster.peerevents import (
@@ -18,16 +25,35 @@ from aiopatterns.cluster.peerevents import (
     PeerRejected,
     PeerStalled,
 )
+from aiopatterns.cluster.pick import Pick
+from aiopatterns.cluster.pool import (
+    BalancerStatistics,
+    EndpointEjected,
+    EndpointRestored,
+    EndpointSkipped,
+    PoolPanicked,
+)
+from aiopatterns.cluster.poweroftwo import PowerOfTwo
 from aiopatterns.cluster.registration import Registration, RegistrationStatistics
 from aiopatterns.cluster.registry import RegistryStatistics, ServiceRegistry
+from aiopatterns.cluster.roundrobin import RoundRobin, WeightedRoundRobin
 from aiopatterns.cluster.snapshot import Snapshot
+from aiopatterns.cluster.strategy import Picker, Strategy
 from aiopatterns.cluster.swim import Swim
 from aiopatterns.cluster.transport import MemoryNetwork, MemoryTransport, Transport
 
 __all__ = [
+    "BalancerStatistics",
     "Check",
     "CheckHealth",
+    "ConsistentHash",
     "DetectorStatistics",
+    "Ejection",
+    "Endpoint",
+    "EndpointEjected",
+    "EndpointRestored",
+    "EndpointSkipped",
+    "EndpointStatistics",
     "FailureDetector",
     "HealthChanged",
     "HealthCheckFailed",
@@ -39,6 +65,8 @@ __all__ = [
     "HealthStatistics",
     "Heartbeats",
     "InstanceState",
+    "LeastLoaded",
+    "LoadBalancer",
     "Member",
     "MemberState",
     "MemoryNetwork",
@@ -52,12 +80,22 @@ __all__ = [
     "PeerStalled",
     "PeerStatistics",
     "PhiAccrual",
+    "Pick",
+    "Picker",
+    "PoolPanicked",
+    "PowerOfTwo",
+    "Random",
     "Registration",
     "RegistrationStatistics",
     "RegistryStatistics",
+    "RoundRobin",
+    "ServiceClient",
     "ServiceInstance",
     "ServiceRegistry",
     "Snapshot",
+    "Strategy",
     "Swim",
+    "Traffic",
     "Transport",
+    "WeightedRoundRobin",
 ]

@@ -163,7 +163,7 @@ class HashRing:
         placed = sorted(
             (point, node)
             for node, weight in self._weights.items()
-            for point in _ring_points(node, max(1, round(self._points * weight)))
+            for point in ring_points(node, max(1, round(self._points * weight)))
         )
         self._hashes = [point for point, _ in placed]
         self._names = [node for _, node in placed]
@@ -256,7 +256,7 @@ def _weights(nodes: Iterable[str] | Mapping[str, float]) -> dict[str, float]:
     return {text("node", node): positive("weight", weight) for node, weight in given.items()}
 
 
-def _ring_points(node: str, wanted: int) -> list[int]:
+def ring_points(node: str, wanted: int) -> list[int]:
     """Return the points of one node; the first of them are the same for every weight."""
     found: list[int] = []
     for turn in range(-(-wanted // _POINTS_PER_DIGEST)):

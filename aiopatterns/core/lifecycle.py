@@ -136,13 +136,16 @@ class Lifecycle(ABC):
             ClosedError: This owner is not open.
         """
         if self._group is None:
-            kind = type(self).__name__
-            msg = (
-                f"{kind} {self.name!r} is not open; use it inside "
-                f"'async with {kind}(...) as {kind.lower()}:'"
-            )
-            raise ClosedError(msg)
+            raise self._unopened()
         return self._group
+
+    def _unopened(self) -> ClosedError:
+        """Return the error that teaches how to open this owner."""
+        kind = type(self).__name__
+        return ClosedError(
+            f"{kind} {self.name!r} is not open; use it inside "
+            f"'async with {kind}(...) as {kind.lower()}:'"
+        )
 
     async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
         """Cancel and await the tasks, settle the handles, let one error out bare."""
