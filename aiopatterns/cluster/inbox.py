@@ -82,6 +82,11 @@ class Inbox:
         self._news.wake()
         return True
 
+    def open(self) -> None:
+        """Take messages from now on, and count anew."""
+        self.closed = False
+        self.handled = self.failed = 0
+
     def clear(self) -> None:
         """Close it, and throw away what waits."""
         self.closed = True

@@ -80,6 +80,7 @@ class Joining:
         while True:
             with move_on_after(self._pause(tries)):
                 await self._bell.wait()
+            self._bell = Event()
             if not self._alone:
                 tries, self._joined = 0, True
                 await self._refresh()
@@ -100,7 +101,6 @@ class Joining:
 
     async def _refresh(self) -> None:
         """Exchange the state with who is back, or else with somebody and a seed that is missed."""
-        self._bell = Event()
         returned, self._returned = self._returned, []
         members = self._session.members
         names = returned or members.ring.sample(1)

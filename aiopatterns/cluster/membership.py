@@ -15,7 +15,7 @@ Guarantees:
 
 * The incarnation of a record never goes down.
 * A claim about this node that is not so is contradicted at once, unless the node is leaving.
-* Claims cost memory for :data:`MAX_MEMBERS` members at most, and an incarnation that no clock can
+* Claims cost memory for :data:`~aiopatterns.cluster.messages.MAX_MEMBERS` members at most, and an incarnation that no clock can
   have given is not believed: it could not be topped any more.
 
 Source: Das, Gupta and Motivala, "SWIM", DSN 2002, section 4.2. Incarnations begin with the wall
@@ -32,7 +32,7 @@ from msgspec.structs import replace
 
 from aiopatterns.cluster.gossip import GossipQueue
 from aiopatterns.cluster.member import Member, MemberState
-from aiopatterns.cluster.messages import Update, piece
+from aiopatterns.cluster.messages import MAX_MEMBERS, Update, piece
 from aiopatterns.cluster.ring import Ring
 from aiopatterns.cluster.suspicion import CONFIRMATIONS, Suspicion
 from aiopatterns.core.clock import wall
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.cluster.swim import Swim
 
-__all__ = ["FORGET", "MAX_AHEAD", "MAX_MEMBERS", "Membership", "incarnation_now"]
-
-MAX_MEMBERS: Final = 10_000
-"""Records that a table holds at most."""
+__all__ = ["FORGET", "MAX_AHEAD", "Membership", "incarnation_now"]
 
 MAX_AHEAD: Final = 86_400_000
 """How far an incarnation may be ahead of this node's clock: a day, in milliseconds."""

@@ -31,6 +31,7 @@ from aiopatterns.core.errors import CodecError, UnknownVersionError
 
 __all__ = [
     "MAX_BROADCAST",
+    "MAX_MEMBERS",
     "MAX_MESSAGE",
     "VERSION",
     "Accepted",
@@ -62,6 +63,9 @@ __all__ = [
 VERSION: Final = 1
 """The version that this release writes."""
 
+MAX_MEMBERS: Final = 10_000
+"""Records of members that a table holds at most, and entries of any list on the wire."""
+
 MAX_BROADCAST: Final = 1 << 15
 """Bytes of a broadcast message at most: it has to fit into a packet."""
 
@@ -69,7 +73,7 @@ MAX_MESSAGE: Final = 1 << 20
 """Bytes of a message to one peer at most."""
 
 _VERSION_BYTE: Final = bytes((VERSION,))
-_MANY: Final = 100_000
+_MANY: Final = MAX_MEMBERS
 
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
 # A host name of that length, brackets and a port.

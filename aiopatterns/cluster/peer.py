@@ -350,7 +350,7 @@ class PeerNode(Owner):
             self.name, receive=self._receive, answer=self._answer, secret=self._secret
         )
         async with serving:
-            self._inbox.closed = False
+            self._inbox.open()
             self._session = session = Session(
                 self.name,
                 self._cluster,

@@ -62,18 +62,21 @@ class _Run:
         return number <= self.upto or number in self.beyond
 
     def add(self, number: int) -> None:
-        """Know one more; close the gap, or give it up once too much is beyond."""
+        """Know one more, and those of a gap that is given up once too much is beyond it."""
         self.beyond.add(number)
-        if len(self.beyond) > MAX_BEYOND:
-            self.upto = min(self.beyond) - 1
-        while self.upto + 1 in self.beyond:
-            self.upto += 1
-            self.beyond.discard(self.upto)
+        self._close_gaps()
 
     def adopt(self, have: Have) -> None:
         """Know what somebody else knows."""
         self.upto = max(self.upto, have.upto)
         self.beyond = {number for number in self.beyond | set(have.beyond) if number > self.upto}
+        self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        beyond = self.beyond
+        while beyond and (self.upto + 1 in beyond or len(beyond) > MAX_BEYOND):
+            self.upto = self.upto + 1 if self.upto + 1 in beyond else min(beyond)
+            beyond.discard(self.upto)
 
 
 @final
