@@ -107,8 +107,8 @@ class HealthChecker(Lifecycle):
         ValueError: A number is out of range, or two do not fit together.
         TypeError: A check is no async function.
 
-    Cancellation: leaving cancels checks that run, and waits for them; for one that will not end,
-    until it is closed, which is a quarter of its interval after its timeout.
+    Cancellation: leaving cancels the checks that run, and awaits them. One that will not end is
+    closed after a quarter of its interval, at most a second.
 
     Complexity: O(1) for every answer, from a record that is made once for each result. A result
     costs O(n) at the next report, where n is the number of checks.
@@ -302,6 +302,11 @@ class HealthChecker(Lifecycle):
         self._renew()
         for loop in self._loops.values():
             tasks.start_soon(loop.tend, tasks, self._slots)
+
+    async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
+        for loop in self._loops.values():
+            loop.hurry()
+        await super()._leave(group, cause)
 
     def _settle(self) -> None:
         for loop in self._loops.values():

@@ -3,10 +3,10 @@
 Active checks that silently stop are the complaint that trackers of gateways know best: a target
 stays unhealthy for ever because nobody looks any more. So a loop is built to survive its check::
 
-         due                      timeout            + a quarter of the interval
-          |-- wait for a slot -->|== check runs ==|== told to end, again and again ==| closed
-          |   half an interval   |                     by a cancel scope               where it
-          |   at most            |                                                     stands
+         due                       start          timeout                        + grace
+          |-- waits for a slot, ------|== check runs ==|== cancelled, and goes on ======| closed
+          |   for half an interval    |                |                                | where it
+          |   at most                 |                |                                | stands
 
 * A check that raises, anything at all, has failed. What is no ``Exception`` ends the loop, which is
   started again at once.
@@ -16,7 +16,7 @@ stays unhealthy for ever because nobody looks any more. So a loop is built to su
   without one, so hanging checks cannot starve the others.
 
 Guarantees: a check never overlaps itself. While the event loop moves, its beginnings are at most two
-intervals apart: 1.1 by jitter, or its timeout and a quarter more, and half an interval for a slot.
+intervals apart: 1.1 by jitter, or its timeout and the grace, and half an interval for a slot.
 
 Not guaranteed: anything of a check that refuses even to be closed, by catching ``GeneratorExit`` and
 waiting again. Python calls that an error, and so does the checker, loudly.
@@ -38,7 +38,7 @@ from anyio import Event as Bell
 
 from aiopatterns.cluster.healthevents import HealthChanged, HealthCheckFailed, HealthLoopRestarted
 from aiopatterns.cluster.healthreport import CheckHealth
-from aiopatterns.cluster.hysteresis import Hysteresis
+from aiopatterns.cluster.hysteresis import HealthState, Hysteresis
 from aiopatterns.core.clock import call_later, monotonic, rng
 from aiopatterns.core.context import Steps, forget_deadline
 from aiopatterns.core.errors import ClosedError
@@ -47,19 +47,26 @@ from aiopatterns.core.waiters import cancel_requested, canceller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from anyio import Semaphore
     from anyio.abc import TaskGroup
 
     from aiopatterns.cluster.healthcheck import CheckFn, Plan
-    from aiopatterns.cluster.hysteresis import HealthState
 
-__all__ = ["GRACE", "JITTER", "PATIENCE", "CheckLoop", "Failure"]
+    class Timer(Protocol):
+        """What a timer of the loop can do."""
+
+        def cancel(self) -> None: ...
+
+
+__all__ = ["GRACE", "GRACE_SECONDS", "JITTER", "PATIENCE", "CheckLoop", "Failure"]
 
 #: Share of the interval by which a beginning is moved, either way, so that fleets do not march.
 JITTER: Final = 0.1
-#: Share of the interval for which a check that was cancelled may go on.
+#: For how long a check that was cancelled may go on: a share of the interval, and seconds.
 GRACE: Final = 0.25
+GRACE_SECONDS: Final = 1.0
 #: Share of the interval for which a check waits for a slot.
 PATIENCE: Final = 0.5
 
@@ -87,12 +94,14 @@ class CheckLoop:
     """
 
     __slots__ = (
+        "_alarm",
         "_bell",
         "_broken",
         "_checked",
         "_checker",
         "_course",
         "_due",
+        "_grace",
         "_health",
         "_kill",
         "_latency",
@@ -123,6 +132,8 @@ class CheckLoop:
         self._over = False
         self._scope = CancelScope()
         self._steps: Steps[object] = Steps()
+        self._grace = min(GRACE * plan.interval, GRACE_SECONDS)
+        self._alarm: Timer | None = None  # when the check that runs now is closed
         self._kill: Callable[[], object] | None = None
         self._broken: Failure | None = None  # why the loop has to be started again
         self._started: float | None = None  # when the check that runs now began
@@ -189,6 +200,13 @@ class CheckLoop:
         self._over = True
         self._scope.cancel()
         self._turn.set()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """The check, if it runs, is cancelled now, so its grace begins now."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = call_later(self._grace, self._close)
 
     async def tend(self, tasks: TaskGroup, slots: Semaphore) -> None:
         """Check again and again in this task; go on in a fresh one if this had to end.
@@ -206,9 +224,10 @@ class CheckLoop:
         except BaseException as error:
             if _is_final(error):
                 raise
-            stuck = "did not end when it was cancelled"
-            self._broken = Failure(stuck if self._steps.closing else _raised(error), error)
-            tasks.start_soon(self.tend, tasks, slots)
+            if not _leaving():
+                stuck = "did not end when it was cancelled"
+                self._broken = Failure(stuck if self._steps.closing else _raised(error), error)
+                tasks.start_soon(self.tend, tasks, slots)
 
     # ------------------------------------------------------------------------------ private core
 
@@ -241,18 +260,17 @@ class CheckLoop:
         self._bell = Bell()
         self._started = monotonic()
         self._due = self._started + plan.interval * rng().uniform(1 - JITTER, 1 + JITTER)
-        alarm = call_later(plan.timeout + GRACE * plan.interval, self._close)
+        self._alarm = call_later(plan.timeout + self._grace, self._close)
         failure: Failure | None = None
         try:
             with move_on_after(plan.timeout) as scope:
                 failure = await self._ask()
         finally:
-            alarm.cancel()
+            self._alarm.cancel()
+            self._alarm = None
         if scope.cancel_called:
             failure = Failure(f"took longer than its timeout of {plan.timeout:g} s")
-        if (
-            current_effective_deadline() > -inf
-        ):  # else the checker closes, and it counts for nothing
+        if not _leaving():  # else it was cancelled, and counts for nothing
             self._conclude(failure, monotonic() - self._started)
 
     async def _ask(self) -> Failure | None:
@@ -300,7 +318,7 @@ class CheckLoop:
         self._total += 1
         if failure is None:
             self._passed = True
-            if self.plan.kinds == {"startup"}:
+            if self.plan.kinds == {"startup"} and course.state is not HealthState.UNHEALTHY:
                 self._due = inf  # it has answered its question; a reported failure asks again
         self._note(failure)
         turn, self._turn = self._turn, Bell()
@@ -335,8 +353,13 @@ def _raised(error: BaseException) -> str:
     return f"raised {type(error).__name__}"
 
 
+def _leaving() -> bool:
+    """Whether the checker closes, or the check was removed."""
+    return current_effective_deadline() == -inf
+
+
 def _is_final(error: BaseException) -> bool:
-    """Whether a loop that got this must end: its owner, or the whole program, does."""
+    """Whether a loop that got this must end: its checker, or the whole program, does."""
     if isinstance(error, get_cancelled_exc_class()):
-        return current_effective_deadline() == -inf
+        return _leaving()
     return isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit))
