@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache.sharded import ShardedCache
     from aiopatterns.cluster.health import HealthChecker
     from aiopatterns.cluster.peer import PeerNode
+    from aiopatterns.cluster.registry import ServiceRegistry
     from aiopatterns.core.errors import (
         AioPatternsError,
         BackendError,
@@ -140,6 +141,7 @@ __all__ = [
     "RetryLater",
     "SagaError",
     "SecretMismatchError",
+    "ServiceRegistry",
     "ShardedCache",
     "Stack",
     "Timeout",
@@ -172,6 +174,7 @@ _HOMES: Final = MappingProxyType(
         "cache.sharded": ("ShardedCache",),
         "cluster.health": ("HealthChecker",),
         "cluster.peer": ("PeerNode",),
+        "cluster.registry": ("ServiceRegistry",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "flow.channel": ("Channel",),
