@@ -24,7 +24,6 @@ threads at once; that a loader which asks for its own key ever ends.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
 from anyio import sleep_forever
@@ -305,12 +304,17 @@ class Cache(Owner, Generic[K, V]):
     async def invalidate_matching(self, pattern: str) -> None:
         """Forget the keys that fit a glob, as text: ``*`` is any run, ``?`` one character.
 
-        Slow on purpose: it looks at every key in memory. A backend keeps no list of keys, so there
-        and in other processes everything of this cache is forgotten. Tags are the fast way.
+        Slow on purpose: every process looks at each key that it has in memory, and with a backend
+        this call at every key of the server, though it holds nobody up for long. Nothing that fits
+        is given out from the moment when the server was told, which comes first. Tags are the fast
+        way.
+
+        Cancellation: this process has forgotten them; if the backend was not told of the pattern
+            yet, it is told in the background that everything of this cache is invalid.
         """
         text("pattern", pattern)
         self._check()
-        self._forgetting.forget_matching(lambda key: fnmatchcase(str(key), pattern))
+        self._forgetting.forget_matching(pattern)
         if self._far is not None:
             await self._far.invalidate_matching(pattern)
 

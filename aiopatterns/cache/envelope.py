@@ -115,8 +115,12 @@ def sealed(envelope: Envelope, codec: int) -> bytes:
     return b"".join((_VALUE, _SUM.pack(crc32(body)), body))
 
 
-def opened(raw: bytes, codec: int) -> Envelope | None:
+def opened(raw: bytes, codec: int | None) -> Envelope | None:
     """Return the envelope that ``raw`` is, or None if it is none that this release can use.
+
+    Args:
+        raw: Any bytes.
+        codec: The codec that the payload has to be of; None if that does not matter.
 
     Complexity: O(size), for the checksum.
     """
@@ -127,7 +131,7 @@ def opened(raw: bytes, codec: int) -> Envelope | None:
         return None
     wrote, flags, _, fresh, stale, cost, tags = _HEAD.unpack_from(raw, _HEAD_AT)
     read = _versions(raw, tags)
-    if wrote != codec or flags > _ABSENT or fresh > stale or read is None:
+    if codec not in {None, wrote} or flags > _ABSENT or fresh > stale or read is None:
         return None
     versions, payload_at = read
     return Envelope(

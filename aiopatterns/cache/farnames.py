@@ -6,7 +6,7 @@ key of ``Kv``                         holds                              lives
 ``cache:<name>:k:<key>``              an envelope                        as long as its value
 ``cache:<name>:k:<key>``              a tombstone                        :data:`GRACE`
 ``cache:<name>:v:<tag>``              the version of a tag               :data:`LONGEST`
-``cache:<name>:v:``                   the version of the whole cache     :data:`LONGEST`
+``cache:<name>:v:``                   that of the whole cache, rules     :data:`LONGEST`
 ``cache:<name>:l:<key>:<writing>``    whose turn it is to load           a lease
 ====================================  =================================  ==========================
 
@@ -49,14 +49,15 @@ class FarNames:
     Complexity: O(length).
     """
 
-    __slots__ = ("_keys", "_turns", "_versions", "channel")
+    __slots__ = ("_turns", "_versions", "channel", "keys")
 
     def __init__(self, name: str) -> None:
         if len(text("name", name).encode()) > _LONGEST_NAME:
             msg = f"name of a shared cache must be at most {_LONGEST_NAME} bytes, not {name!r}"
             raise ValueError(msg)
         self.channel: str = f"cache:{name}"
-        self._keys = f"cache:{name}:k:"
+        #: What the names of all values begin with.
+        self.keys: str = f"cache:{name}:k:"
         self._turns = f"cache:{name}:l:"
         self._versions = f"cache:{name}:v:"
 
@@ -67,7 +68,14 @@ class FarNames:
             TypeError: ``key`` is no text, bytes or whole number.
             ValueError: It is a text that UTF-8 cannot hold, or a number of more than 64 bits.
         """
-        return self._keys + _part(key)
+        return self.keys + _part(key)
+
+    def shown(self, name: str) -> str | None:
+        """Return the key of a value as text, given the name; None if the name does not tell it."""
+        part = name.removeprefix(self.keys)
+        if part[0] not in "sib":
+            return None
+        return str(bytes.fromhex(part[1:])) if part[0] == "b" else part[1:]
 
     def version(self, tag: str) -> str:
         """Return where the version of ``tag`` is; "" is the whole cache."""

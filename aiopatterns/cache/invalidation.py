@@ -41,7 +41,7 @@ from aiopatterns.core.errors import CodecError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ALL", "KEYS", "PATIENCE", "TAGS", "Item", "Key", "Local", "News"]
+__all__ = ["ALL", "KEYS", "MATCHING", "PATIENCE", "TAGS", "Item", "Key", "Local", "News"]
 
 Key: TypeAlias = "str | bytes | int"
 """What the keys of a cache may be that several processes share."""
@@ -53,11 +53,12 @@ K_contra = TypeVar("K_contra", bound=Key, contravariant=True)
 PATIENCE: Final = 1.0
 _FORMAT: Final = 1
 _ORIGIN_BYTES: Final = 8
-_BEAT, KEYS, TAGS, ALL = range(4)
+_BEAT, KEYS, TAGS, ALL, MATCHING = range(5)
 # What names are of, by kind.
 _NAMES: Final = (
     frozenset[type](),
     frozenset({str, bytes, int}),
+    frozenset({str}),
     frozenset({str}),
     frozenset({str}),
 )
@@ -68,7 +69,7 @@ _MOST_MISSED: Final = 1_000
 
 
 class Item(NamedTuple):
-    """One thing that is invalid: a key, a tag or everything."""
+    """What is invalid: a key, a tag, all that fits a pattern, or everything."""
 
     kind: int
     name: Key = ""
@@ -83,6 +84,10 @@ class Local(Protocol[K_contra]):
 
     def forget_tags(self, tags: Sequence[str]) -> object:
         """Detach the loads that carry one of ``tags`` and drop all that does."""
+        ...
+
+    def forget_matching(self, pattern: str) -> object:
+        """Detach the loads of keys that fit a glob and drop them."""
         ...
 
     def forget_all(self) -> object:
@@ -160,6 +165,9 @@ class News(Generic[K]):
             self._local.forget(names)
         elif kind == TAGS:
             self._local.forget_tags(names)
+        elif kind == MATCHING:
+            for pattern in names:
+                self._local.forget_matching(pattern)
         elif kind != _BEAT:
             self._local.forget_all()
 
@@ -219,5 +227,5 @@ def _plain(name: Key) -> Key:
 
 
 _decode: Final[Callable[[bytes], tuple[int, bytes, int, int, list[Any]]]] = MSGPACK.decoder(
-    tuple[Literal[1], bytes, int, Literal[0, 1, 2, 3], list[Any]]
+    tuple[Literal[1], bytes, int, Literal[0, 1, 2, 3, 4], list[Any]]
 )

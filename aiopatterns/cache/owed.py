@@ -8,7 +8,8 @@ What is invalid is *owed* from before it is sent until it is known to have been 
 
 As long as something is owed, the shared tier is neither asked for it nor filled with it, so this
 process at least never reads what it has itself declared invalid. There are at most
-:data:`MOST_OWED` items; beyond that one item takes their place that stands for everything.
+:data:`MOST_OWED` items; beyond that one item takes their place that stands for everything. So does
+a pattern that could not be told at once.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aiopatterns.backends.protocols import Change
 from aiopatterns.cache.envelope import tombstone, version
 from aiopatterns.cache.farnames import GRACE, LONGEST
-from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item
+from aiopatterns.cache.invalidation import ALL, KEYS, MATCHING, TAGS, Item
+from aiopatterns.cache.rules import beginning, matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from aiopatterns.backends.protocols import Backend
     from aiopatterns.cache.farnames import FarNames
-    from aiopatterns.cache.gate import Gate
     from aiopatterns.cache.invalidation import Key, News
+    from aiopatterns.cache.pieces import Pieces
 
 __all__ = ["MOST_OWED", "Outbox", "Owed"]
 
@@ -41,11 +42,12 @@ _AT_ONCE: Final = 500
 class Owed:
     """What the server was not told of yet. O(1) for an item."""
 
-    __slots__ = ("_due", "_items", "_tickets")
+    __slots__ = ("_due", "_items", "_patterns", "_tickets")
 
     def __init__(self) -> None:
         self._items: dict[Item, int] = {}
         self._due: dict[Item, int] = {}
+        self._patterns: dict[Item, Callable[[object], bool]] = {}
         self._tickets = count(1)
 
     def __len__(self) -> int:
@@ -62,8 +64,11 @@ class Owed:
         for item in items:
             self._items[item] = ticket
             self._due.pop(item, None)
+            if item.kind == MATCHING:
+                self._patterns[item] = matcher(str(item.name))
         if len(self._items) > MOST_OWED:
             self._items = {Item(ALL): ticket}
+            self._patterns.clear()
             self._due = dict(self._items)
         return ticket
 
@@ -74,6 +79,7 @@ class Owed:
                 if told:
                     del self._items[item]
                     self._due.pop(item, None)
+                    self._patterns.pop(item, None)
                 else:
                     self._due[item] = ticket
 
@@ -89,6 +95,8 @@ class Owed:
             return False
         if Item(ALL) in items or Item(KEYS, key) in items:
             return True
+        if any(fits(key) for fits in self._patterns.values()):
+            return True
         return any(Item(TAGS, tag) in items for tag in tags)
 
 
@@ -97,17 +105,15 @@ class Outbox:
     """Tells the server, and through it the other processes, what is invalid.
 
     Args:
-        backend: Where it is told.
-        gate: How that is asked.
+        pieces: How keys are changed where it is told.
         news: Makes the messages.
         names: Names of keys and of the channel.
     """
 
-    __slots__ = ("_backend", "_gate", "_names", "_news", "owed")
+    __slots__ = ("_names", "_news", "_pieces", "owed")
 
-    def __init__(self, backend: Backend, gate: Gate, news: News[Any], names: FarNames) -> None:
-        self._backend = backend
-        self._gate = gate
+    def __init__(self, pieces: Pieces, news: News[Any], names: FarNames) -> None:
+        self._pieces = pieces
         self._news = news
         self._names = names
         self.owed: Final = Owed()
@@ -122,12 +128,12 @@ class Outbox:
 
     async def send(self, items: Sequence[Item], changes: Sequence[Change], ticket: int) -> bool:
         """Send ``changes``, which settle ``items``; False if they have to be told again."""
-        done: list[bool] | None = None
+        told = False
         try:
-            done = await self._gate.call(lambda: self._backend.kv.change_many(changes))
+            told = None not in await self._pieces.change(changes)
         finally:
-            self.owed.settle(items, ticket, told=done is not None)
-        return done is not None
+            self.owed.settle(items, ticket, told=told)
+        return told
 
     async def tell_again(self) -> None:
         """Tell what is due, some at a time, as long as the server takes it."""
@@ -144,6 +150,9 @@ class Outbox:
     def _change(self, item: Item) -> Change:
         if item.kind == KEYS:
             change = Change(self._names.key(item.name), tombstone(), ttl=GRACE)
-        else:
+        elif item.kind == TAGS:
             change = Change(self._names.version(str(item.name)), version(), ttl=LONGEST)
+        else:
+            item = Item(ALL)
+            change = Change(self._names.version(""), beginning(), ttl=LONGEST)
         return self.told(item, change)

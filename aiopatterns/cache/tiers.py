@@ -17,7 +17,8 @@ The one hole of that rule would be a fill that arrives when the tombstone is ove
 fill names the time, the server's, after which it is too late: :data:`GRACE` less a margin after
 its read began, also if it lay in a socket of a server that stood still.
 
-Tags, and the cache as a whole, are versions: keys with bytes by chance. An entry carries those that
+Tags, and the cache as a whole, are versions: keys with bytes by chance. That of the whole cache has
+rules with it, which make invalid what fits a pattern (``rules.py``). An entry carries those that
 were read *before* its load, in the one command that read the key, and counts as long as they are
 the same. A lost version is made anew and makes invalid what carried the old one.
 
@@ -25,7 +26,8 @@ Guarantees:
 
 * Never an error because the server is not there, slow, full or read-only; no call waits longer
   than 0.25 s for it, and none waits while it is known to be down.
-* Nothing is stored by a load that began before its key, tag or the whole cache was invalidated.
+* Nothing counts of a load that began before its key, its tag, a pattern that its key fits or the
+  whole cache was invalidated.
 * An invalidation that could not be told is told when the server is back, before anything is read.
 * Any bytes in the server are an envelope of ours or a miss.
 * A life is never longer than the one that was given, whatever clocks say.
@@ -40,7 +42,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -64,6 +65,9 @@ from aiopatterns.cache.gate import Gate
 from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item, Key, News
 from aiopatterns.cache.keeper import Keeper
 from aiopatterns.cache.owed import Outbox
+from aiopatterns.cache.patterns import Patterns
+from aiopatterns.cache.pieces import Pieces
+from aiopatterns.cache.rules import Rules, beginning, shown
 from aiopatterns.cache.serverclock import ServerClock
 from aiopatterns.cache.terms import MISSING, Life
 from aiopatterns.core.clock import monotonic
@@ -158,6 +162,15 @@ class Turn(NamedTuple, Generic[V]):
     token: bytes | None
 
 
+class _Looked(NamedTuple):
+    """What was read at once: of each key its bytes and what they are; versions; the rules."""
+
+    raws: Sequence[bytes | None]
+    envelopes: Sequence[Envelope | None]
+    versions: Mapping[str, bytes]
+    rules: Rules
+
+
 @dataclass(frozen=True, slots=True)
 class NotEncoded(Event):
     """A value was not stored in the shared tier, for the codec does not know how.
@@ -218,6 +231,8 @@ class Far(Generic[K, V]):
         "_name",
         "_names",
         "_outbox",
+        "_patterns",
+        "_pieces",
     )
 
     def __init__(
@@ -239,7 +254,16 @@ class Far(Generic[K, V]):
         self._clock = ServerClock()
         self._fleet = Fleet(backend, self._gate)
         news = News(local)
-        self._outbox = Outbox(backend, self._gate, news, self._names)
+        self._pieces = Pieces(backend, self._gate)
+        self._outbox = Outbox(self._pieces, news, self._names)
+        self._patterns = Patterns(
+            backend,
+            self._gate,
+            self._pieces,
+            clock=self._clock,
+            names=self._names,
+            outbox=self._outbox,
+        )
         self._keeper = Keeper(
             backend,
             self._names.channel,
@@ -289,13 +313,13 @@ class Far(Generic[K, V]):
         if looked is None:
             nothing: Fetched[V] = _unknown(Seen(None, at, None))
             return dict.fromkeys(keys, nothing)
-        raws, envelopes, versions = looked
         found: dict[K, Fetched[V]] = {}
-        for key, raw, envelope in zip(keys, raws, envelopes, strict=True):
+        for key, raw, envelope in zip(keys, looked.raws, looked.envelopes, strict=True):
             if key in barred or owed.concerns(key, tags):
                 found[key] = _unknown(Seen(None, at, None))
             else:
-                found[key] = self._fetched(key, Seen(raw, at, versions), envelope)
+                seen = Seen(raw, at, looked.versions)
+                found[key] = self._fetched(key, seen, envelope, looked.rules)
         return found
 
     async def fill(
@@ -326,14 +350,9 @@ class Far(Generic[K, V]):
         """Store several values, each as :meth:`fill` does; one round trip."""
         changes = [self._change(each) for each in filled]
         sent = [change for change in changes if change is not None]
-        done = await self._send(sent) if sent else []
-        if done is None:
-            return ["skipped"] * len(filled)
-        written = iter(done)
-        return [
-            "skipped" if change is None else "stored" if next(written) else "refused"
-            for change in changes
-        ]
+        written = iter(await self._pieces.change(sent))
+        done = (None if change is None else next(written) for change in changes)
+        return ["skipped" if each is None else "stored" if each else "refused" for each in done]
 
     async def lead(self, key: K, fetched: Fetched[V], *, tags: Collection[str] = ()) -> Turn[V]:
         """Wait until this process is the one to load ``key``, or another has loaded it.
@@ -385,7 +404,7 @@ class Far(Generic[K, V]):
         try:
             looked = await self._look((), tags)
             if looked is not None:
-                told = self._told(values, life, looked[2], tuple(tags))
+                told = self._told(values, life, looked.versions, tuple(tags))
         finally:
             if told is None:
                 self._outbox.owed.settle(items, ticket, told=False)
@@ -426,17 +445,17 @@ class Far(Generic[K, V]):
     async def invalidate_matching(self, pattern: str) -> None:
         """Let nobody see what was loaded before of keys that fit a glob.
 
-        There is no list of the keys of a cache, so this is :meth:`clear`: safe, and coarse.
-        """
-        del pattern
-        await self.clear()
+        See :class:`~aiopatterns.cache.patterns.Patterns`. While the server cannot be told, it is
+        owed that everything is invalid: safe, and coarse.
 
-    async def _look(
-        self, names: Collection[str], tags: Collection[str]
-    ) -> tuple[list[bytes | None], list[Envelope | None], dict[str, bytes]] | None:
+        Complexity: all keys of the server are looked at.
+        """
+        await self._patterns.invalidate(pattern)
+
+    async def _look(self, names: Collection[str], tags: Collection[str]) -> _Looked | None:
         """Return what keys hold and the versions of all tags that matter, or None if unknown."""
         marks = {tag: self._names.version(tag) for tag in (_WHOLE, *tags)}
-        stored = await self._get([*names, *marks.values()])
+        stored = await self._pieces.get([*names, *marks.values()])
         if stored is None:
             return None
         raws = [stored.get(name) for name in names]
@@ -447,38 +466,43 @@ class Far(Generic[K, V]):
         lacking = [tag for tag in marks if tag not in versions]
         if (lacking or others) and not await self._complete(versions, lacking, others):
             return None
-        return raws, envelopes, versions
+        rules = Rules.opened(versions.get(_WHOLE, b""))
+        if _WHOLE in versions:
+            versions[_WHOLE] = rules.mark
+        return _Looked(raws, envelopes, versions, rules)
 
     async def _complete(
         self, versions: dict[str, bytes], lacking: Collection[str], others: Collection[str]
     ) -> bool:
         """Make the versions that are lacking, and read them and those of other tags."""
         changes = [
-            Change(self._names.version(tag), version(), expected=None, ttl=LONGEST)
+            Change(
+                self._names.version(tag),
+                beginning() if tag == _WHOLE else version(),
+                expected=None,
+                ttl=LONGEST,
+            )
             for tag in lacking
         ]
-        if changes and await self._send(changes) is None:
+        if None in await self._pieces.change(changes):
             return False
         names = {tag: self._names.version(tag) for tag in (*lacking, *others)}
-        stored = await self._get(names.values())
+        stored = await self._pieces.get(names.values())
         if stored is None:
             return False
         versions.update((tag, stored[name]) for tag, name in names.items() if name in stored)
         return True
 
-    async def _get(self, names: Collection[str]) -> dict[str, bytes] | None:
-        return await self._gate.call(partial(self._backend.kv.get_many, names))
-
-    async def _send(self, changes: list[Change]) -> list[bool] | None:
-        return await self._gate.call(partial(self._backend.kv.change_many, changes))
-
-    def _fetched(self, key: K, seen: Seen, envelope: Envelope | None) -> Fetched[V]:
+    def _fetched(self, key: K, seen: Seen, envelope: Envelope | None, rules: Rules) -> Fetched[V]:
         """Return what an envelope says, if it counts."""
         versions, owed = seen.versions, self._outbox.owed
         if envelope is None or versions is None:
             return _unknown(seen)
-        if any(versions.get(tag) != number for tag, number in envelope.versions):
-            return _unknown(seen)
+        for tag, number in envelope.versions:
+            if versions.get(tag) != number and not (
+                tag == _WHOLE and rules.allows(number, shown(key))
+            ):
+                return _unknown(seen)
         life = self._clock.inside(Life(envelope.fresh_until, envelope.stale_until))
         if life.stale_until <= monotonic() or owed.concerns(key, dict(envelope.versions)):
             return _unknown(seen)

@@ -40,6 +40,9 @@ class Deaf:
     def forget_tags(self, tags):
         self.told.append(set(tags))
 
+    def forget_matching(self, pattern):
+        self.told.append(pattern)
+
     def forget_all(self):
         self.told.append("all")
 

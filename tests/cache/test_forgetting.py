@@ -26,7 +26,7 @@ def parts():
     [
         (lambda f: f.forget(["a"]), ("a",), ["b"]),
         (lambda f: f.forget_tags(["a"]), (), ["b"]),
-        (lambda f: f.forget_matching(lambda key: key == "a"), (), ["b"]),
+        (lambda f: f.forget_matching("[a]"), (), ["b"]),
         (lambda f: f.forget_all(), (), []),
     ],
     ids=["keys", "tags", "matching", "all"],

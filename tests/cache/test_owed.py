@@ -13,12 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from aiopatterns.backends.memory import MemoryBackend
 from aiopatterns.cache.farnames import FarNames
 from aiopatterns.cache.gate import Gate
-from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item, News
+from aiopatterns.cache.invalidation import ALL, KEYS, MATCHING, TAGS, Item, News
 from aiopatterns.cache.owed import MOST_OWED, Outbox, Owed
+from aiopatterns.cache.pieces import Pieces
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import Trial, cancel_everywhere, simulate
 from tests.cache.shaky import Deaf, Shaky
 
+PATTERN = Item(MATCHING, "[ab]*")
 ITEMS = [*(Item(KEYS, key) for key in "abc"), Item(TAGS, "t"), Item(ALL)]
 
 
@@ -32,7 +34,7 @@ class OwedMachine(RuleBasedStateMachine):
         self.newest: dict[Item, int] = {}
         self.due: set[Item] = set()
 
-    @rule(items=st.lists(st.sampled_from(ITEMS), unique=True))
+    @rule(items=st.lists(st.sampled_from([*ITEMS, PATTERN]), unique=True))
     def tell(self, items):
         self.began(items, self.owed.add(items))
 
@@ -69,6 +71,7 @@ class OwedMachine(RuleBasedStateMachine):
         whole = Item(ALL) in self.newest
         for key in "abcd":
             owed = whole or Item(KEYS, key) in self.newest
+            owed = owed or (key in "ab" and PATTERN in self.newest)
             assert self.owed.concerns(key, ()) == owed
             assert self.owed.concerns(key, ("t",)) == (owed or Item(TAGS, "t") in self.newest)
 
@@ -79,7 +82,7 @@ TestOwed.settings = settings(max_examples=40, stateful_step_count=30)
 
 def test_too_much_becomes_everything():
     owed = Owed()
-    first = owed.add([Item(KEYS, "first")])
+    first = owed.add([Item(KEYS, "first"), PATTERN])
     ticket = owed.add([Item(KEYS, number) for number in range(MOST_OWED)])
     assert len(owed) == owed.due == 1
     assert owed.concerns("anything", ())
@@ -96,7 +99,8 @@ class Home:
         self.gate = Gate("n")
         self.other = Deaf()
         self.news: News[str] = News(Deaf())
-        self.outbox = Outbox(self.backend, self.gate, self.news, FarNames("n"))
+        self.pieces = Pieces(self.backend, self.gate)
+        self.outbox = Outbox(self.pieces, self.news, FarNames("n"))
 
     async def listen(self, *, task_status):
         news = News(self.other)
