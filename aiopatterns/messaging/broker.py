@@ -40,6 +40,7 @@ has returned; ``send`` and ``request`` look by themselves if they know of nobody
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.opening import resolve
@@ -57,10 +58,10 @@ from aiopatterns.core.validate import (
     positive,
     text,
 )
-from aiopatterns.messaging.draft import Labels
-from aiopatterns.messaging.envelope import MAX_BYTES, Envelopes
+from aiopatterns.messaging.envelope import MAX_BYTES
 from aiopatterns.messaging.exchange import Exchange
 from aiopatterns.messaging.intake import Terms
+from aiopatterns.messaging.scribe import Scribe
 from aiopatterns.messaging.topics import topic_pattern
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.core.codec import Codec
+    from aiopatterns.messaging.draft import Labels
     from aiopatterns.messaging.intake import (
         Handler,
         Intake,
@@ -193,7 +195,7 @@ class Broker(Owner):
             user = await broker.request("users.get", {"id": 17}, timeout=2)
     """
 
-    __slots__ = ("_backend", "_envelopes", "_exchange", "_grace")
+    __slots__ = ("_backend", "_exchange", "_grace", "_scribe")
 
     def __init__(
         self,
@@ -206,7 +208,7 @@ class Broker(Owner):
     ) -> None:
         super().__init__(name)
         self._backend = resolve(backend)
-        self._envelopes = Envelopes(_codecs(codec), max_bytes=max_bytes)
+        self._scribe = Scribe(codec, max_bytes=max_bytes)
         self._grace = non_negative("grace", grace)
         self._exchange: Exchange | None = None
 
@@ -332,7 +334,7 @@ class Broker(Owner):
         Complexity: O(receivers), 1 round trip; none for subscriptions of this broker.
         """
         exchange = self._running()
-        labels = Labels("event", type=type, version=version, key=key, headers=headers)
+        labels: Labels = ("event", type, version, key, headers)
         plan = exchange.routes.plan(topic)
         exchange.sent += 1
         shipment = exchange.ship(topic, payload, labels)
@@ -361,7 +363,7 @@ class Broker(Owner):
             TimeoutExceededError: Brokers come back after an outage, and none in time.
         """
         exchange = self._running()
-        labels = Labels("command", type=type, version=version, key=key, headers=headers)
+        labels: Labels = ("command", type, version, key, headers)
         until, bound = monotonic() + CONFIRMED_WITHIN, deadline()
         exchange.sent += 1
         await exchange.send(
@@ -415,20 +417,22 @@ class Broker(Owner):
         Complexity: 2 round trips; none if this broker itself answers.
         """
         exchange = self._running()
-        labels = Labels("query", type=type, version=version, key=key, headers=headers)
-        positive("timeout", timeout)
+        labels: Labels = ("query", type, version, key, headers)
+        if timeout.__class__ is not float or not 0.0 < timeout < inf:
+            positive("timeout", timeout)
         exchange.sent += 1
         return await exchange.ask(topic, payload, labels, timeout=timeout)
 
     # --------------------------------------------------------------------------- private core
 
     def _running(self) -> Exchange:
-        self._open_group()
+        if self._group is None:
+            self._open_group()
         assert self._exchange is not None, "made by the opening"
         return self._exchange
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._exchange = Exchange(self.name, self._backend, self._envelopes)
+        self._exchange = Exchange(self.name, self._backend, self._scribe)
         await tasks.start(self._exchange.run)
 
     async def _drain(self) -> None:
@@ -437,11 +441,3 @@ class Broker(Owner):
     def _settle(self) -> None:
         if self._exchange is not None:
             self._exchange.requests.close()
-
-
-def _codecs(codec: Codec) -> list[Codec]:
-    """Return all that a broker reads, its own first."""
-    from aiopatterns.core.codec import JSON
-
-    others = (MSGPACK, JSON)
-    return [codec, *(each for each in others if each.name != getattr(codec, "name", None))]

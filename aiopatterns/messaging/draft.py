@@ -1,56 +1,30 @@
 """Drafts: a message that is being sent, as often and in as many forms as its ways need.
 
-To another process it goes as an envelope. To a subscription of the same broker it goes as the
-message itself, with its payload written and read once by the codec: so a handler gets plain data
-of its own, the same as from afar, and a payload that could not travel is refused here as well.
+To another process it goes as an envelope, written once. To a subscription of the same broker it
+goes as the message itself, with a payload of its own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-from aiopatterns.core.context import correlation_id
-from aiopatterns.core.errors import CodecError
 from aiopatterns.messaging.message import Message
-from aiopatterns.messaging.serving import causation_id, hops_onward
+from aiopatterns.messaging.serving import origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiopatterns.messaging.envelope import Envelopes
     from aiopatterns.messaging.message import Kind
+    from aiopatterns.messaging.scribe import Scribe
 
 __all__ = ["Draft", "Labels"]
 
+#: What a sender says of a message besides its topic and payload: kind, type (None for the topic),
+#: version, key and headers. A plain tuple, for one is made with every request.
+Labels: TypeAlias = "tuple[Kind, str | None, int, str | None, Mapping[str, str] | None]"
 
-@final
-class Labels:
-    """What a sender says of a message besides its topic and payload.
-
-    Args:
-        kind: What it is for.
-        type: What the payload is; None for the topic.
-        version: Version of the payload's form.
-        key: Its key, or None.
-        headers: Anything else.
-    """
-
-    __slots__ = ("headers", "key", "kind", "type", "version")
-
-    def __init__(
-        self,
-        kind: Kind,
-        *,
-        type: str | None,
-        version: int,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-    ) -> None:
-        self.kind: Final = kind
-        self.type: Final = type
-        self.version: Final = version
-        self.key: Final = key
-        self.headers: Final = headers or {}
+# The very object that messages without headers share, which costs them no copy.
+_NO_HEADERS: Final = Message(type="none").headers
 
 
 @final
@@ -62,7 +36,7 @@ class Draft:
         topic: Where it goes.
         payload: What it says.
         labels: What else there is to it.
-        envelopes: How it is written.
+        scribe: Writes it.
         deadline: When it is of no use any more, or None.
         reply_to: Where the answer goes, or None.
 
@@ -71,16 +45,14 @@ class Draft:
     """
 
     __slots__ = (
-        "_causation",
-        "_correlation",
         "_deadline",
         "_envelope",
-        "_envelopes",
-        "_hops",
         "_id",
         "_labels",
+        "_origin",
         "_payload",
         "_reply_to",
+        "_scribe",
         "topic",
     )
 
@@ -91,7 +63,7 @@ class Draft:
         payload: object,
         labels: Labels,
         *,
-        envelopes: Envelopes,
+        scribe: Scribe,
         deadline: float | None = None,
         reply_to: str | None = None,
     ) -> None:
@@ -99,12 +71,10 @@ class Draft:
         self._id = id
         self._payload = payload
         self._labels = labels
-        self._envelopes = envelopes
+        self._scribe = scribe
         self._deadline = deadline
         self._reply_to = reply_to
-        self._correlation = correlation_id() or id
-        self._causation = causation_id()
-        self._hops = hops_onward(topic)
+        self._origin = origin(topic)
         self._envelope: bytes | None = None
 
     @property
@@ -115,7 +85,8 @@ class Draft:
             CodecError: It cannot be written, or is too long.
         """
         if self._envelope is None:
-            self._envelope = self._envelopes.encode(self._message(self._payload))
+            message = self._message(self._payload)
+            self._envelope = self._scribe.envelopes.encode(message)
         return self._envelope
 
     def message(self) -> Message:
@@ -124,29 +95,23 @@ class Draft:
         Raises:
             CodecError: It cannot be written, or is too long.
         """
-        codec = self._envelopes.codec
-        data = codec.encode(self._payload)
-        if len(data) > self._envelopes.max_bytes:
-            raise CodecError(
-                f"a payload of {len(data)} bytes is longer than"
-                f" max_bytes={self._envelopes.max_bytes}"
-            )
-        return self._message(codec.decoder(Any)(data))
+        return self._message(self._scribe.copy(self._payload))
 
     def _message(self, payload: object) -> Message:
-        labels = self._labels
+        kind, name, version, key, headers = self._labels
+        correlation, causation, hops = self._origin
         return Message(
             id=self._id,
-            type=labels.type or self.topic,
-            version=labels.version,
-            kind=labels.kind,
+            type=self.topic if name is None else name,
+            version=version,
+            kind=kind,
             topic=self.topic,
-            key=labels.key,
-            correlation_id=self._correlation,
-            causation_id=self._causation,
+            key=key,
+            correlation_id=correlation or self._id,
+            causation_id=causation,
             reply_to=self._reply_to,
             deadline=self._deadline,
-            hops=self._hops,
-            headers=labels.headers,
+            hops=hops,
+            headers=_NO_HEADERS if headers is None else headers,
             payload=payload,
         )

@@ -21,9 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from anyio import create_task_group, move_on_after
 
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import new_id
-from aiopatterns.core.errors import BackendError, CodecError, NoHandlersError, TimeoutExceededError
+from aiopatterns.core.errors import (
+    BackendError,
+    CodecError,
+    NoHandlersError,
+    QueueFullError,
+    TimeoutExceededError,
+)
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.messaging.brokerevents import BrokerFrameRefused, BrokerSubscriptionFailed
 from aiopatterns.messaging.courier import COURIERS, Courier
@@ -44,11 +49,11 @@ if TYPE_CHECKING:
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.messaging.draft import Labels
-    from aiopatterns.messaging.envelope import Envelopes
     from aiopatterns.messaging.intake import Handler, SubscriptionStatistics, Terms
     from aiopatterns.messaging.message import Message
     from aiopatterns.messaging.requests import Pending
     from aiopatterns.messaging.routes import Place
+    from aiopatterns.messaging.scribe import Scribe
 
 __all__ = ["FAREWELL", "Exchange", "Totals"]
 
@@ -58,6 +63,7 @@ FAREWELL: Final = 0.5
 INBOX: Final = 100_000
 #: Seconds between two tries while brokers come back after a lost connection.
 _PAUSE: Final = 0.05
+_NOBODY: Final[tuple[Place, ...]] = ()
 # An empty frame: whoever sends one to itself sees whether it is heard.
 _PROBE: Final = b""
 _MAX_NUMBER: Final = 2**64 - 1
@@ -96,13 +102,13 @@ class Exchange:
     Args:
         name: The broker's name.
         backend: Where the brokers meet.
-        envelopes: How messages are written.
+        scribe: How messages are written.
     """
 
-    def __init__(self, name: str, backend: Backend, envelopes: Envelopes) -> None:
+    def __init__(self, name: str, backend: Backend, scribe: Scribe) -> None:
         self._name = name
         self._backend = backend
-        self._envelopes = envelopes
+        self._scribe = scribe
         self.member: Final = new_id()
         self.routes: Final = Routes(self.member)
         self.requests: Final = Requests()
@@ -118,9 +124,6 @@ class Exchange:
         self._gap_at = -KEEP
         self._base = copy_context()  # workers live in this one, whoever sends
         self._tasks: TaskGroup | None = None
-        codec = envelopes.codec
-        self._mark = _mark(codec.name)
-        self._readers = {_mark(each.name): each.decoder(Any) for each in (JSON, MSGPACK, codec)}
 
     # ---------------------------------------------------------------------------- its life
 
@@ -201,7 +204,7 @@ class Exchange:
 
     def ship(self, topic: str, payload: object, labels: Labels) -> Shipment:
         """Make the shipment of a message."""
-        draft = Draft(self._id(), topic, payload, labels, envelopes=self._envelopes)
+        draft = Draft(self._id(), topic, payload, labels, scribe=self._scribe)
         return Shipment(
             draft,
             self.routes.here,
@@ -227,50 +230,41 @@ class Exchange:
             looked = await self._search(topic, until, looked=looked)
 
     async def ask(self, topic: str, payload: object, labels: Labels, *, timeout: float) -> Any:
-        """Send a request, and return the payload of its reply."""
+        """Send a request, to one after the other until one answers; return the reply's payload."""
         pending = self.requests.open(topic, timeout)
         try:
-            reply = await self._reply_to(pending, payload, labels)
+            draft = Draft(
+                self._id(),
+                topic,
+                payload,
+                labels,
+                scribe=self._scribe,
+                deadline=pending.deadline,
+                reply_to=f"{self.member}.{pending.number}",
+            )
+            looked, tried = False, _NOBODY
+            while True:
+                place = self.routes.plan(topic).callee(tried)
+                if place is None:
+                    looked = await self._search(topic, pending.deadline, looked=looked)
+                    tried = tried if looked else _NOBODY
+                    continue
+                tried = (*tried, place)
+                self._ask_one(pending, place, draft)
+                if await pending:
+                    return pending.value
         finally:
             pending.leave()
-        if reply.outcome is Outcome.ERROR:
-            raise raised(reply.body)
-        return self._value_of(reply.body)
-
-    async def _reply_to(self, pending: Pending, payload: object, labels: Labels) -> Reply:
-        """Ask one after the other until one answers."""
-        topic, looked = pending.topic, False
-        tried: list[Place] = []
-        draft = Draft(
-            self._id(),
-            topic,
-            payload,
-            labels,
-            envelopes=self._envelopes,
-            deadline=pending.deadline,
-            reply_to=f"{self.member}.{pending.number}",
-        )
-        while True:
-            place = self.routes.plan(topic).callee(tried)
-            if place is None:
-                looked = await self._search(topic, pending.deadline, looked=looked)
-                if not looked:
-                    tried.clear()
-                continue
-            tried.append(place)
-            self._ask_one(pending, place, draft)
-            reply = await pending
-            if reply.outcome is not Outcome.ABSENT:
-                return reply
 
     def _ask_one(self, pending: Pending, place: Place, draft: Draft) -> None:
         pending.peer = place.peer
         if place.peer is self.routes.here:
-            self._deliver(place.number, draft)
+            self._offer(place.number, draft.message())
             return
         pending.channel = place.peer.inbox
         pending.data = pack_delivery((place.number,), draft.envelope)
-        self.courier.post(pending)
+        if not self.courier.post(pending):
+            raise QueueFullError("too many messages wait to be sent", name=self._name)
 
     async def _search(self, topic: str, until: float, *, looked: bool) -> bool:
         """Look for somebody who handles ``topic``: once, or until all had time to come back.
@@ -324,9 +318,9 @@ class Exchange:
         try:
             frame = open_frame(data)
             if isinstance(frame, Reply):
-                self.requests.answer(frame)
+                self._take_reply(frame)
                 return
-            message = self._envelopes.decode(frame.envelope)
+            message = self._scribe.envelopes.decode(frame.envelope)
         except CodecError as error:
             self.refused += 1
             if listening():
@@ -334,6 +328,21 @@ class Exchange:
             return
         for number in frame.numbers:
             self._offer(number, message)
+
+    def _take_reply(self, reply: Reply) -> None:
+        """Give a reply to whoever waits for it; one that cannot be read is an end as well."""
+        pending = self.requests.find(reply.number)
+        if pending is None:
+            return
+        try:
+            if reply.outcome is Outcome.VALUE:
+                pending.reply(self._scribe.read(reply.body))
+            elif reply.outcome is Outcome.ERROR:
+                pending.fail(raised(reply.body))
+            else:
+                pending.absent()
+        except CodecError as error:
+            pending.fail(error)
 
     def _deliver(self, number: int, draft: Draft) -> None:
         """Take a message of this broker itself."""
@@ -343,7 +352,7 @@ class Exchange:
         self.received += 1
         intake = self.intakes.get(number)
         if intake is None:
-            self._answer(message, Outcome.ABSENT, None)
+            self._answer(message, Outcome.ABSENT, b"")
         elif not intake.offer(message):
             self.unsubscribe(number)
             if listening():
@@ -352,40 +361,38 @@ class Exchange:
 
     def _answer(self, message: Message, outcome: Outcome, value: Any) -> None:
         """Tell whoever asked how it ended, if anybody did."""
-        if message.reply_to is None:
+        reply_to = message.reply_to
+        if reply_to is None:
             return
-        member, _, number = message.reply_to.partition(".")
-        if not (number.isascii() and number.isdecimal() and int(number) <= _MAX_NUMBER):
-            return  # no broker has written this
-        body = b"" if value is None and outcome is Outcome.ABSENT else value
-        if outcome is Outcome.VALUE:
-            outcome, body = self._written(value)
-        if member == self.member:
-            self.requests.answer(Reply(int(number), outcome, body))
-            return
-        reply = pack_reply(int(number), outcome, body)
-        self.courier.post(Notification(inbox_of(member), reply))
-
-    def _written(self, value: object) -> tuple[Outcome, bytes]:
-        """Return the body of a reply; one that cannot be written is an error of the handler."""
+        member, _, digits = reply_to.partition(".")
         try:
-            body = self._mark + self._envelopes.codec.encode(value)
-            if len(body) > self._envelopes.max_bytes:
-                raise CodecError(
-                    f"a reply of {len(body)} bytes is longer than"
-                    f" max_bytes={self._envelopes.max_bytes}"
-                )
+            number = int(digits)
+            if member == self.member:
+                self._answer_here(number, outcome, value)
+                return
+            body = self._scribe.write(value) if outcome is Outcome.VALUE else value
         except CodecError as error:
-            return Outcome.ERROR, described(error)
-        return Outcome.VALUE, body
+            outcome, body = Outcome.ERROR, described(error)
+        except ValueError:
+            return  # no broker has written this
+        if 0 <= number <= _MAX_NUMBER:
+            reply = pack_reply(number, outcome, body)
+            self.courier.post(Notification(inbox_of(member), reply))
 
-    def _value_of(self, body: bytes) -> Any:
-        """Return the payload of a reply."""
-        end = 1 + body[0] if body else 0
-        read = self._readers.get(body[:end])
-        if read is None:
-            raise CodecError(f"the reply was written by a codec that is not known: {body[1:end]!r}")
-        return read(body[end:])
+    def _answer_here(self, number: int, outcome: Outcome, value: Any) -> None:
+        """Answer a request of this broker itself."""
+        pending = self.requests.find(number)
+        if pending is None:
+            return
+        if outcome is Outcome.VALUE:
+            try:
+                pending.reply(self._scribe.copy(value))
+            except CodecError as error:
+                pending.fail(raised(described(error)))
+        elif outcome is Outcome.ERROR:
+            pending.fail(raised(value))
+        else:
+            pending.absent()
 
     def _id(self) -> str:
         self._ids += 1
@@ -394,8 +401,3 @@ class Exchange:
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self._tasks is not None, "messages come in while it runs"
         self._base.run(self._tasks.start_soon, work)
-
-
-def _mark(codec: str) -> bytes:
-    name = codec.encode()
-    return bytes((len(name),)) + name

@@ -119,6 +119,7 @@ class Intake:
         "_active",
         "_answer",
         "_base",
+        "_called",
         "_cancelled",
         "_dropped",
         "_dropping",
@@ -160,6 +161,7 @@ class Intake:
         self._idle = Waiters()
         self._quiet = Waiters()
         self._dropping = False
+        self._called = False  # whether a worker is on its way
         self._workers = self._waiting = self._active = self._received = 0
         self._handled = self._failed = self._dropped = self._expired = self._cancelled = 0
 
@@ -182,7 +184,12 @@ class Intake:
         if self._waiting >= self.terms.capacity and not self._make_room(message):
             return self.terms.overflow != "fail"
         self._waiting += 1
-        self._queue(message)
+        if self.terms.key is None:
+            self._ready.append((message, None))
+        elif not self._join_lane(message, self.terms.key):
+            return True
+        if not self._called:
+            self._call_worker()
         return True
 
     @property
@@ -206,32 +213,34 @@ class Intake:
             self._answer(message, Outcome.ABSENT, b"")
         self._quiet.wake_all()
 
-    def _queue(self, message: Message) -> None:
-        """Let ``message`` wait for a worker, or behind those of its key."""
-        item = (message, self._key_of(message))
-        if item[1] is not None:
-            lane = self._lanes.get(item[1])
-            if lane is not None:
-                lane.append(item)
-                return
-            self._lanes[item[1]] = deque()
-        self._ready.append(item)
-        if not self._idle.wake() and self._workers < self.terms.concurrency:
-            self._workers += 1
-            self._spawn(self._work)
-
-    def _key_of(self, message: Message) -> object:
-        """Return the key of ``message``; one whose key cannot be had is in no order."""
-        if self.terms.key is None:
-            return None
+    def _join_lane(self, message: Message, key_of: KeyOf) -> bool:
+        """Let ``message`` wait behind those of its key; whether it is the first and so is ready."""
         try:
-            key = self.terms.key(message)
-            hash(key)
-        except Exception as error:
+            key = key_of(message)
+            lane = None if key is None else self._lanes.get(key)
+        except Exception as error:  # one whose key cannot be had is in no order
             if listening():
                 emit(_failed(self.pattern, message, error))
-            return None
-        return key
+            key = lane = None
+        if lane is not None:
+            lane.append((message, key))
+            return False
+        if key is not None:
+            self._lanes[key] = deque()
+        self._ready.append((message, key))
+        return True
+
+    def _call_worker(self) -> None:
+        """Let one more worker come, if there is one or may be one.
+
+        One at a time, and none as long as handlers do not suspend: then the one that is there
+        takes all that is ready, and the others would come for nothing.
+        """
+        self._called = self._idle.wake()
+        if not self._called and self._workers < self.terms.concurrency:
+            self._called = True
+            self._workers += 1
+            self._spawn(self._work)
 
     def _make_room(self, message: Message) -> bool:
         """Drop the oldest that waits, or ``message`` itself; return whether there is room now."""
@@ -268,10 +277,12 @@ class Intake:
     async def _work(self) -> None:
         """Handle messages, for ever."""
         steps, left = Steps[object](), _TURN
+        self._called = False
         while True:
             while not self._ready:
                 self._dropping = False
                 await self._idle.wait()
+                self._called = False
             message, key = self._ready.popleft()
             self._waiting -= 1
             self._active += 1
@@ -279,8 +290,9 @@ class Intake:
                 await self._handle(message, steps)
             finally:
                 self._active -= 1
-                self._release(key)
-                if not (self._waiting or self._active):
+                if key is not None:
+                    self._release(key)
+                if self._quiet.parked and not self.busy:
                     self._quiet.wake_all()
             left -= 1
             if not left:
@@ -288,12 +300,23 @@ class Intake:
                 await yield_now()
 
     async def _handle(self, message: Message, steps: Steps[object]) -> None:
-        """Call the handler, and tell how it ended."""
+        """Call the handler in a context of its own, and tell how it ended."""
         if message.deadline is not None and message.deadline <= monotonic():
             self._expired += 1
             return
+        variables = self._base.copy()
+        run = variables.run
+        run(serve, message)
         try:
-            value = await self._call(message, steps)
+            value = run(self._handler, message)
+            if isawaitable(value):
+                work = value if iscoroutine(value) else _awaited(value)
+                awaited = run(steps.send, work)
+                if awaited is not steps:
+                    if self._ready and not self._called:
+                        self._call_worker()
+                    await steps.rest(variables, awaited)
+                value, steps.result = steps.result, None
         except Exception as error:
             self._fail(message, error)
         except BaseException as error:
@@ -305,20 +328,6 @@ class Intake:
         else:
             self._handled += 1
             self._answer(message, Outcome.VALUE, value)
-
-    async def _call(self, message: Message, steps: Steps[object]) -> object:
-        """Return what the handler returns, called in a context of its own."""
-        variables = self._base.copy()
-        variables.run(serve, message)
-        result = variables.run(self._handler, message)
-        if not isawaitable(result):
-            return result
-        work = result if iscoroutine(result) else _awaited(result)
-        awaited = variables.run(steps.send, work)
-        if awaited is not steps:
-            await steps.rest(variables, awaited)
-        value, steps.result = steps.result, None
-        return value
 
     def _fail(self, message: Message, error: BaseException) -> None:
         self._failed += 1

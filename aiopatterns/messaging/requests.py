@@ -16,27 +16,28 @@ so none is left hanging. A reply that comes later, or twice, is dropped and coun
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.clock import Alarms, Home, call_later, monotonic
 from aiopatterns.core.context import deadline
 from aiopatterns.core.errors import BackendUnavailableError, ClosedError, TimeoutExceededError
-from aiopatterns.messaging.frames import Outcome, Reply
 from aiopatterns.messaging.remote import lost_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any
+    from typing import Any, Protocol
 
     from aiopatterns.core.clock import Parked
     from aiopatterns.core.errors import AioPatternsError
     from aiopatterns.messaging.routes import Peer
 
-__all__ = ["Pending", "Requests"]
+    class Timer(Protocol):
+        """What a timer of the loop can do."""
 
-# How a request ended whose handler is not there.
-_ABSENT: Final = Reply(0, Outcome.ABSENT, b"")
+        def cancel(self) -> None: ...
+
+
+__all__ = ["Pending", "Requests"]
 
 # Timeouts that have a timer of their own; a program uses few.
 _TIMEOUTS: Final = 64
@@ -44,7 +45,10 @@ _TIMEOUTS: Final = 64
 
 @final
 class Pending:
-    """A request that waits for its end; ``await`` gives the reply, or raises.
+    """A request that waits for its end; also the parcel in which it is sent.
+
+    ``await`` gives True when there is a reply, which is in :attr:`value` then, and False when the
+    one that was asked is not there; any other end raises.
 
     Args:
         requests: The table.
@@ -54,8 +58,10 @@ class Pending:
     """
 
     __slots__ = (
-        "_disarm",
-        "_outcome",
+        "_alarms",
+        "_ended",
+        "_error",
+        "_expire",
         "_parked",
         "_requests",
         "channel",
@@ -65,6 +71,7 @@ class Pending:
         "peer",
         "timeout",
         "topic",
+        "value",
     )
 
     def __init__(self, requests: Requests, number: int, topic: str, timeout: float) -> None:
@@ -74,51 +81,64 @@ class Pending:
         self.peer: Peer | None = None
         self.channel: str = ""
         self.data: bytes = b""
+        self.value: Any = None
         self._requests = requests
-        self._outcome: Reply | AioPatternsError | None = None
+        self._ended = False
+        self._error: Exception | None = None
         self._parked: Parked | None = None
-        self.deadline, self._disarm = requests.arm(self)
+        self._expire = self.expire
+        self._alarms: Alarms | _Alarm = requests.alarms(timeout)
+        self.deadline: float = self._alarms.arm(self._expire)
 
     @property
     def wanted(self) -> bool:
         """Whether it still has to be sent: nothing has ended it."""
-        return self._outcome is None
+        return not self._ended
 
-    def __await__(self) -> Generator[Any, Any, Reply]:
+    def __await__(self) -> Generator[Any, Any, bool]:
         """Wait for the end of what was asked last.
 
         Raises:
-            AioPatternsError: It ended without a reply.
+            Exception: What it ended by, if that was no reply.
         """
-        if self._outcome is None:
+        if not self._ended:
             self._parked = self._requests.home.future()
             yield from self._parked.__await__()
-        outcome, self._outcome = self._outcome, None
-        assert outcome is not None, "woken by the end"
-        if isinstance(outcome, Reply):
-            return outcome
-        self._outcome = outcome  # the end is the end
-        raise outcome
+        if self._error is not None:
+            raise self._error
+        replied = self.peer is not None
+        self._ended = replied
+        return replied
 
-    def end(self, outcome: Reply | AioPatternsError) -> None:
-        """End it, unless something else has."""
-        if self._outcome is not None:
-            return
-        self._outcome = outcome
-        if self._parked is not None and not self._parked.done():  # else cancelled in this turn
-            self._parked.set_result(None)
+    def reply(self, value: object) -> None:
+        """End it by a reply, unless something else has."""
+        if not self._ended:
+            self.value = value
+            self._end()
+
+    def fail(self, error: Exception) -> None:
+        """End it by an error, unless something else has."""
+        if not self._ended:
+            self._error = error
+            self._end()
+
+    def absent(self) -> None:
+        """The one that was asked is not there."""
+        if not self._ended:
+            self.peer = None
+            self._end()
 
     def told(self, result: int | AioPatternsError) -> None:
         """Take how the sending went; nobody at the inbox is as good as a reply."""
         if not isinstance(result, int):
-            self.end(result)
+            self.fail(result)
         elif not result and self.peer is not None:
             self.peer.pass_over()
-            self.end(_ABSENT)
+            self.absent()
 
     def expire(self) -> None:
         """End it, for its time is over."""
-        self.end(
+        self.fail(
             TimeoutExceededError(
                 f"no reply from {self.topic!r} within {self.timeout:g} s", timeout=self.timeout
             )
@@ -126,9 +146,14 @@ class Pending:
 
     def leave(self) -> None:
         """Forget it; a reply that comes later is dropped, and nothing more is sent."""
-        self._outcome = _ABSENT
-        self._disarm()
+        self._ended = True
+        self._alarms.disarm(self._expire)
         self._requests.forget(self.number)
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._parked is not None and not self._parked.done():  # else cancelled in this turn
+            self._parked.set_result(None)
 
 
 @final
@@ -157,23 +182,23 @@ class Requests:
         pending = self._pending[number] = Pending(self, number, topic, timeout)
         return pending
 
+    def find(self, number: int) -> Pending | None:
+        """Return who waits for this reply; if it comes too late it is counted."""
+        pending = self._pending.get(number)
+        if pending is None or not pending.wanted:
+            self.late += 1
+            return None
+        return pending
+
     def forget(self, number: int) -> None:
         """Leave it to nobody."""
         self._pending.pop(number, None)
 
-    def answer(self, reply: Reply) -> None:
-        """Give a reply to whoever waits for it."""
-        pending = self._pending.get(reply.number)
-        if pending is None or not pending.wanted:
-            self.late += 1
-        else:
-            pending.end(reply)
-
-    def missed(self, own: Peer) -> None:
+    def missed(self, here: Peer) -> None:
         """Replies may have been lost: end all that wait for one from another process."""
         for pending in self._pending.values():
-            if pending.peer is not None and pending.peer is not own:
-                pending.end(
+            if pending.peer is not None and pending.peer is not here:
+                pending.fail(
                     BackendUnavailableError(
                         f"the connection was lost while a reply from {pending.topic!r} was due;"
                         f" the request may have been handled"
@@ -184,23 +209,43 @@ class Requests:
         """End all that wait for a reply from ``dead``."""
         for pending in self._pending.values():
             if pending.peer is dead:
-                pending.end(lost_handler(pending.topic))
+                pending.fail(lost_handler(pending.topic))
 
     def close(self) -> None:
         """End all."""
         for pending in self._pending.values():
-            pending.end(ClosedError(f"the broker was closed while {pending.topic!r} was asked"))
+            pending.fail(ClosedError(f"the broker was closed while {pending.topic!r} was asked"))
 
-    def arm(self, pending: Pending) -> tuple[float, Callable[[], object]]:
-        """Let ``pending`` expire; return its deadline and what takes that back."""
-        timeout, outer, now = pending.timeout, deadline(), monotonic()
-        expire = pending.expire
-        if outer is not None and outer < now + timeout:
-            timer = call_later(outer - now, expire)
-            return outer, timer.cancel
+    def alarms(self, timeout: float) -> Alarms | _Alarm:
+        """Return what rings after ``timeout`` seconds, or at the deadline that is bound here."""
+        bound = deadline()
+        if bound is not None and (left := bound - monotonic()) < timeout:
+            return _Alarm(left)
         alarms = self._alarms.get(timeout)
         if alarms is None:
             if len(self._alarms) >= _TIMEOUTS:
-                return now + timeout, call_later(timeout, expire).cancel
+                return _Alarm(timeout)
             alarms = self._alarms[timeout] = Alarms(timeout)
-        return alarms.arm(expire), partial(alarms.disarm, expire)
+        return alarms
+
+
+@final
+class _Alarm:
+    """An alarm for one request, whose budget is shared by no other."""
+
+    __slots__ = ("_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: Timer | None = None
+
+    def arm(self, expire: Callable[[], object]) -> float:
+        """Call ``expire`` when the time is over; return when that is."""
+        self._timer = call_later(self._seconds, expire)
+        return monotonic() + self._seconds
+
+    def disarm(self, expire: Callable[[], object]) -> None:
+        """Do not call it any more."""
+        del expire
+        if self._timer is not None:
+            self._timer.cancel()

@@ -66,11 +66,6 @@ class Peer:
         self.gone_until: float = 0.0
         self.missing_since: float | None = None
 
-    @property
-    def reachable(self) -> bool:
-        """Whether it is worth sending to."""
-        return not self.gone_until or self.gone_until <= monotonic()
-
     def pass_over(self) -> None:
         """Send it nothing for a while: nobody reads its inbox."""
         self.gone_until = monotonic() + GONE
@@ -112,10 +107,12 @@ class Group:
 
     def pick(self, tried: Container[Place] = ()) -> Place | None:
         """Return the next place that can be reached and was not ``tried``, or None."""
-        for _ in self.places:
-            self._turn = (self._turn + 1) % len(self.places)
-            place = self.places[self._turn]
-            if place.peer.reachable and place not in tried:
+        places = self.places
+        for _ in places:
+            self._turn = turn = (self._turn + 1) % len(places)
+            place = places[turn]
+            gone_until = place.peer.gone_until
+            if (not gone_until or gone_until <= monotonic()) and place not in tried:
                 return place
         return None
 

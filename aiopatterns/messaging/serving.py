@@ -15,13 +15,13 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.core.context import bind_correlation, push_deadline
+from aiopatterns.core.context import adopt, correlation_id
 from aiopatterns.core.errors import RejectedError
 
 if TYPE_CHECKING:
     from aiopatterns.messaging.message import Message
 
-__all__ = ["MAX_HOPS", "causation_id", "hops_onward", "serve", "serving"]
+__all__ = ["MAX_HOPS", "origin", "serve", "serving"]
 
 #: How many services work may pass.
 MAX_HOPS: Final = 32
@@ -32,14 +32,11 @@ _served: Final[ContextVar[Message | None]] = ContextVar("aiopatterns_message", d
 def serve(message: Message) -> None:
     """Let all that runs in this context from now on be on behalf of ``message``.
 
-    Binds its correlation and its deadline as well; an earlier deadline stays. Nothing is put back:
-    call it in a context that is the message's own.
+    Binds its correlation and its deadline as well. Nothing is put back: call it in a context that
+    is the message's own.
     """
     _served.set(message)
-    if message.correlation_id is not None:
-        bind_correlation(message.correlation_id).__enter__()
-    if message.deadline is not None:
-        push_deadline(message.deadline)
+    adopt(message.correlation_id, message.deadline)
 
 
 def serving() -> Message | None:
@@ -47,28 +44,22 @@ def serving() -> Message | None:
     return _served.get()
 
 
-def causation_id() -> str | None:
-    """Return the id of the message that this code serves, or None."""
-    message = _served.get()
-    return None if message is None else message.id
-
-
-def hops_onward(topic: str) -> int:
-    """Return the hops of a message that is sent from here.
+def origin(topic: str) -> tuple[str | None, str | None, int]:
+    """Return what a message that is sent from here bears: correlation, causation and hops.
 
     Args:
         topic: Where it is sent, for the error.
 
     Raises:
-        RejectedError: They would be more than :data:`MAX_HOPS`.
+        RejectedError: It would be more than :data:`MAX_HOPS` hops.
     """
     message = _served.get()
     if message is None:
-        return 0
+        return correlation_id(), None, 0
     if message.hops >= MAX_HOPS:
         msg = (
             f"a message to {topic!r} would be the {message.hops + 1}th in a row; services that ask"
             f" each other in a circle end here"
         )
         raise RejectedError(msg, name=topic)
-    return message.hops + 1
+    return correlation_id(), message.id, message.hops + 1
