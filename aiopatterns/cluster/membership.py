@@ -53,6 +53,8 @@ FORGET: Final = 3_600.0
 STATES: Final = tuple(MemberState)
 RANKS: Final = MappingProxyType({state: rank for rank, state in enumerate(STATES)})
 ALIVE, SUSPECT, DEAD, LEFT = range(4)
+#: Probe periods that a suspect has to answer when it is asked a last time.
+_LAST_CALL: Final = 2.0
 
 
 def incarnation_now() -> int:
@@ -151,6 +153,15 @@ class Membership:
         known = self.members[name]
         claim = Update(name, known.address, known.incarnation, DEAD, self.me.name)
         self._accept(known, claim, now)
+
+    def last_calls(self, now: float) -> list[Member]:
+        """Return the suspects that have to be asked a last time now."""
+        lead = _LAST_CALL * self._swim.probe
+        return [
+            self.members[name]
+            for name, suspicion in self._suspicions.items()
+            if suspicion.last_call(now, lead)
+        ]
 
     def expire(self, now: float) -> None:
         """Declare dead who had time enough to contradict."""

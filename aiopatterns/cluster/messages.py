@@ -2,7 +2,7 @@
 
 One version byte, then msgpack. Two roads of the transport, two shapes::
 
-    send      Packet    (cluster, sender, address, head, updates, rumours)
+    send      Packet    (cluster, sender, address, incarnation, head, updates, rumours)
                         head: what it is about: a probe, its answer, or nothing; the rest rides along
     exchange  Request   (cluster, sender, address, body)  ->  Answer (one of its own for each body)
 
@@ -20,7 +20,7 @@ Not guaranteed: that a claim is true. Who does not trust the network sets a secr
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -28,6 +28,9 @@ from msgspec import Meta, Raw, Struct
 from aiopatterns.cluster.instance import LONGEST
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import CodecError, UnknownVersionError
+
+if TYPE_CHECKING:
+    from aiopatterns.cluster.member import Member
 
 __all__ = [
     "MAX_BROADCAST",
@@ -166,11 +169,22 @@ Haves: TypeAlias = Annotated[list[Have], Meta(max_length=_MANY)]
 
 @final
 class Packet(Struct, frozen=True, array_like=True):
-    """What is sent without an answer being waited for."""
+    """What is sent without an answer being waited for.
+
+    Attributes:
+        cluster: Name of the cluster.
+        sender: Who sends it.
+        address: Where that is reached.
+        incarnation: Its own; so whoever gets a packet knows that its sender is alive.
+        head: What it is about.
+        updates: Claims about members.
+        rumours: Broadcasts.
+    """
 
     cluster: Text
     sender: Text
     address: Address
+    incarnation: Count
     head: Head | None
     updates: Updates
     rumours: Rumours
@@ -193,9 +207,15 @@ class Sync(Struct, frozen=True, array_like=True, tag=1):
 
 @final
 class Check(Struct, frozen=True, array_like=True, tag=2):
-    """Are you there? The reliable way."""
+    """Are you there? The reliable way.
+
+    Attributes:
+        target: Who is meant.
+        doubted: The incarnation of it that is not believed alive; 0 if it is.
+    """
 
     target: Text
+    doubted: Count = 0
 
 
 @final
@@ -225,7 +245,9 @@ class Request(Struct, frozen=True, array_like=True):
 
 @final
 class Accepted(Struct, frozen=True, array_like=True, tag=1):
-    """Done."""
+    """Done, by a node of this incarnation."""
+
+    incarnation: Count
 
 
 @final
@@ -261,6 +283,7 @@ class _Pieces(Struct, frozen=True, array_like=True):
     cluster: str
     sender: str
     address: str
+    incarnation: int
     head: Head | None
     updates: list[Raw]
     rumours: list[Raw]
@@ -285,17 +308,22 @@ def piece(value: Update | Rumour) -> bytes:
 
 def packet_with(
     cluster: str,
-    sender: str,
-    address: str,
+    me: Member,
     *,
     head: Head | None,
     updates: list[bytes],
     rumours: list[bytes],
 ) -> bytes:
-    """Return a packet in bytes, put together from pieces."""
+    """Return a packet of ``me`` in bytes, put together from pieces."""
     return _VERSION_BYTE + _encode(
         _Pieces(
-            cluster, sender, address, head, [Raw(u) for u in updates], [Raw(r) for r in rumours]
+            cluster,
+            me.name,
+            me.address,
+            me.incarnation,
+            head,
+            [Raw(u) for u in updates],
+            [Raw(r) for r in rumours],
         )
     )
 

@@ -78,7 +78,5 @@ class Post:
         rumours = self._rumours.news.take(room, limit) if self._rumours.news else []
         self.sent += 1
         me = self._members.me
-        data = packet_with(
-            self._cluster, me.name, me.address, head=head, updates=updates, rumours=rumours
-        )
+        data = packet_with(self._cluster, me, head=head, updates=updates, rumours=rumours)
         self._transport.send(address, data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from aiopatterns.cluster.member import MemberState
 from aiopatterns.cluster.membership import Membership
 from aiopatterns.cluster.messages import (
     Accepted,
@@ -23,6 +24,7 @@ from aiopatterns.cluster.messages import (
     Share,
     Sync,
     Synced,
+    Update,
     answer_of,
     encode,
     packet_of,
@@ -139,6 +141,8 @@ class Session:
         if now >= self._due:
             self._due = now + self._swim.gossip
             self.members.expire(now)
+            for suspect in self.members.last_calls(now):
+                self._check(suspect.name, suspect.address, 0)
             self.post.gossip(self._swim.fanout)
         if self.members.superseded is not None:
             me = self.members.me
@@ -230,16 +234,18 @@ class Session:
     def _heed(self, packet: Packet) -> None:
         now = monotonic()
         speaker = self.members.members.get(packet.sender)
+        if speaker is None or speaker.incarnation < packet.incarnation:
+            claim = Update(packet.sender, packet.address, packet.incarnation, 0)
+            self.members.heed(claim, now)
         for claim in packet.updates:
             self.members.heed(claim, now)
         if packet.rumours:
             self._hear(packet.rumours)
         if packet.head is not None:
             self.prober.heed(packet.head, packet.sender, packet.address)
-        if speaker is not None and not speaker.living:
-            current = self.members.members[packet.sender]
-            if current.living:
-                self._returned(packet.sender)
+        was_dead = speaker is not None and not speaker.living
+        if was_dead and self.members.members[packet.sender].living:
+            self._returned(packet.sender)
 
     def _hear(self, rumours: list[Rumour]) -> None:
         """Take in broadcasts; what finds no room is not known, so that it comes again."""
@@ -258,18 +264,23 @@ class Session:
             return await self._synced(request, body)
         if isinstance(body, Share):
             self._hear(body.rumours)
-            return Accepted()
+            return Accepted(me.incarnation)
         if body.target != me.name:
             return Refused("stranger", me.name)
         if isinstance(body, Check):
-            return Accepted()
-        return Accepted() if self._inbox.offer(request.sender, body.payload) else Refused("full")
+            if body.doubted:
+                claim = Update(me.name, me.address, body.doubted, 1, request.sender)
+                self.members.heed(claim, monotonic())
+            return Accepted(self.members.me.incarnation)
+        if self._inbox.offer(request.sender, body.payload):
+            return Accepted(me.incarnation)
+        return Refused("full")
 
     async def _synced(self, request: Request, body: Sync) -> Answer:
         me = self.members.me
         if request.sender == me.name:
             same = request.address == me.address
-            return Accepted() if same else Refused("taken", me.address)
+            return Accepted(me.incarnation) if same else Refused("taken", me.address)
         if (taken := await self._taken(request)) is not None:
             return Refused("taken", taken)
         self.members.merge(body.members, request.sender, monotonic())
@@ -291,11 +302,17 @@ class Session:
         return None
 
     async def _is_there(self, name: str, address: str) -> bool:
+        """Ask; what is said of it is told, so that it can contradict by the answer."""
+        known = self.members.members.get(name)
+        doubted = known.incarnation if known and known.state is not MemberState.ALIVE else 0
         try:
-            answer = await self._ask(address, Check(name), self._swim.probe)
+            answer = await self._ask(address, Check(name, doubted), 2 * self._swim.probe)
         except (OSError, CodecError):
             return False
-        return isinstance(answer, Accepted)
+        if not isinstance(answer, Accepted):
+            return False
+        self.members.heed(Update(name, address, answer.incarnation, 0), monotonic())
+        return True
 
     async def _ask(
         self, address: str, body: Sync | Check | Share | Letter, timeout: float = EXCHANGE

@@ -10,6 +10,9 @@ shortens it, down to the time that a contradiction needs to go round::
             low |_ _ _ _ _ _ _ _ _ * _ _     accusers needed: CONFIRMATIONS others
                 '----------------------> accusers
 
+Before the time is over the suspect is asked a last time. Gossip reaches all with a probability near
+1 only, and who has missed a contradiction would otherwise bury a living node.
+
 Source: Dadgar, Phillips and Currey, "Lifeguard", DSN 2018, section IV.B, with the curve of
 memberlist: ``high - (high - low) * log(c + 1) / log(k + 1)``.
 """
@@ -37,7 +40,16 @@ class Suspicion:
         needed: Confirmations that bring it to ``low``; 0 if there is nobody else to ask.
     """
 
-    __slots__ = ("_accusers", "_high", "_low", "_needed", "_since", "accuser", "deadline")
+    __slots__ = (
+        "_accusers",
+        "_called",
+        "_high",
+        "_low",
+        "_needed",
+        "_since",
+        "accuser",
+        "deadline",
+    )
 
     def __init__(
         self, accuser: str, now: float, *, low: float, high: float, needed: int = CONFIRMATIONS
@@ -47,6 +59,7 @@ class Suspicion:
         self._since = now
         self._low, self._high = low, high
         self._needed = needed
+        self._called = False
         self.deadline = now + (high if needed else low)
 
     def confirm(self, accuser: str) -> bool:
@@ -56,7 +69,21 @@ class Suspicion:
             return False
         accusers.add(accuser)
         share = log(len(accusers)) / log(self._needed + 1)
-        self.deadline = self._since + self._high - (self._high - self._low) * share
+        if not self._called:
+            self.deadline = self._since + self._high - (self._high - self._low) * share
+        return True
+
+    def last_call(self, now: float, lead: float) -> bool:
+        """Whether it is time to ask the suspect a last time; true once.
+
+        Args:
+            now: Monotonic seconds.
+            lead: Seconds that it has to answer; nobody is declared dead before.
+        """
+        if self._called or now < self.deadline - lead:
+            return False
+        self._called = True
+        self.deadline = max(self.deadline, now + lead)
         return True
 
     def extend(self, seconds: float) -> None:

@@ -5,12 +5,12 @@ How a crash is seen, with the defaults, in a cluster of a hundred::
     0 s     the process dies
     <= 1    its watcher probes it: 2 x probe at most, and everybody else does now and then
     + 0.5   no answer directly (timeout), through three helpers, or over the reliable road: suspect
-    + 2.5   nobody contradicts, others have confirmed it: dead
+    + 3     others have confirmed it, it is asked a last time and says nothing: dead
     + 1     the last one has heard of it
 
 Source: Das, Gupta and Motivala, "SWIM", DSN 2002; the defaults are memberlist's, but for a probe
 every 0.5 s instead of 1 s and a suspicion that is shorter: its minimum covers a pause of half a
-second and the way of a contradiction, and is asked to be longer where pauses are.
+second and the way of a contradiction. Where pauses are longer, make it longer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Swim:
     probe: float = 0.5
     timeout: float = 0.2
     gossip: float = 0.2
-    suspicion: float = 2.5
+    suspicion: float = 3.0
     sync: float = 30.0
     indirect: int = 3
     fanout: int = 3
