@@ -164,5 +164,9 @@ class Door:
         try:
             await self._guest(wire).run()
         finally:
-            if self._guests.get(address) is scope:
-                del self._guests[address]
+            self._forget(address, scope)
+
+    def _forget(self, address: str, scope: CancelScope) -> None:
+        """Forget a guest, unless another one has taken its place."""
+        if self._guests.get(address) is scope:
+            del self._guests[address]

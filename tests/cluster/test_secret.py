@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.cluster.secret import PROOF_BYTES, SEAL_BYTES, Secret
 
-ROLES = ("caller", "called")
+ROLES: tuple[Literal["caller"], Literal["called"]] = ("caller", "called")
 
 
 @pytest.mark.promise("cluster-bad-input")
@@ -39,7 +41,7 @@ def test_equal_secrets_match_as_text_and_bytes():
 @pytest.mark.parametrize("role", ROLES)
 def test_a_proof_holds_for_its_secret_role_and_transcript(role):
     proof = Secret("a").proof(role, b"random")
-    other = ROLES[role == "caller"]
+    other: Literal["caller", "called"] = "called" if role == "caller" else "caller"
     assert len(proof) == PROOF_BYTES
     assert Secret("a").proves(role, b"random", proof)
     assert not Secret("a").proves(role, b"randon", proof)

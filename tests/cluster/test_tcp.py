@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from anyio import sleep
 
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.cluster.tcp import TCPStatistics, TCPTransport
@@ -177,14 +178,13 @@ async def test_wrong_questions_are_refused():
 @pytest.mark.real
 async def test_no_answer_in_time_is_a_timeout():
     async def never(data: bytes) -> bytes:
-        raise TimeoutError  # the node has none; the asker is refused
+        await sleep(60)
+        return data
 
     a, b = TCPTransport(), TCPTransport()
     async with serving(a), b.serve("b", receive=len, answer=never):
-        with pytest.raises(ConnectionAbortedError, match="refuses to answer"):
-            await a.exchange(b.address, b"?", timeout=10)
         with pytest.raises(TimeoutExceededError):
-            await a.exchange(b.address, b"?", timeout=1e-9)
+            await a.exchange(b.address, b"?", timeout=0.1)
 
 
 def test_a_new_transport_has_done_nothing():

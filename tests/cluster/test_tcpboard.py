@@ -126,7 +126,7 @@ async def test_nothing_passes_between_different_secrets():
             assert a.counts == Counts(sent=1, dropped=1, mismatched=2)
             assert not b.packets
             here, there = a.board.address, b.board.address
-    assert sorted(events, key=lambda event: event.node) == [
+    assert sorted(events, key=repr) == [
         PeerSecretMismatch("a", there, incoming=False),
         PeerSecretMismatch("b", here, incoming=True),
     ]

@@ -33,6 +33,6 @@ def test_nothing_is_told_to_nobody_and_the_first_listener_hears_the_next():
         mismatches.note("10.0.0.7:7000", incoming=True)
         with capture_events() as events:
             mismatches.note("10.0.0.8:7000", incoming=True)
-        assert [event.address for event in events] == ["10.0.0.8:7000"]
+        assert events == [PeerSecretMismatch("a", "10.0.0.8:7000", incoming=True)]
 
     simulate(run)

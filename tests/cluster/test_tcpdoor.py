@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from errno import ECONNABORTED, EMFILE
+from typing import Any
 
 import pytest
 from anyio import create_task_group, create_tcp_listener, sleep
@@ -24,6 +25,7 @@ from tests.cluster.wires import (
     exactly,
     frames_from,
     introduced,
+    only,
     until,
 )
 
@@ -56,7 +58,7 @@ class House:
     async def open(self):
         async with await create_tcp_listener(local_host="127.0.0.1") as listeners:
             async with create_task_group() as tasks:
-                (listener,) = listeners.listeners
+                listener = only(listeners)
                 tasks.start_soon(self.door.accept, listener, tasks)
                 self.address = f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
                 yield self
@@ -229,8 +231,8 @@ async def test_a_machine_without_sockets_is_told_once_and_asked_again(monkeypatc
     with capture_events() as events:
         async with await create_tcp_listener(local_host="127.0.0.1") as listeners:
             async with create_task_group() as tasks:
-                (real,) = listeners.listeners
-                failing = Listener(real, EMFILE, EMFILE, ECONNABORTED)
+                real = only(listeners)
+                failing: Any = Listener(real, EMFILE, EMFILE, ECONNABORTED)
                 tasks.start_soon(house.door.accept, failing, tasks)
                 house.address = f"127.0.0.1:{real.extra(SocketAttribute.local_port)}"
                 assert await house.serves()

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopatterns.cluster import tcpframes
 from aiopatterns.cluster.secret import PROOF_BYTES, SEAL_BYTES, Secret
 from aiopatterns.cluster.tcpframes import (
     CHALLENGE_BYTES,
@@ -25,6 +24,7 @@ from aiopatterns.cluster.tcpframes import (
     read_hello,
     rest_of_hello,
 )
+from aiopatterns.cluster.transport import MAX_EXCHANGE
 from aiopatterns.core.errors import CodecError, UnknownVersionError
 
 GOLDEN = Path(__file__).parent / "golden" / "tcp-1.json"
@@ -83,7 +83,7 @@ def test_a_frame_that_is_not_whole_is_kept():
     assert reader.feed(data[-1:]) == FRAMES[-1:]
 
 
-@pytest.mark.parametrize("size", [0, SEAL_BYTES + 4, 2**32 - 1, tcpframes.MAX_EXCHANGE + 22])
+@pytest.mark.parametrize("size", [0, SEAL_BYTES + 4, 2**32 - 1, MAX_EXCHANGE + 22])
 def test_a_frame_of_no_size_is_refused_before_it_is_kept(size):
     with pytest.raises(CodecError, match="bytes, not"):
         Frames(seal()).feed(size.to_bytes(4, "big"))

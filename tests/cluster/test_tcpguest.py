@@ -53,7 +53,7 @@ async def hosted(node):
 
 
 async def answers(wire, count=1):
-    found = []
+    found: list[Frame] = []
     while len(found) < count:
         found += await wire.read(10)
     return found

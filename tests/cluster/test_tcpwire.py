@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from anyio import BrokenResourceError, EndOfStream, create_task_group, sleep
+from anyio import BrokenResourceError, EndOfStream, connect_tcp, create_task_group, sleep
 
 from aiopatterns.cluster import tcpwire
 from aiopatterns.cluster.secret import PROOF_BYTES, Secret
@@ -63,7 +63,7 @@ async def test_many_write_at_once_and_each_frame_stays_whole():
         sent = [Frame(Kind.REQUEST, number, bytes(20_000)) for number in range(20)]
         for frame in sent:
             tasks.start_soon(near.write, frame)
-        found = []
+        found: list[Frame] = []
         while len(found) < len(sent):
             found += await far.read(inf)
         assert sorted(found) == sent
@@ -96,7 +96,7 @@ async def test_a_new_frame_has_all_its_time():
     async with wires() as (near, far, stream, _):
         data = await recorded(near, ONE, ONE, ONE)
         size = len(data) // 3
-        began = [far._began]
+        began, found = [far._began], []
         for start, end in ((0, 9), (9, 10), (10, size + 9), (size + 9, 3 * size)):
             await stream.send(data[start:end])
             found = await far.read(inf)
@@ -177,13 +177,13 @@ async def test_a_proof_that_was_recorded_is_worth_nothing():
 
     async with listening_to(hosted) as address:
         place = host_and_port("", address)
-        async with await tcpwire.connect_tcp(*place) as stream:
+        async with await connect_tcp(*place) as stream:
             first = await exactly(stream, CHALLENGE_BYTES)
             hello = opening(bytes(NONCE_BYTES), "me:1", sealed=True)
             proof = SECRET.proof("caller", first + hello)
             await stream.send(hello + proof)
             await exactly(stream, PROOF_BYTES)
-        async with await tcpwire.connect_tcp(*place) as stream:
+        async with await connect_tcp(*place) as stream:
             await exactly(stream, CHALLENGE_BYTES)
             await stream.send(hello + proof)
             assert await closed_by_other(stream) == b""

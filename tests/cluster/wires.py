@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from anyio import (
     BrokenResourceError,
@@ -14,7 +15,8 @@ from anyio import (
     fail_after,
     sleep,
 )
-from anyio.abc import SocketAttribute
+from anyio.abc import SocketAttribute, SocketListener, SocketStream
+from anyio.streams.stapled import MultiListener
 
 from aiopatterns.cluster.secret import PROOF_BYTES, Secret
 from aiopatterns.cluster.tcpaddress import host_and_port
@@ -25,13 +27,19 @@ SECRET = Secret("all peers of the test")
 WITHIN = 10.0
 
 
+def only(listeners: MultiListener[SocketStream]) -> SocketListener:
+    """Return the one listener."""
+    (listener,) = listeners.listeners
+    assert isinstance(listener, SocketListener)
+    return listener
+
+
 @asynccontextmanager
 async def ends():
     """Two ends of one connection: who called, and who was called."""
     async with await create_tcp_listener(local_host="127.0.0.1") as listeners:
-        (listener,) = listeners.listeners
-        port = listener.extra(SocketAttribute.local_port)
-        caller = await connect_tcp("127.0.0.1", port)
+        listener = only(listeners)
+        caller = await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
         async with caller, await listener.accept() as called:
             yield caller, called
 
@@ -54,7 +62,7 @@ async def listening_to(handle):
 @asynccontextmanager
 async def wires(secret=SECRET):
     """Both wires of one connection after its beginning, and the two streams."""
-    found = {}
+    found: dict[str, Any] = {}
 
     async def hosted(stream):
         found["wire"], found["address"] = await meet(stream, secret)
