@@ -322,7 +322,7 @@ def test_slots_are_given_back_whatever_happens():
             await sleep(40)
             for name in checks:
                 checker.remove(name)
-            await sleep(GRACE_SECONDS)
+            await sleep(GRACE_SECONDS + 0.1)
             assert checker._slots.value == 16
 
     simulate(main)
