@@ -6,6 +6,7 @@ answers those who look, and refuses those who renew.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -75,10 +76,18 @@ class Contact:
         """Whether the last call was answered."""
         return self._since is None
 
-    def answered(self) -> None:
-        """A call came back."""
-        since, self._since = self._since, None
-        if since is not None and listening():
+    def answered(self, *, asked: float = math.inf) -> None:
+        """A call came back.
+
+        Args:
+            asked: When it was made, in monotonic seconds, if that may be long ago: what was asked
+                before a failure says nothing of the time after.
+        """
+        since = self._since
+        if since is None or asked < since:
+            return
+        self._since = None
+        if listening():
             emit(RegistryResumed(self._registry, self._doing, monotonic() - since))
 
     def failed(self, error: BackendError) -> None:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import CancelScope, create_task_group, move_on_after
+from anyio import CancelScope, create_task_group, current_time, move_on_after
 
 from aiopatterns.cluster.registration import directory_name
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.resilience.backoff import Exponential
 
@@ -52,7 +53,16 @@ class Feed:
         interval: Seconds between two looks.
     """
 
-    __slots__ = ("_backend", "_changes", "_contact", "_interval", "_scope", "book", "watches")
+    __slots__ = (
+        "_backend",
+        "_changes",
+        "_contact",
+        "_interval",
+        "_late",
+        "_scope",
+        "book",
+        "watches",
+    )
 
     def __init__(self, book: Book, backend: Backend, contact: Contact, *, interval: float) -> None:
         self.book: Book = book
@@ -61,14 +71,17 @@ class Feed:
         self._backend = backend
         self._contact = contact
         self._interval = interval
-        self._scope = CancelScope()
+        self._scope, self._late = CancelScope(), CancelScope()
 
     async def run(self) -> None:
         """Look until :meth:`stop`; an outage of the backend ends nothing."""
-        with self._scope:
-            async with create_task_group() as tasks:
-                tasks.start_soon(self._see_to_it)
-                await self._look()
+        try:
+            with self._scope:
+                async with create_task_group() as tasks:
+                    tasks.start_soon(self._see_to_it)
+                    await self._look()
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
 
     def stop(self) -> None:
         """Look no more."""
@@ -86,10 +99,12 @@ class Feed:
             self.book.confirm(self._changes.confirmed)
         return self.book.known
 
-    def publish(self) -> None:
-        """Give all watchers what is known now."""
-        for watch in self.watches:
-            watch.offer()
+    def heed(self, *, changed: bool) -> None:
+        """The book was written in: give all watchers what is known now, if that is another."""
+        self._late.deadline = current_time() + self.book.due()
+        if changed:
+            for watch in self.watches:
+                watch.offer()
 
     async def _look(self) -> None:
         """Watch the directory, and begin anew when that ends."""
@@ -108,24 +123,23 @@ class Feed:
     async def _follow(self, changes: Watching) -> None:
         """Take in what is new, and let go whoever was stale for long enough."""
         while True:
-            with move_on_after(self.book.due()) as late:
+            with move_on_after(self.book.due()) as self._late:
                 try:
                     members = await anext(changes)
                 except StopAsyncIteration:
                     return
-                self._contact.answered()
-                if self.book.take(members):
-                    self.publish()
-            if late.cancelled_caught and self.book.look():
-                self.publish()
+                self._contact.answered(asked=changes.confirmed)
+                self.heed(changed=self.book.take(members))
+            if self._late.cancelled_caught:
+                self.heed(changed=self.book.look())
 
     async def _see_to_it(self) -> None:
         """Find out why the watch has not looked for too long, or note that it does again."""
         while True:
             await sleep(self._interval)
             seen = -math.inf if self._changes is None else self._changes.confirmed
+            self._contact.answered(asked=seen)
             if monotonic() - seen <= _OVERDUE * self._interval:
-                self._contact.answered()
                 continue
             try:
                 await self._backend.time()

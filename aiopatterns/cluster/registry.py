@@ -28,6 +28,7 @@ Source: leases and self-preservation as in Eureka, snapshots with a revision as 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
@@ -274,15 +275,16 @@ class ServiceRegistry(Owner):
             self._close_book(service)
 
     async def _heed_gaps(self) -> None:
-        """Hear when the connection was lost: on a channel on which nobody speaks."""
+        """Hear when the connection was lost: on a channel on which nobody speaks.
+
+        If that is refused, lost records only come back later, with their next renewals.
+        """
         while True:
             subscription = self._backend.pubsub.subscribe(_SILENCE, on_gap=self._missed)
-            try:
+            with suppress(BackendError):
                 async with subscription as silence:
                     async for _ in silence:
                         pass
-            except BackendError as error:
-                self._reading.failed(error)
             await sleep(_LISTEN_AGAIN)
 
     def _missed(self) -> None:
@@ -290,8 +292,9 @@ class ServiceRegistry(Owner):
         for registration in self._desk.registered.values():
             registration.nudge()
         for service, book in self._books.items():
-            if book.doubt() and (feed := self._feeds.get(service)) is not None:
-                feed.publish()
+            changed = book.doubt()
+            if (feed := self._feeds.get(service)) is not None:
+                feed.heed(changed=changed)
 
     def _taken(self, service: str, members: Members) -> Snapshot:
         """Enter what was read into the service's book."""
@@ -300,8 +303,8 @@ class ServiceRegistry(Owner):
         if feed is None:
             if book.is_blank:  # nothing is lost: names of strangers fill no memory
                 self._close_book(service)
-        elif changed:
-            feed.publish()
+        else:
+            feed.heed(changed=changed)
         return book.snapshot
 
     def _last_good(self, service: str) -> Snapshot | None:

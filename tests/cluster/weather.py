@@ -45,6 +45,9 @@ class Server:
 class Weather:
     """A backend whose server may be away.
 
+    While it is ``away`` calls fail, while it ``hangs`` they wait; ``deaf`` watches hear no live
+    message, and where a watch ``ends`` it has been closed.
+
     Args:
         server: The server; many may share it.
         delay: Seconds that each way takes at most.
@@ -60,6 +63,8 @@ class Weather:
         self.faults = faults
         self.away = False
         self.hangs = False
+        self.deaf = False
+        self.ends = False
         self.refuses: BackendError | None = None
         self.calls: list[str] = []
         self.entered = 0
@@ -157,8 +162,12 @@ class _Changes:
             except BackendUnavailableError:
                 await sleep(self.interval)
                 continue
+            if self.weather.ends:
+                raise StopAsyncIteration
             self.confirmed = monotonic()
             with move_on_after(self.interval):
+                if self.weather.deaf:
+                    await sleep(self.interval)
                 return await anext(self.real)
 
 
