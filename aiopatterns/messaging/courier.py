@@ -23,11 +23,14 @@ from copy import copy
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aiopatterns.backends.protocols import Notice
-from aiopatterns.core.errors import AioPatternsError
+from aiopatterns.core.errors import BackendError
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aiopatterns.backends.protocols import PubSub
+    from aiopatterns.core.errors import AioPatternsError
 
 __all__ = ["COURIERS", "MAX_OUTGOING", "Courier", "Parcel"]
 
@@ -70,11 +73,15 @@ class Courier:
     Args:
         pubsub: Where they go.
         counts: Whether the number of receivers that the backend gives is that of all.
+        failed: Told when a batch could not be sent.
     """
 
-    __slots__ = ("_counts", "_idle", "_outgoing", "_pubsub", "_under_way", "_waiters")
+    __slots__ = ("_counts", "_failed", "_idle", "_outgoing", "_pubsub", "_under_way", "_waiters")
 
-    def __init__(self, pubsub: PubSub, *, counts: bool) -> None:
+    def __init__(
+        self, pubsub: PubSub, *, counts: bool, failed: Callable[[BackendError], object]
+    ) -> None:
+        self._failed = failed
         self._pubsub = pubsub
         self._counts = counts
         self._outgoing: deque[Parcel] = deque()
@@ -130,18 +137,20 @@ class Courier:
     async def _send(self, batch: list[Parcel]) -> None:
         self._under_way += len(batch)
         try:
-            for parcel, result in zip(batch, await self._results(batch), strict=True):
+            results = await self._results(batch)
+            for parcel, result in zip(batch, results, strict=True):
                 parcel.told(result)
         finally:
             self._under_way -= len(batch)
             if not len(self):
                 self._idle.wake_all()
 
-    async def _results(self, batch: list[Parcel]) -> list[int] | list[AioPatternsError]:
+    async def _results(self, batch: list[Parcel]) -> Sequence[int | AioPatternsError]:
         notices = [Notice(parcel.channel, parcel.data) for parcel in batch]
         try:
             received = await self._pubsub.publish_many(notices)
-        except AioPatternsError as error:
+        except BackendError as error:
+            self._failed(error)
             return [copy(error) for _ in batch]  # no two may share a traceback
         # A node of a cluster counts only those who are connected to it.
         return received if self._counts else [max(1, count) for count in received]

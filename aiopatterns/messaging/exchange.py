@@ -43,7 +43,7 @@ from aiopatterns.messaging.routes import KEEP, Routes
 from aiopatterns.messaging.shipment import Notification, Shipment
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -63,10 +63,13 @@ FAREWELL: Final = 0.5
 INBOX: Final = 100_000
 #: Seconds between two tries while brokers come back after a lost connection.
 _PAUSE: Final = 0.05
+# A node of a cluster counts only those receivers that are connected to it.
+_CLUSTER: Final = "redis+cluster:"
 _NOBODY: Final[tuple[Place, ...]] = ()
 # An empty frame: whoever sends one to itself sees whether it is heard.
 _PROBE: Final = b""
-_MAX_NUMBER: Final = 2**64 - 1
+# Decimal digits that surely fit the number of a request into 64 bits.
+_DIGITS: Final = 19
 
 
 @final
@@ -112,9 +115,13 @@ class Exchange:
         self.member: Final = new_id()
         self.routes: Final = Routes(self.member)
         self.requests: Final = Requests()
-        self.courier: Final = Courier(backend.pubsub, counts=backend.scheme != "redis+cluster")
         self.presence: Final = Presence(
             name, backend.directory(DIRECTORY), self.routes, buried=self.requests.bury
+        )
+        self.courier: Final = Courier(
+            backend.pubsub,
+            counts=not backend.url.startswith(_CLUSTER),
+            failed=self.presence.lost,
         )
         self.intakes: Final[dict[int, Intake]] = {}
         self.sent = self.received = self.refused = self.gaps = 0
@@ -365,19 +372,20 @@ class Exchange:
         if reply_to is None:
             return
         member, _, digits = reply_to.partition(".")
+        number = int(digits) if digits.isdecimal() and len(digits) <= _DIGITS else 0
+        if member == self.member:
+            self._answer_here(number, outcome, value)
+        elif number:  # else no broker has written this
+            self._answer_there(member, number, outcome, value)
+
+    def _answer_there(self, member: str, number: int, outcome: Outcome, value: Any) -> None:
+        """Answer a request of another broker."""
         try:
-            number = int(digits)
-            if member == self.member:
-                self._answer_here(number, outcome, value)
-                return
             body = self._scribe.write(value) if outcome is Outcome.VALUE else value
         except CodecError as error:
             outcome, body = Outcome.ERROR, described(error)
-        except ValueError:
-            return  # no broker has written this
-        if 0 <= number <= _MAX_NUMBER:
-            reply = pack_reply(number, outcome, body)
-            self.courier.post(Notification(inbox_of(member), reply))
+        reply = pack_reply(number, outcome, body)
+        self.courier.post(Notification(inbox_of(member), reply))
 
     def _answer_here(self, number: int, outcome: Outcome, value: Any) -> None:
         """Answer a request of this broker itself."""
@@ -398,6 +406,10 @@ class Exchange:
         self._ids += 1
         return f"{self.member}{self._ids:x}"
 
-    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a worker, in the context of this broker and not of whoever sends."""
+        self._base.run(self._start, work)
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert self._tasks is not None, "messages come in while it runs"
-        self._base.run(self._tasks.start_soon, work)
+        self._tasks.start_soon(work)

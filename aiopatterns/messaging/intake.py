@@ -38,7 +38,7 @@ from aiopatterns.messaging.remote import described, lost_handler
 from aiopatterns.messaging.serving import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from aiopatterns.messaging.message import Message
 
@@ -146,7 +146,7 @@ class Intake:
         terms: Terms,
         *,
         answer: Answer,
-        spawn: Callable[[Callable[[], Awaitable[None]]], object],
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
     ) -> None:
         self.pattern: Final = pattern
         self.terms: Final = terms

@@ -145,7 +145,7 @@ class Presence:
             try:
                 await self._tell()
             except BackendError as error:
-                self._lost(error)
+                self.lost(error)
                 await sleep(_RETRY * (0.5 + rng().random()) / 1.5)
                 continue
             self._found()
@@ -160,7 +160,7 @@ class Presence:
                     async for snapshot in snapshots:
                         self._heed(snapshot)
             except BackendError as error:
-                self._lost(error)
+                self.lost(error)
             await sleep(_RETRY * rng().random())
 
     async def bury(self) -> None:
@@ -209,7 +209,8 @@ class Presence:
             if listening():
                 emit(BrokerResumed(self._name))
 
-    def _lost(self, error: BackendError) -> None:
+    def lost(self, error: BackendError) -> None:
+        """The backend has not answered, whoever asked it."""
         if not self._interrupted:
             self._interrupted = True
             if listening():

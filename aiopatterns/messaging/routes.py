@@ -243,8 +243,8 @@ class Routes:
 
     def _place(self, peer: Peer, listing: Listing) -> None:
         """Put the places of ``peer`` in the stead of its former ones."""
-        for place in peer.places:
-            place.close()
+        for former in peer.places:
+            former.close()
         peer.places = []
         for listed in listing.subscriptions:
             place = Place(peer, listed.number, listed.group, _rank(listed.pattern))

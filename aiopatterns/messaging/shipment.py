@@ -86,13 +86,13 @@ class Shipment:
         for place in places:
             self._copy_for(copies, place).numbers.append(place.number)
         for group in groups:
-            place = group.pick()
-            if place is None:
+            picked = group.pick()
+            if picked is None:
                 self.lost += 1
                 continue
-            copy = self._copy_for(copies, place)
-            copy.numbers.append(place.number)
-            copy.groups.append((group, place))
+            copy = self._copy_for(copies, picked)
+            copy.numbers.append(picked.number)
+            copy.groups.append((group, picked))
         if copies.keys() - {self._here}:
             _ = self.draft.envelope  # if it cannot be written, nobody gets it
         ours = copies.pop(self._here, None)
