@@ -17,7 +17,6 @@ from anyio import (
     ClosedResourceError,
     EndOfStream,
     Lock,
-    aclose_forcefully,
     connect_tcp,
     fail_after,
 )
@@ -157,12 +156,16 @@ async def call(host: str, port: int, *, secret: Secret, address: str) -> tuple[S
         BrokenResourceError: The connection is no more.
     """
     with fail_after(HANDSHAKE):
-        stream = await connect_tcp(host, port)
-        try:
-            return stream, await _introduce(stream, secret, address)
-        except BaseException:
-            await aclose_forcefully(stream)
-            raise
+        return await _begun(await connect_tcp(host, port), secret, address)
+
+
+async def _begun(stream: SocketStream, secret: Secret, own: str) -> tuple[SocketStream, Wire]:
+    """Return the wire of a new connection, or close that."""
+    try:
+        return stream, await _introduce(stream, secret, own)
+    except BaseException:
+        await stream.aclose()
+        raise
 
 
 async def _introduce(stream: SocketStream, secret: Secret, address: str) -> Wire:
