@@ -184,7 +184,7 @@ class PeerNode(Owner):
                 " anybody could speak for any node; or bind it to 127.0.0.1"
             )
             raise ValueError(msg)
-        self._seeds = _seeds(seeds)
+        self._seeds = _seeds(seeds, transport)
         self._swim = instance("swim", swim, Swim, "a Swim")
         self._cluster = service_name("cluster", cluster)
         self._inbox = Inbox(name, count("inbox", inbox))
@@ -392,11 +392,14 @@ class PeerNode(Owner):
                 self._inbox.fail(member.name, error)
 
 
-def _seeds(given: Iterable[str]) -> tuple[str, ...]:
+def _seeds(given: Iterable[str], transport: Transport) -> tuple[str, ...]:
     if isinstance(given, (str, bytes)):
         msg = f"seeds must be several addresses, such as [{given!r}], not {given!r}"
         raise TypeError(msg)
-    return tuple(text("seeds", seed) for seed in given)
+    seeds = tuple(text("seeds", seed) for seed in given)
+    for seed in seeds:
+        transport.check(seed)
+    return seeds
 
 
 def _encoded(message: object, limit: int) -> bytes:
