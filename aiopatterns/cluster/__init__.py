@@ -40,6 +40,9 @@ from aiopatterns.cluster.roundrobin import RoundRobin, WeightedRoundRobin
 from aiopatterns.cluster.snapshot import Snapshot
 from aiopatterns.cluster.strategy import Picker, Strategy
 from aiopatterns.cluster.swim import Swim
+from aiopatterns.cluster.tcp import TCPStatistics, TCPTransport
+from aiopatterns.cluster.tcpcounts import PeerSecretMismatch
+from aiopatterns.cluster.tcpdoor import PeerAcceptFailed
 from aiopatterns.cluster.transport import MemoryNetwork, MemoryTransport, Transport
 
 __all__ = [
@@ -71,12 +74,14 @@ __all__ = [
     "MemberState",
     "MemoryNetwork",
     "MemoryTransport",
+    "PeerAcceptFailed",
     "PeerChanged",
     "PeerHandlerFailed",
     "PeerJoinFailed",
     "PeerJoined",
     "PeerNode",
     "PeerRejected",
+    "PeerSecretMismatch",
     "PeerStalled",
     "PeerStatistics",
     "PhiAccrual",
@@ -95,6 +100,8 @@ __all__ = [
     "Snapshot",
     "Strategy",
     "Swim",
+    "TCPStatistics",
+    "TCPTransport",
     "Traffic",
     "Transport",
     "WeightedRoundRobin",
