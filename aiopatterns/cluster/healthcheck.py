@@ -32,9 +32,11 @@ __all__ = ["KINDS", "Check", "CheckFn", "HealthKind", "Plan", "plan"]
 
 CheckFn: TypeAlias = "Callable[[], Awaitable[object]]"
 HealthKind: TypeAlias = Literal["liveness", "readiness", "startup"]
+# A tuple is a collection; that it is named first lets mypy see the literals in one.
+Kinds: TypeAlias = "tuple[HealthKind, ...] | Collection[HealthKind]"
 
 KINDS: Final[tuple[HealthKind, ...]] = ("liveness", "readiness", "startup")
-_READINESS: Final[tuple[HealthKind, ...]] = ("readiness",)
+_READINESS: Final[Kinds] = ("readiness",)
 
 
 @final
@@ -62,7 +64,7 @@ class Check:
     """
 
     fn: CheckFn
-    kinds: Collection[HealthKind] = field(default=_READINESS, kw_only=True)
+    kinds: Kinds = field(default=_READINESS, kw_only=True)
     interval: float | None = field(default=None, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
     degraded_after: float | None = field(default=None, kw_only=True)
@@ -101,6 +103,11 @@ class Plan:
     timeout: float
     thresholds: Thresholds
 
+    @property
+    def rests(self) -> bool:
+        """Whether it has nothing to find out any more once it has succeeded."""
+        return self.kinds == frozenset({"startup"})
+
 
 def plan(name: str, check: Check | CheckFn, interval: float, thresholds: Thresholds) -> Plan:
     """Plan a check.
@@ -132,7 +139,7 @@ def plan(name: str, check: Check | CheckFn, interval: float, thresholds: Thresho
     return Plan(name, check.fn, kinds, every, timeout, grades)
 
 
-def _kinds(given: Collection[HealthKind]) -> frozenset[HealthKind]:
+def _kinds(given: Kinds) -> frozenset[HealthKind]:
     """Return the sets named; one bare name is a likely slip."""
     if isinstance(given, str):
         msg = f"kinds must be a collection, such as ({given!r},), not the text {given!r}"

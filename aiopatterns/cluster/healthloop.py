@@ -118,6 +118,8 @@ class CheckLoop:
         "plan",
     )
 
+    _kill: Callable[[], object]  # cancels the task of the loop
+
     def __init__(
         self, checker: str, plan: Plan, told: Callable[[HealthChanged | None], object]
     ) -> None:
@@ -134,7 +136,6 @@ class CheckLoop:
         self._steps: Steps[object] = Steps()
         self._grace = min(GRACE * plan.interval, GRACE_SECONDS)
         self._alarm: Timer | None = None  # when the check that runs now is closed
-        self._kill: Callable[[], object] | None = None
         self._broken: Failure | None = None  # why the loop has to be started again
         self._started: float | None = None  # when the check that runs now began
         self._checked: float | None = None
@@ -294,8 +295,7 @@ class CheckLoop:
     def _close(self) -> None:
         """Its time is over and it goes on: close the function where it stands."""
         self._steps.closing = True
-        if self._kill is not None:
-            self._kill()
+        self._kill()
 
     def _recover(self, failure: Failure) -> None:
         """The loop has ended and should not have: say so; a check that was running has failed."""
@@ -318,7 +318,7 @@ class CheckLoop:
         self._total += 1
         if failure is None:
             self._passed = True
-            if self.plan.kinds == {"startup"} and course.state is not HealthState.UNHEALTHY:
+            if self.plan.rests and course.state is not HealthState.UNHEALTHY:
                 self._due = inf  # it has answered its question; a reported failure asks again
         self._note(failure)
         turn, self._turn = self._turn, Bell()

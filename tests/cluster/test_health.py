@@ -171,7 +171,8 @@ async def test_it_is_entered_again_on_any_loop_and_by_a_lifespan():
 
 def test_a_target_falls_and_rises():
     async def main():
-        target, changes = Target(), []
+        target = Target()
+        changes: list[HealthChanged] = []
         async with HealthChecker({"db": target.check}, interval=10) as checker:
             subscription = checker.on_change(changes.append)
             await sleep(1)
@@ -205,7 +206,7 @@ def test_what_callers_see_ejects_and_only_checks_restore():
             with capture_events() as events:
                 for _ in range(3):
                     checker.report_failure("db", OSError("secret"))
-            assert (checker.state("db"), checker.unhealthy) == (UNHEALTHY, {"db"})
+            assert (checker.state("db"), [*checker.unhealthy]) == (UNHEALTHY, ["db"])
             assert checker.health("db").reason == "reported: OSError"
             failed = [each for each in events if isinstance(each, HealthCheckFailed)]
             assert [each.reason for each in failed] == ["reported: OSError"] * 3
@@ -268,7 +269,7 @@ def test_check_now_ends_with_the_checker():
         await sleep(1e6)
 
     async def main():
-        errors = []
+        errors: list[str] = []
 
         async def ask(name: str) -> None:
             try:
@@ -291,7 +292,7 @@ def test_check_now_ends_with_the_checker():
 
 def test_callbacks_that_fail_are_logged(caplog):
     async def main():
-        seen = []
+        seen: list[HealthChanged] = []
 
         def broken(change: HealthChanged) -> None:
             raise ValueError("mine")

@@ -223,7 +223,7 @@ def test_too_slow_is_a_failure():
         await sleep(0.6)
 
     async def main():
-        checks = {"it": slow, "patient": Check(slow, down_after=1)}
+        checks: dict[str, Any] = {"it": slow, "patient": Check(slow, down_after=1)}
         async with HealthChecker(checks, interval=4, degraded_after=0.5) as checker:
             await sleep(1)
             assert checker.health("it").reason == "took 0.6 s, more than down_after=0.5"
@@ -237,7 +237,7 @@ def test_too_slow_is_a_failure():
 
 def test_any_answer_but_false_is_a_success():
     async def main():
-        for answer in (None, True, 0, "", [], "PONG"):
+        for answer in (None, True, 0, "", (), "PONG"):
 
             async def check(answer: object = answer) -> object:
                 return answer

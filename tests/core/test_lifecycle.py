@@ -11,7 +11,7 @@ import pytest
 
 from aiopatterns.core import clock
 from aiopatterns.core.errors import ClosedError
-from aiopatterns.core.lifecycle import Owner, OwnerState
+from aiopatterns.core.lifecycle import Lifecycle, Owner, OwnerState
 from aiopatterns.testing import Trial, cancel_everywhere, fail_everywhere, simulate
 
 
@@ -369,3 +369,16 @@ def test_owners_that_are_closed_or_never_opened_go_in_silence():
 def test_an_owner_has_a_name(wrong, error):
     with pytest.raises(error, match="name must be a non-empty string"):
         Plain(wrong)
+
+
+async def test_a_lifecycle_leaves_the_name_state_to_those_that_mean_another():
+    class Named(Lifecycle):
+        def statistics(self):
+            return None
+
+        def state(self, name):
+            return name
+
+    owner = Named("named")
+    async with owner:
+        assert owner.state("db") == "db"

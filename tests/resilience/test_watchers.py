@@ -10,7 +10,7 @@ from aiopatterns.resilience.watchers import Watchers
 
 
 def test_all_are_called_in_order_until_they_leave():
-    watchers, seen = Watchers("the object"), []
+    watchers, seen = Watchers[[]]("the object"), []
     watchers.call()
     first = watchers.add(lambda: seen.append(1))
     second = watchers.add(lambda: seen.append(2))
@@ -24,7 +24,7 @@ def test_all_are_called_in_order_until_they_leave():
 
 
 def test_one_that_was_added_twice_leaves_once():
-    watchers, seen = Watchers("the object"), []
+    watchers, seen = Watchers[[]]("the object"), []
 
     def watcher() -> None:
         seen.append(1)
@@ -37,7 +37,7 @@ def test_one_that_was_added_twice_leaves_once():
 
 
 def test_one_that_leaves_while_it_is_called():
-    watchers, seen = Watchers("the object"), []
+    watchers, seen = Watchers[[]]("the object"), []
 
     def watcher() -> None:
         seen.append(1)
@@ -51,7 +51,7 @@ def test_one_that_leaves_while_it_is_called():
 
 
 def test_one_that_fails_is_logged_and_breaks_nothing(caplog):
-    watchers, seen = Watchers("the object"), []
+    watchers, seen = Watchers[[]]("the object"), []
 
     def broken() -> None:
         raise ValueError("mine")
@@ -69,6 +69,14 @@ def test_only_plain_functions_watch():
 
     wrong: Any = 7
     with pytest.raises(TypeError, match="watcher must be a plain function"):
-        Watchers("the object").add(watcher)
+        Watchers[[]]("the object").add(watcher)
     with pytest.raises(TypeError, match="watcher must be a function"):
-        Watchers("the object").add(wrong)
+        Watchers[[]]("the object").add(wrong)
+
+
+def test_watchers_may_be_told_what_has_changed():
+    watchers, seen = Watchers[[str, int]]("the object"), []
+    watchers.add(lambda name, at: seen.append((name, at)))
+    watchers.call("a", 1)
+    watchers.call("b", 2)
+    assert seen == [("a", 1), ("b", 2)]
