@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.producer import produce_consume
     from aiopatterns.jobs.queue import JobQueue
     from aiopatterns.jobs.worker import Worker
+    from aiopatterns.messaging.broker import Broker
     from aiopatterns.messaging.bus import EventBus
     from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.bulkhead import Bulkhead
@@ -95,6 +96,7 @@ __all__ = [
     "AioPatternsError",
     "BackendError",
     "BackendUnavailableError",
+    "Broker",
     "Bulkhead",
     "BulkheadFullError",
     "Cache",
@@ -187,6 +189,7 @@ _HOMES: Final = MappingProxyType(
         "flow.producer": ("produce_consume",),
         "jobs.queue": ("JobQueue",),
         "jobs.worker": ("Worker",),
+        "messaging.broker": ("Broker",),
         "messaging.bus": ("EventBus",),
         "resilience.breaker": ("CircuitBreaker",),
         "resilience.bulkhead": ("Bulkhead",),
