@@ -1,12 +1,15 @@
 """Who is alive, where, and whom to ask."""
 
 from aiopatterns.cluster.balancer import LoadBalancer
+from aiopatterns.cluster.book import LapseBelieved, LapseDoubted
 from aiopatterns.cluster.chance import Random
 from aiopatterns.cluster.client import ServiceClient
 from aiopatterns.cluster.consistent import ConsistentHash
+from aiopatterns.cluster.contact import RegistryInterrupted, RegistryResumed
 from aiopatterns.cluster.detector import FailureDetector, PhiAccrual
 from aiopatterns.cluster.ejection import Ejection
 from aiopatterns.cluster.endpoint import Endpoint, EndpointStatistics, Traffic
+from aiopatterns.cluster.feed import ServiceWatch
 from aiopatterns.cluster.health import HealthChecker, HealthStatistics
 from aiopatterns.cluster.healthcheck import Check, HealthKind
 from aiopatterns.cluster.healthevents import HealthChanged, HealthCheckFailed, HealthLoopRestarted
@@ -34,7 +37,12 @@ from aiopatterns.cluster.pool import (
     PoolPanicked,
 )
 from aiopatterns.cluster.poweroftwo import PowerOfTwo
-from aiopatterns.cluster.registration import Registration, RegistrationStatistics
+from aiopatterns.cluster.registration import (
+    Registration,
+    RegistrationRestored,
+    RegistrationStatistics,
+    RegistrationSuperseded,
+)
 from aiopatterns.cluster.registry import RegistryStatistics, ServiceRegistry
 from aiopatterns.cluster.roundrobin import RoundRobin, WeightedRoundRobin
 from aiopatterns.cluster.snapshot import Snapshot
@@ -68,6 +76,8 @@ __all__ = [
     "HealthStatistics",
     "Heartbeats",
     "InstanceState",
+    "LapseBelieved",
+    "LapseDoubted",
     "LeastLoaded",
     "LoadBalancer",
     "Member",
@@ -91,12 +101,17 @@ __all__ = [
     "PowerOfTwo",
     "Random",
     "Registration",
+    "RegistrationRestored",
     "RegistrationStatistics",
+    "RegistrationSuperseded",
+    "RegistryInterrupted",
+    "RegistryResumed",
     "RegistryStatistics",
     "RoundRobin",
     "ServiceClient",
     "ServiceInstance",
     "ServiceRegistry",
+    "ServiceWatch",
     "Snapshot",
     "Strategy",
     "Swim",

@@ -2,8 +2,8 @@
 
 ::
 
-    directory --- one watch ---> Feed --- book ---> newest Snapshot --+--> Watch: async for
-                                                                      `--> Watch: async for
+    directory --- one watch ---> Feed --- book ---> newest Snapshot --+--> ServiceWatch: async for
+                                                                      `--> ServiceWatch: async for
 
 The feed looks while somebody watches, and survives whatever the backend does: an outage only means
 that nothing is new. A watch of the backend does not tell that it cannot look, so the feed asks when
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.contact import Contact
     from aiopatterns.cluster.snapshot import Snapshot
 
-__all__ = ["Feed", "Watch"]
+__all__ = ["Feed", "ServiceWatch"]
 
 # Intervals without a look after which a watch is overdue.
 _OVERDUE: Final = 2.5
@@ -66,7 +66,7 @@ class Feed:
 
     def __init__(self, book: Book, backend: Backend, contact: Contact, *, interval: float) -> None:
         self.book: Book = book
-        self.watches: set[Watch] = set()
+        self.watches: set[ServiceWatch] = set()
         self._changes: Watching | None = None
         self._backend = backend
         self._contact = contact
@@ -107,7 +107,7 @@ class Feed:
                 watch.offer()
 
     async def _look(self) -> None:
-        """Watch the directory, and begin anew when that ends."""
+        """ServiceWatch the directory, and begin anew when that ends."""
         directory = self._backend.directory(directory_name(self.book.service))
         failures = 0
         while True:
@@ -148,7 +148,7 @@ class Feed:
 
 
 @final
-class Watch:
+class ServiceWatch:
     """Snapshots of one service as they change; made by ``registry.watch(...)``.
 
     The newest only: the first comes at once, and then one for each change, however many there were
@@ -157,7 +157,9 @@ class Watch:
 
     __slots__ = ("_attach", "_detach", "_feed", "_news", "_waiters")
 
-    def __init__(self, attach: Callable[[Watch], Feed], detach: Callable[[Watch], object]) -> None:
+    def __init__(
+        self, attach: Callable[[ServiceWatch], Feed], detach: Callable[[ServiceWatch], object]
+    ) -> None:
         self._attach = attach
         self._detach = detach
         self._feed: Feed | None = None

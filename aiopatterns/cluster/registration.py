@@ -63,7 +63,7 @@ __all__ = [
     "FAREWELL",
     "Desk",
     "Registration",
-    "RegistrationLost",
+    "RegistrationSuperseded",
     "RegistrationRestored",
     "RegistrationStatistics",
     "State",
@@ -84,7 +84,7 @@ _BACKOFF: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrationLost(Event):
+class RegistrationSuperseded(Event):
     """A newer process has registered the same id: this registration is over.
 
     Args:
@@ -471,7 +471,7 @@ class Registration:
         """A newer process has the id; nothing is sent any more."""
         self._lost = True
         if listening():
-            emit(RegistrationLost(self.instance.service, self.instance.id))
+            emit(RegistrationSuperseded(self.instance.service, self.instance.id))
 
     async def _say_goodbye(self) -> None:
         """Put the record of one that has left, unless there was none, or it is another's now."""

@@ -38,7 +38,7 @@ from anyio import TASK_STATUS_IGNORED, create_task_group, move_on_after, sleep_f
 from aiopatterns.backends.opening import resolve
 from aiopatterns.cluster.book import Book
 from aiopatterns.cluster.contact import Contact
-from aiopatterns.cluster.feed import Feed, Watch
+from aiopatterns.cluster.feed import Feed, ServiceWatch
 from aiopatterns.cluster.instance import ServiceInstance, service_name
 from aiopatterns.cluster.preservation import RATIO
 from aiopatterns.cluster.registration import Desk, Registration, directory_name
@@ -217,8 +217,8 @@ class ServiceRegistry(Owner):
         assert known is not None, "without one nothing cuts the question short"
         return self._last_good(service) or known
 
-    def watch(self, service: str) -> Watch:
-        """Watch ``service``: an ``async with`` block that gives an async iterator of snapshots.
+    def watch(self, service: str) -> ServiceWatch:
+        """ServiceWatch ``service``: an ``async with`` block that gives an async iterator of snapshots.
 
         The newest only: the first at once, then one for each change. All watches of a service in
         this registry share one of the backend. While the backend does not answer, nothing is new.
@@ -233,7 +233,7 @@ class ServiceRegistry(Owner):
                     use(snapshot.instances)
         """
         service_name("service", service)
-        return Watch(partial(self._attach, service), partial(self._detach, service))
+        return ServiceWatch(partial(self._attach, service), partial(self._detach, service))
 
     def statistics(self) -> RegistryStatistics:
         """Return what this registry does now."""
@@ -325,7 +325,7 @@ class ServiceRegistry(Owner):
     def _close_book(self, service: str) -> None:
         self._malformed += self._books.pop(service).malformed
 
-    def _attach(self, service: str, watch: Watch) -> Feed:
+    def _attach(self, service: str, watch: ServiceWatch) -> Feed:
         """Give a watch the feed of its service; the first one starts it."""
         tasks = self._desk.running()
         feed = self._feeds.get(service)
@@ -337,7 +337,7 @@ class ServiceRegistry(Owner):
         feed.watches.add(watch)
         return feed
 
-    def _detach(self, service: str, watch: Watch) -> None:
+    def _detach(self, service: str, watch: ServiceWatch) -> None:
         """Take a watch from its feed; the last one ends it."""
         feed = self._feeds.get(service)
         if feed is None or watch not in feed.watches:

@@ -15,7 +15,7 @@ from aiopatterns.cluster.contact import RegistryInterrupted, RegistryResumed
 from aiopatterns.cluster.record import read, written
 from aiopatterns.cluster.registration import (
     FAREWELL,
-    RegistrationLost,
+    RegistrationSuperseded,
     RegistrationRestored,
     RegistrationStatistics,
 )
@@ -243,7 +243,7 @@ def test_a_new_process_takes_the_place_of_the_old_one():
         with capture_events() as events:
             with anyio.fail_after(TTL / 3 * 1.1):
                 await before.wait_lost()
-            assert events == [RegistrationLost("users", "a")]
+            assert events == [RegistrationSuperseded("users", "a")]
         assert before.lost
         assert not before.statistics().registered
         assert not after.lost
@@ -339,7 +339,7 @@ def test_superseded_between_claim_and_put():
                 async with registry.register(who()) as registration:
                     assert registration.lost
                     await registration.wait_lost()
-            assert events == [RegistrationLost("users", "a")]
+            assert events == [RegistrationSuperseded("users", "a")]
 
     simulate(main)
 
