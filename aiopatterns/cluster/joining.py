@@ -81,6 +81,7 @@ class Joining:
             with move_on_after(self._pause(tries)):
                 await self._bell.wait()
             self._bell = Event()
+            self._session.tidy()
             if not self._alone:
                 tries, self._joined = 0, True
                 await self._refresh()

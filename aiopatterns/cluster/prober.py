@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.messages import Head
     from aiopatterns.cluster.swim import Swim
 
-__all__ = ["Outlet", "Prober"]
+__all__ = ["MAX_RELAYS", "Outlet", "Prober"]
 
-_RELAYS: Final = 10_000
+MAX_RELAYS: Final = 10_000
+"""Pings for others that a helper remembers in one period."""
 
 
 class Outlet(Protocol):
@@ -186,7 +187,7 @@ class Prober:
         self._members.accuse(self._target, now)
 
     def _relay(self, proxy: Proxy, address: str) -> None:
-        if len(self._relays) >= _RELAYS:
+        if len(self._relays) >= MAX_RELAYS:
             return
         number = self._next_number()
         self._relays[number] = (address, proxy.number)

@@ -182,6 +182,12 @@ class Session:
         self.received += 1
         return encode(await self._answer(request))
 
+    def tidy(self) -> None:
+        """Forget who and what is long gone."""
+        now = monotonic()
+        self.members.forget(now)
+        self.rumours.forget(now)
+
     async def sync(self, address: str, *, joining: bool) -> str:
         """Exchange the whole state with whoever is there.
 
