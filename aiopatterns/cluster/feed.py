@@ -2,8 +2,8 @@
 
 ::
 
-    directory --- one watch ---> Feed --- book ---> newest Snapshot --+--> ServiceWatch: async for
-                                                                      `--> ServiceWatch: async for
+    directory --- one watch ---> Feed --- book ---> newest Snapshot --+--> ServiceWatch
+                                                                      `--> ServiceWatch
 
 The feed looks while somebody watches, and survives whatever the backend does: an outage only means
 that nothing is new. A watch of the backend does not tell that it cannot look, so the feed asks when
@@ -107,7 +107,7 @@ class Feed:
                 watch.offer()
 
     async def _look(self) -> None:
-        """ServiceWatch the directory, and begin anew when that ends."""
+        """Watch the directory, and begin anew when that ends."""
         directory = self._backend.directory(directory_name(self.book.service))
         failures = 0
         while True:

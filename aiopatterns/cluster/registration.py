@@ -63,9 +63,9 @@ __all__ = [
     "FAREWELL",
     "Desk",
     "Registration",
-    "RegistrationSuperseded",
     "RegistrationRestored",
     "RegistrationStatistics",
+    "RegistrationSuperseded",
     "State",
     "directory_name",
 ]

@@ -218,7 +218,7 @@ class ServiceRegistry(Owner):
         return self._last_good(service) or known
 
     def watch(self, service: str) -> ServiceWatch:
-        """ServiceWatch ``service``: an ``async with`` block that gives an async iterator of snapshots.
+        """Watch ``service``: an ``async with`` block that gives an async iterator of snapshots.
 
         The newest only: the first at once, then one for each change. All watches of a service in
         this registry share one of the backend. While the backend does not answer, nothing is new.
