@@ -87,7 +87,7 @@ class PhiAccrual:
 
     Args:
         threshold: The phi from which on somebody is dead. 8 suits a quiet network, 10 to 12 a
-            rough one. From 0.1 to 1000.
+            rough one. From 0.5 to 1000.
         max_samples: How many of the latest intervals are remembered, of each.
         min_deviation: Seconds that the standard deviation counts as, at least.
         acceptable_pause: Seconds of silence beyond the mean interval that surprise nobody.
@@ -117,7 +117,7 @@ class PhiAccrual:
         acceptable_pause: float = 3.0,
         first_interval: float = 1.0,
     ) -> None:
-        self.threshold: float = in_range("threshold", threshold, 0.1, 1000)
+        self.threshold: float = in_range("threshold", threshold, 0.5, 1000)
         self._limit = _deviations(self.threshold)
         self._size = count("max_samples", max_samples, minimum=2)
         self._min = positive("min_deviation", min_deviation)
