@@ -198,7 +198,7 @@ class Upcasters:
         """Return the old forms, those that a step begins with, in the order of registration."""
         return tuple(self._steps)
 
-    def check(self, samples: Mapping[tuple[str, int], Any]) -> dict[Form, Upcast]:
+    def check(self, samples: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Upcast]:
         """Upcast samples of old versions and see that every step bears them.
 
         Args:
@@ -218,7 +218,7 @@ class Upcasters:
             upcasters.check({("order", 1): {"id": 17}, ("order", 2): {"id": 17, "currency": "EUR"}})
         """
         instance("samples", samples, Mapping, "a mapping of (type, version) to a payload")
-        found: dict[Form, Upcast] = {}
+        found: dict[tuple[str, int], Upcast] = {}
         wrong: list[str] = []
         for key, sample in samples.items():
             form = _target(key, "samples' keys")
