@@ -45,6 +45,7 @@ from aiopatterns.cluster.registration import (
 )
 from aiopatterns.cluster.registry import RegistryStatistics, ServiceRegistry
 from aiopatterns.cluster.roundrobin import RoundRobin, WeightedRoundRobin
+from aiopatterns.cluster.secret import Secret
 from aiopatterns.cluster.snapshot import Snapshot
 from aiopatterns.cluster.strategy import Picker, Strategy
 from aiopatterns.cluster.swim import Swim
@@ -108,6 +109,7 @@ __all__ = [
     "RegistryResumed",
     "RegistryStatistics",
     "RoundRobin",
+    "Secret",
     "ServiceClient",
     "ServiceInstance",
     "ServiceRegistry",

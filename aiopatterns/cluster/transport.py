@@ -99,7 +99,7 @@ class Transport(Protocol):
         ...
 
     def serve(
-        self, name: str, *, receive: Receive, answer: Answer, secret: Secret = OPEN
+        self, name: str, *, receive: Receive, answer: Answer, secret: Secret
     ) -> AbstractAsyncContextManager[None]:
         """Listen inside the block.
 

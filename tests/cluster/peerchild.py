@@ -14,7 +14,7 @@ from aiopatterns.cluster.peer import PeerNode
 from aiopatterns.cluster.swim import Swim
 from aiopatterns.cluster.tcp import TCPTransport
 
-SWIM = Swim(probe=0.25, timeout=0.1, gossip=0.05, sync=1.0)
+SWIM = Swim(probe=0.25, timeout=0.1, gossip=0.05, suspicion=2.0, sync=1.0)
 SECRET = "all peers of the test"
 
 
@@ -32,7 +32,8 @@ async def obey(node: PeerNode, command: dict, got: list) -> object:
     return "done"
 
 
-async def main(name: str, port: str, advertise: str, *seeds: str) -> None:
+async def main(*arguments: str) -> None:
+    name, port, advertise, *seeds = arguments
     transport = TCPTransport("127.0.0.1", int(port), advertise=advertise)
     node = PeerNode(name, transport=transport, seeds=seeds, swim=SWIM, secret=SECRET)
     got: list = []

@@ -12,6 +12,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -81,14 +82,14 @@ class Switch:
                 await self.passable(source, name)
                 await called.send(head + rest)
                 async with create_task_group() as tasks:
-                    for pair in ((caller, called), (called, caller)):
-                        tasks.start_soon(self._pump, *pair, source, name, tasks)
+                    tasks.start_soon(self._pump, caller, called, (source, name), tasks)
+                    tasks.start_soon(self._pump, called, caller, (source, name), tasks)
 
-    async def _pump(self, back, forth, source, name, tasks):
+    async def _pump(self, back, forth, between, tasks):
         with suppress(*LOST):
             while True:
                 chunk = await back.receive()
-                await self.passable(source, name)
+                await self.passable(*between)
                 await forth.send(chunk)
         tasks.cancel_scope.cancel()
 
@@ -143,7 +144,7 @@ class Network:
     async def agree(self, names, **states):
         """Wait until all of ``names`` say that the others are alive, but for ``states``."""
         expected = {name: states.get(name, "alive") for name in NAMES}
-        views = {}
+        views: dict[str, Any] = {}
         with anyio.move_on_after(WITHIN) as late:
             while any(view != expected for view in views.values()) or not views:
                 await anyio.sleep(0.05)
@@ -154,7 +155,7 @@ class Network:
         """Wait until all of ``names`` have got all of these messages from others."""
         for name in names:
             expected = sorted([s, m] for s, m in messages if s != name)
-            got = []
+            got: list[list[str]] = []
             with anyio.move_on_after(WITHIN):
                 while sorted(got) != expected and len(got) <= len(expected):
                     await anyio.sleep(0.05)
@@ -168,8 +169,9 @@ async def network():
         found = Network(stack)
         for name in NAMES:
             await found.switch.add(name, tasks)
-        for name in NAMES:
-            await found.start(name)
+        async with create_task_group() as starts:
+            for name in NAMES:
+                starts.start_soon(found.start, name)
         yield found
         await stack.aclose()
         tasks.cancel_scope.cancel()

@@ -8,7 +8,7 @@ from anyio import sleep
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.cluster.tcp import TCPStatistics, TCPTransport
 from aiopatterns.cluster.tcpcounts import Counts
-from aiopatterns.cluster.transport import MAX_EXCHANGE, MAX_PACKET, Transport
+from aiopatterns.cluster.transport import MAX_EXCHANGE, MAX_PACKET
 from aiopatterns.core.errors import ClosedError, TimeoutExceededError
 from tests.cluster.wires import until
 
@@ -19,7 +19,7 @@ async def answer(data: bytes) -> bytes:
     return data[::-1]
 
 
-def serving(transport: Transport, name="a", receive=len, **more):
+def serving(transport: TCPTransport, name="a", receive=len, **more):
     """Serve a node that answers backwards."""
     return transport.serve(name, receive=receive, answer=answer, **more)
 
