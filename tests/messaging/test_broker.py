@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf, nan
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -160,7 +160,7 @@ async def test_patterns_of_one_group_are_one_group(brokers):
 async def test_send_needs_exactly_one_group(brokers):
     async with fleet(brokers, 2) as (here, there):
         await there.subscribe("order.create", Inbox())
-        with pytest.raises(NoHandlersError, match="order.create") as refused:
+        with pytest.raises(NoHandlersError, match=r"'order\.create'") as refused:
             await here.send("order.create", 1)
         assert refused.value.topic == "order.create"
         inbox = Inbox()
@@ -219,7 +219,7 @@ async def test_a_handlers_error_is_the_callers_at_once(brokers):
     class Unknown(LookupError):
         code = "unknown_user"
         retryable = True
-        details = {"id": 17}
+        details: ClassVar = {"id": 17}
 
     async def fail(message: Message) -> None:
         raise Unknown("no user 17")
@@ -418,7 +418,7 @@ async def test_a_message_whose_deadline_is_over_is_not_handled(brokers):
         async with anyio.create_task_group() as group:
             group.start_soon(broker.request, "slow", 1)
             await sleep(0.01)
-            with pytest.raises(TimeoutExceededError, match="no reply from 'slow' within 0.05 s"):
+            with pytest.raises(TimeoutExceededError, match="no reply from 'slow' within"):
                 await broker.request("slow", 2, timeout=0.05)
         await sleep(0.01)
         assert inbox.payloads == [1]
@@ -444,6 +444,8 @@ async def test_overflow_drops_by_name_and_tells_who_asks(brokers):
                 results[topic].append(await here.request(topic, number, timeout=30))
             except RemoteError as error:
                 results[topic].append((number, error.type, error.retryable))
+            except NoHandlersError:
+                results[topic].append(number)
 
         with capture_events() as events:
             async with anyio.create_task_group() as group:
@@ -465,6 +467,8 @@ async def test_overflow_drops_by_name_and_tells_who_asks(brokers):
         assert [(each.pattern, each.overflow) for each in dropped] == [
             ("old", "drop_old"), ("new", "drop_new"), ("end", "fail")
         ]  # fmt: skip
+        assert results["end"][0][:2] == (4, QueueFullError.__name__)
+        assert sorted(results["end"][1:]) == [1, 2, 3, 5]
         failed = [each for each in events if isinstance(each, BrokerSubscriptionFailed)]
         assert failed == [BrokerSubscriptionFailed("end", 2)]
         with pytest.raises(NoHandlersError):
@@ -545,9 +549,6 @@ async def test_leaving_finishes_what_was_accepted_and_answers_it(brokers):
                     while one.statistics().received < 6:
                         await sleep(0.002)
         assert sorted(replies) == list(range(6))
-        with anyio.fail_after(PATIENCE):
-            while here.statistics().peers:
-                await sleep(0.05)
         with pytest.raises(NoHandlersError):
             await here.request("slow", 7)
 
@@ -686,7 +687,7 @@ def test_it_is_a_headline_name():
 
 @pytest.mark.promise("messaging-broker-deadline")
 async def test_a_request_ends_at_its_deadline(brokers):
-    async with fleet(brokers, 2) as (here, there):
+    async with fleet(brokers, 2, grace=0) as (here, there):
         await there.subscribe("stuck", lambda m: anyio.sleep_forever(), concurrency=100)
         await heard()
         for broker in (here, there):
