@@ -3,12 +3,12 @@
 One lost packet is no outage, and one answer is no recovery. So a state changes only when enough
 results in a row say so, and no sooner than it has lasted for a while::
 
-                     .------------------- fall failures in a row ------------------.
-                     |                                                             v
-    UNKNOWN ----> HEALTHY <--- latencies fall ---- latencies grow ---> DEGRADED -> UNHEALTHY
-       |             ^                                                    ^            |
-       |             '------------------- rise successes in a row --------+------------'
-       '----> whatever the first result says
+    UNKNOWN ---- whatever the first result of a check says ----.
+                                                               v
+       .----------------- rise successes in a row ------ UNHEALTHY
+       v                                                       ^
+    HEALTHY <--- latencies shrink, or grow ---> DEGRADED       |
+       '--------------------------------------------+- fall failures in a row
 
 A latency beyond ``down_after`` makes a result a failure. The state is *degraded* while the 95th
 percentile of the last :data:`LATENCIES` successes is beyond ``degraded_after``, by the rank that
