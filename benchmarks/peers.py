@@ -47,6 +47,9 @@ PEERS = {
         ("taskiq", "taskiq-redis", "redis"),
     ),
     "streaq": Peer(("streaq>=7.2", "uvloop>=0.21"), ("streaq", "coredis")),
+    "faststream": Peer(
+        ("faststream[redis]>=0.6", "hiredis>=3", "uvloop>=0.21"), ("faststream", "redis")
+    ),
     "docket": Peer(("pydocket>=0.27", "hiredis>=3", "uvloop>=0.21"), ("pydocket", "redis")),
 }
 
