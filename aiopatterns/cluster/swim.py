@@ -5,7 +5,7 @@ How a crash is seen, with the defaults, in a cluster of a hundred::
     0 s     the process dies
     <= 1    its watcher probes it: 2 x probe at most, and everybody else does now and then
     + 0.5   no answer directly (timeout), through three helpers, or over the reliable road: suspect
-    + 3     others have confirmed it, it is asked a last time and says nothing: dead
+    + 2.5   others have confirmed it, it is asked a last time and says nothing: dead
     + 1     the last one has heard of it
 
 Source: Das, Gupta and Motivala, "SWIM", DSN 2002; the defaults are memberlist's, but for a probe
@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log10
-from typing import final
+from typing import Final, final
 
 from aiopatterns.core.validate import at_least, count, positive
 
 __all__ = ["Swim"]
+
+#: Pauses are as long in a small cluster as in a large one; only the way of a contradiction is not.
+_LEAST: Final = 1.5
 
 
 @final
@@ -33,9 +36,10 @@ class Swim:
         probe: Seconds from one probe to the next; each asks one member.
         timeout: Seconds until a probe that is not answered goes other ways; below ``probe``.
         gossip: Seconds from one round of gossip to the next, while there is news.
-        suspicion: Probe periods that a suspect has to contradict, at least, in a cluster of up
-            to ten; for a hundred twice that, for a thousand three times. Without confirmation by
-            others it is twice as long.
+        suspicion: How long a suspect may contradict, at least: so many probe periods, times the
+            decimal logarithm of the number of members, or 1.5 if that is more. With the defaults
+            1.9 s for up to thirty members, 2.5 s for a hundred, 3.8 s for a thousand. Without
+            confirmation by others it is twice as long.
         sync: Seconds from one exchange of the whole state to the next; grows with the cluster.
         indirect: How many helpers ask as well.
         fanout: How many members each round of gossip tells.
@@ -51,7 +55,7 @@ class Swim:
     probe: float = 0.5
     timeout: float = 0.2
     gossip: float = 0.2
-    suspicion: float = 3.0
+    suspicion: float = 2.5
     sync: float = 30.0
     indirect: int = 3
     fanout: int = 3
@@ -70,5 +74,5 @@ class Swim:
 
     def patience(self, members: int) -> tuple[float, float]:
         """Return the least and the most seconds that a suspect has, in a cluster of that size."""
-        low = self.suspicion * self.probe * max(1.0, log10(max(members, 1)))
+        low = self.suspicion * self.probe * max(log10(max(members, 1)), _LEAST)
         return low, 2 * low

@@ -10,7 +10,7 @@ from aiopatterns.cluster.gossip import GossipQueue, transmits
 
 
 @pytest.mark.parametrize(
-    ("members", "times"), [(1, 4), (5, 4), (9, 4), (10, 8), (99, 8), (100, 12), (1_000, 16)]
+    ("members", "times"), [(1, 8), (9, 8), (10, 8), (99, 8), (100, 12), (999, 12), (1_000, 16)]
 )
 def test_the_number_of_transmissions_grows_with_the_logarithm(members, times):
     assert transmits(members) == times

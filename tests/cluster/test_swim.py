@@ -10,7 +10,7 @@ from aiopatterns.cluster import Swim
 
 
 @pytest.mark.parametrize(
-    ("members", "low"), [(1, 1.5), (5, 1.5), (10, 1.5), (100, 3.0), (1_000, 4.5)]
+    ("members", "low"), [(1, 1.875), (5, 1.875), (31, 1.875), (100, 2.5), (1_000, 3.75)]
 )
 def test_patience_grows_with_the_logarithm_of_the_cluster(members, low):
     assert Swim().patience(members) == pytest.approx((low, 2 * low))
