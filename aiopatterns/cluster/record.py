@@ -18,6 +18,7 @@ Guarantees:
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
 import msgspec
@@ -67,7 +68,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 _wire_of = JSON.decoder(_Wire)
-_STATES: Final = {each.value: each for each in InstanceState}
+_STATES: Final = MappingProxyType({each.value: each for each in InstanceState})
 
 
 def written(instance: ServiceInstance, state: RecordState, *, epoch: int) -> bytes:

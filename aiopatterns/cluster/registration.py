@@ -199,7 +199,8 @@ class Desk:
     def release(self, registration: Registration) -> None:
         """Forget a registration."""
         who = registration.instance
-        self.registered.pop((who.service, who.id), None)
+        if self.registered.get((who.service, who.id)) is registration:
+            del self.registered[who.service, who.id]
 
 
 @final
@@ -403,7 +404,8 @@ class Registration:
         held = await self._claim()
         self._epoch = max(held.token, await self._living_epoch() + 1)
         await self._put()
-        await held.release()
+        with suppress(BackendError):  # it ends by itself
+            await held.release()
 
     async def _claim(self) -> Held:
         """Get the lease whose token is an epoch that nobody else has."""

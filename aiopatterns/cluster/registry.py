@@ -283,8 +283,7 @@ class ServiceRegistry(Owner):
             subscription = self._backend.pubsub.subscribe(_SILENCE, on_gap=self._missed)
             with suppress(BackendError):
                 async with subscription as silence:
-                    async for _ in silence:
-                        pass
+                    await anext(silence, None)
             await sleep(_LISTEN_AGAIN)
 
     def _missed(self) -> None:

@@ -15,7 +15,7 @@ from aiopatterns.cluster.record import written
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, explore, simulate
-from tests.cluster.weather import Server, Weather
+from tests.cluster.weather import Server, way_to
 
 TTL = 15.0
 
@@ -34,7 +34,7 @@ async def put(server: Server, name: str, state: Any = "ready", *, ttl: float = T
 async def reading(**options: Any):
     """A server, one process's way to it, and its registry."""
     async with Server() as server:
-        way = Weather(server)
+        way = way_to(server)
         async with ServiceRegistry(way, **{"ttl": TTL} | options) as registry:
             yield server, way, registry
 
@@ -120,9 +120,13 @@ def test_who_does_not_renew_is_gone_one_interval_after_its_ttl():
 def test_all_watches_of_a_service_share_one():
     async def main():
         async with reading() as (server, way, registry):
-            opened = []
-            real = way.directory
-            way.directory = lambda name: opened.append(name) or real(name)
+            opened, real = [], way.directory
+
+            def directory(name):
+                opened.append(name)
+                return real(name)
+
+            way.directory = directory
             async with registry.watch("users") as first, registry.watch("users") as second:
                 await anext(first)
                 await anext(second)
@@ -249,7 +253,7 @@ def test_a_mass_lapse_is_kept_as_stale_and_let_go_by_time():
 def test_a_server_that_lost_its_data_empties_no_service():
     async def main():
         async with reading(propagation=0) as (server, _, registry):
-            writer = ServiceRegistry(Weather(server), ttl=TTL, propagation=0)
+            writer = ServiceRegistry(way_to(server), ttl=TTL, propagation=0)
             async with writer, writer.register(who("a")), registry.watch("users") as snapshots:
                 assert ids(await anext(snapshots)) == "a"
                 await sleep(1)
@@ -283,8 +287,21 @@ def test_a_gap_keeps_who_was_not_seen_again():
                 assert (ids(snapshot), stale(snapshot)) == ("ab", "c")
                 snapshot = await anext(snapshots)
                 assert (ids(snapshot), stale(snapshot)) == ("ab", "")
-                way.reconnect()
                 assert monotonic() == pytest.approx(TTL, abs=1)
+
+    simulate(main)
+
+
+def test_a_gap_is_heeded_by_who_only_asks():
+    async def main():
+        async with reading() as (server, way, registry):
+            for name in "abc":
+                await put(server, name, ttl=1000)
+            assert ids(await registry.instances("users")) == "abc"
+            way.reconnect()
+            await server.memory.directory("svc:users").remove("c")
+            snapshot = await registry.instances("users")
+            assert (ids(snapshot), stale(snapshot)) == ("ab", "c")
 
     simulate(main)
 
@@ -292,7 +309,7 @@ def test_a_gap_keeps_who_was_not_seen_again():
 def test_leaving_the_registry_ends_every_watch():
     async def main():
         async with Server() as server:
-            registry = ServiceRegistry(Weather(server), ttl=TTL)
+            registry = ServiceRegistry(way_to(server), ttl=TTL)
             seen: list[Snapshot] = []
 
             async def follow() -> None:
@@ -330,7 +347,7 @@ def test_wrong_order():
 def test_cancelled_anywhere_a_watch_loses_nothing():
     def scenario() -> Trial:
         server = Server()
-        registry = ServiceRegistry(Weather(server, delay=0.01), ttl=TTL)
+        registry = ServiceRegistry(way_to(server, delay=0.01), ttl=TTL)
 
         async def work() -> None:
             async with server, registry, registry.watch("users") as snapshots:

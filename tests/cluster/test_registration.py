@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from typing import Any
 
 import anyio
@@ -15,9 +16,9 @@ from aiopatterns.cluster.contact import RegistryInterrupted, RegistryResumed
 from aiopatterns.cluster.record import read, written
 from aiopatterns.cluster.registration import (
     FAREWELL,
-    RegistrationSuperseded,
     RegistrationRestored,
     RegistrationStatistics,
+    RegistrationSuperseded,
 )
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
@@ -28,7 +29,7 @@ from aiopatterns.testing import (
     explore,
     simulate,
 )
-from tests.cluster.weather import Server, Weather
+from tests.cluster.weather import Server, way_to
 
 TTL = 15.0
 STARTING, READY, DRAINING = InstanceState.STARTING, InstanceState.READY, InstanceState.DRAINING
@@ -42,7 +43,7 @@ def who(name: str = "a", **fields: Any) -> ServiceInstance:
 async def served(**options: Any):
     """A server, one process's way to it, and its registry."""
     async with Server() as server:
-        way = Weather(server)
+        way = way_to(server)
         async with ServiceRegistry(way, **{"ttl": TTL, "propagation": 0} | options) as registry:
             way.calls.clear()
             yield server, way, registry
@@ -224,7 +225,7 @@ def test_a_process_that_stood_still_comes_back():
 def test_a_new_process_takes_the_place_of_the_old_one():
     async def main():
         async with Server() as server:
-            ways = Weather(server), Weather(server)
+            ways = way_to(server), way_to(server)
             async with (
                 ServiceRegistry(ways[0], ttl=TTL, propagation=0) as old,
                 ServiceRegistry(ways[1], ttl=TTL, propagation=0) as new,
@@ -260,8 +261,8 @@ def test_a_new_process_takes_the_place_of_the_old_one():
 def test_an_old_process_that_leaves_takes_nothing_from_the_new_one():
     async def main():
         async with Server() as server:
-            async with ServiceRegistry(Weather(server), ttl=TTL, propagation=1) as new:
-                async with ServiceRegistry(Weather(server), ttl=TTL, propagation=1) as old:
+            async with ServiceRegistry(way_to(server), ttl=TTL, propagation=1) as new:
+                async with ServiceRegistry(way_to(server), ttl=TTL, propagation=1) as old:
                     async with old.register(who(version="1")) as before:
                         stack = new.register(who(version="2"))
                         after = await stack.__aenter__()
@@ -282,7 +283,7 @@ def test_of_many_that_start_with_one_id_exactly_one_stays():
             kept = []
 
             async def process() -> None:
-                way = Weather(server, delay=0.01)
+                way = way_to(server, delay=0.01)
                 async with ServiceRegistry(way, ttl=TTL, propagation=0) as registry:
                     async with registry.register(who()) as registration:
                         await sleep(TTL)
@@ -401,7 +402,7 @@ def test_leaving_waits_for_a_backend_that_is_away_only_so_long():
 def test_leaving_the_registry_takes_its_registrations_along():
     async def main():
         async with Server() as server:
-            registry = ServiceRegistry(Weather(server), ttl=TTL)
+            registry = ServiceRegistry(way_to(server), ttl=TTL)
             async with registry:
                 registration = registry.register(who())
                 await registration.__aenter__()
@@ -475,7 +476,7 @@ def test_a_backend_that_is_away_at_the_beginning_is_an_error():
 def test_the_registry_closes_while_a_registration_begins():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             registry = ServiceRegistry(way, ttl=TTL)
             async with registry:
                 way.hangs = True
@@ -496,9 +497,9 @@ def test_the_registry_closes_while_a_registration_begins():
 def test_cancelled_anywhere_it_leaves_nothing_behind():
     def scenario() -> Trial:
         server = Server()
-        way = Weather(server, delay=0.01)
+        way = way_to(server, delay=0.01)
         registry = ServiceRegistry(way, ttl=TTL, propagation=0.5)
-        others = ServiceRegistry(Weather(server), ttl=TTL, propagation=0)
+        others = ServiceRegistry(way_to(server), ttl=TTL, propagation=0)
 
         async def work() -> None:
             async with server, others, others.register(who("b")), registry:
@@ -523,7 +524,7 @@ def test_cancelled_anywhere_its_record_is_left_or_expires():
         server = Server()
 
         async def work() -> None:
-            way = Weather(server, delay=0.01)
+            way = way_to(server, delay=0.01)
             async with ServiceRegistry(way, ttl=TTL, propagation=0.5) as registry:
                 async with registry.register(who()) as registration:
                     await registration.set_state("draining")
@@ -541,11 +542,57 @@ def test_cancelled_anywhere_its_record_is_left_or_expires():
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout"), minimum=8)
 
 
+def test_every_call_may_fail():
+    for at in range(40):
+        simulate(partial(fail_one, at))
+
+
+async def fail_one(at: int) -> None:
+    """Let the call of that number fail, in between the numbers of before and after it happened."""
+    async with Server() as server:
+        way = way_to(server)
+        real, numbers = way.way, count()
+
+        async def counted() -> None:
+            if next(numbers) == at:
+                raise BackendUnavailableError("nobody answers")
+            await real()
+
+        way.way = counted
+        try:
+            async with ServiceRegistry(way, ttl=TTL, propagation=0.5) as registry:
+                async with registry.register(who()) as registration:
+                    await registration.set_state("draining")
+                    await sleep(TTL)
+                    assert await listed(server) == {"a": "draining"}
+                    assert not registration.lost
+        except BackendUnavailableError:
+            assert at < 10, "only the beginning may fail"
+        assert set((await listed(server)).values()) <= {"left", "draining"}
+        await sleep(TTL)
+        assert await listed(server) == {}
+
+
+def test_a_block_that_outlives_its_registry_takes_nothing_of_the_next():
+    async def main():
+        async with Server() as server:
+            registry = ServiceRegistry(way_to(server), ttl=TTL, propagation=0)
+            async with registry:
+                old = registry.register(who())
+                await old.__aenter__()
+            async with registry, registry.register(who()):
+                await old.__aexit__(None, None, None)
+                assert registry.statistics().registrations == 1
+                assert await listed(server) == {"a": "ready"}
+
+    simulate(main)
+
+
 def test_a_faulty_network_over_many_seeds():
     async def main():
         async with Server() as server:
-            way = Weather(server, delay=0.05, faults=0.2)
-            async with ServiceRegistry(Weather(server), ttl=TTL) as reader:
+            way = way_to(server, delay=0.05, faults=0.2)
+            async with ServiceRegistry(way_to(server), ttl=TTL) as reader:
                 while True:
                     try:
                         async with ServiceRegistry(way, ttl=TTL, propagation=0.5) as registry:

@@ -22,7 +22,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.testing import explore, simulate
-from tests.cluster.weather import Server, Weather
+from tests.cluster.weather import Server, way_to
 
 TTL = 15.0
 
@@ -142,9 +142,9 @@ def test_the_contract_of_names():
 def test_an_outage_answers_with_what_was_known():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             async with (
-                ServiceRegistry(Weather(server), ttl=TTL) as other,
+                ServiceRegistry(way_to(server), ttl=TTL) as other,
                 other.register(who("a")),
                 ServiceRegistry(way, ttl=TTL) as registry,
             ):
@@ -173,9 +173,9 @@ def test_an_outage_answers_with_what_was_known():
 def test_max_stale_bounds_what_is_good_enough():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             async with (
-                ServiceRegistry(Weather(server), ttl=TTL) as other,
+                ServiceRegistry(way_to(server), ttl=TTL) as other,
                 other.register(who("a")),
                 ServiceRegistry(way, ttl=TTL, max_stale=30) as registry,
             ):
@@ -204,9 +204,9 @@ def test_max_stale_bounds_what_is_good_enough():
 def test_a_question_updates_those_who_watch():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             async with (
-                ServiceRegistry(Weather(server), ttl=TTL) as other,
+                ServiceRegistry(way_to(server), ttl=TTL) as other,
                 ServiceRegistry(way, ttl=TTL, interval=60) as registry,
                 registry.watch("users") as snapshots,
             ):
@@ -229,7 +229,7 @@ def test_a_question_updates_those_who_watch():
 
 def test_services_that_nobody_serves_fill_no_memory():
     async def main():
-        async with Server() as server, ServiceRegistry(Weather(server)) as registry:
+        async with Server() as server, ServiceRegistry(way_to(server)) as registry:
             for number in range(100):
                 await registry.instances(f"s{number}")
                 async with registry.watch(f"w{number}") as snapshots:
@@ -247,7 +247,7 @@ def test_services_that_nobody_serves_fill_no_memory():
 def test_the_subscription_for_gaps_is_begun_anew():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             way.refuses = BackendError("NOPERM")
             with pytest.raises(BackendError, match="NOPERM"):
                 async with ServiceRegistry(way):
@@ -274,7 +274,7 @@ def test_the_subscription_for_gaps_is_begun_anew():
 def test_the_backend_is_closed_last():
     async def main():
         async with Server() as server:
-            way = Weather(server, delay=0.1)
+            way = way_to(server, delay=0.1)
             async with ServiceRegistry(way, propagation=0) as registry:
                 assert way.entered == 1
                 await registry.register(who("a")).__aenter__()
@@ -287,7 +287,7 @@ def test_the_backend_is_closed_last():
 def test_nothing_is_begun_while_it_closes():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             registry = ServiceRegistry(way, propagation=0)
             async with registry:
                 await registry.register(who("a")).__aenter__()
@@ -312,7 +312,7 @@ def test_nothing_is_begun_while_it_closes():
 def test_an_error_of_a_background_task_leaves_bare():
     async def main():
         async with Server() as server:
-            way = Weather(server)
+            way = way_to(server)
             with pytest.raises(ZeroDivisionError):
                 async with ServiceRegistry(way) as registry, registry.watch("users"):
 
@@ -352,7 +352,12 @@ def test_bad_input_of_calls():
         with pytest.raises(ClosedError, match="is not open"):
             await registry.instances("users")
         async with registry:
-            for bad, error in (("", ValueError), ("a b", ValueError), (7, TypeError)):
+            refused: list[tuple[Any, type[Exception]]] = [
+                ("", ValueError),
+                ("a b", ValueError),
+                (7, TypeError),
+            ]
+            for bad, error in refused:
                 with pytest.raises(error, match="service must be"):
                     await registry.instances(bad)
                 with pytest.raises(error, match="service must be"):

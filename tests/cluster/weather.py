@@ -12,7 +12,7 @@ from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
-__all__ = ["Server", "Weather"]
+__all__ = ["Server", "Weather", "way_to"]
 
 
 class Server:
@@ -121,6 +121,11 @@ class Weather:
 
     async def __aexit__(self, *exc: object) -> None:
         self.entered -= 1
+
+
+def way_to(server: Server, **options: float) -> Any:
+    """Return one process's way to ``server``: a :class:`Weather`, taken for a backend."""
+    return Weather(server, **options)
 
 
 class _Directory:
