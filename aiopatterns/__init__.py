@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aiopatterns.cache.aside import Cache
     from aiopatterns.cache.decorator import cached
     from aiopatterns.cache.sharded import ShardedCache
+    from aiopatterns.cluster.balancer import LoadBalancer
     from aiopatterns.cluster.health import HealthChecker
     from aiopatterns.cluster.peer import PeerNode
     from aiopatterns.cluster.registry import ServiceRegistry
@@ -124,6 +125,7 @@ __all__ = [
     "JobNotFoundError",
     "JobQueue",
     "LoadAbortedError",
+    "LoadBalancer",
     "NoEndpointError",
     "NoHandlersError",
     "Ok",
@@ -174,6 +176,7 @@ _HOMES: Final = MappingProxyType(
         "cache.aside": ("Cache",),
         "cache.decorator": ("cached",),
         "cache.sharded": ("ShardedCache",),
+        "cluster.balancer": ("LoadBalancer",),
         "cluster.health": ("HealthChecker",),
         "cluster.peer": ("PeerNode",),
         "cluster.registry": ("ServiceRegistry",),

@@ -39,7 +39,7 @@ from aiopatterns.cluster.pick import Pick
 from aiopatterns.cluster.pool import Pool, Rules
 from aiopatterns.cluster.poweroftwo import PowerOfTwo
 from aiopatterns.cluster.registry import ServiceRegistry
-from aiopatterns.core.errors import BackendError
+from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.validate import instance
 from aiopatterns.resilience.judge import check_judge
@@ -190,6 +190,17 @@ class LoadBalancer(Owner):
         self._endpoints = _checked(endpoints, self.name)
         self._pool.update(self._endpoints)
 
+    def refresh(self) -> None:
+        """Ask ``where`` anew about every endpoint, when what it goes by has changed.
+
+        Raises:
+            ClosedError: The balancer is not open.
+
+        Complexity: O(n), and that of the strategy's picker.
+        """
+        self._open_group()
+        self._pool.refresh()
+
     def statistics(self) -> BalancerStatistics:
         """Return what is known of the endpoints, and what was done since the balancer was opened."""
         return self._pool.statistics()
@@ -210,9 +221,10 @@ class LoadBalancer(Owner):
 
     async def _follow(self, registry: ServiceRegistry, pool: Pool) -> None:
         """Take in what the registry finds; ends with the registry."""
-        async with registry.watch(self.name) as snapshots:
-            async for snapshot in snapshots:
-                pool.update(snapshot.instances, snapshot.stale)
+        with suppress(ClosedError):  # it may close before the watch has begun
+            async with registry.watch(self.name) as snapshots:
+                async for snapshot in snapshots:
+                    pool.update(snapshot.instances, snapshot.stale)
 
     def _refuse(self, key: Key | None) -> Endpoint:
         del key

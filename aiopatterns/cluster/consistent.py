@@ -98,7 +98,10 @@ class _Ring(Picker):
 
     def pick(self, key: Key | None) -> Endpoint:
         """Return whose ``key`` is, or the next that is not full."""
-        place = crc32(key.encode()) if type(key) is str else self._place(key)
+        if type(key) is str:  # most are: this saves them a call
+            place = crc32(key.encode("utf-8", "surrogatepass"))
+        else:
+            place = self._place(key)
         at = bisect_right(self._hashes, place) - 1
         owner = self._owners[at]
         if owner.in_flight and self._full(owner):

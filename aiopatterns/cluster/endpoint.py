@@ -4,10 +4,11 @@ What strategies compare are two plain numbers, so that comparing costs next to n
 
 * ``load`` is ``in_flight / weight + 1``, with weights relative to their mean; it changes when a
   call begins or ends.
-* ``lag`` is the latency in seconds, 0 if it is not known. It is the mean of the last second or
-  so, but the age of the oldest call in flight if that is more, up to ten times the mean: so a node
-  that hangs is shunned before its first call has timed out. What is older than ten seconds is
-  forgotten while nothing is in flight: who was slow then gets a call now and shows how it is.
+* ``lag`` is the latency in seconds, 0 if it is not known, as until the fifth call. It is the mean
+  of the last second or so, but the age of the oldest call in flight if that is more, up to ten
+  times the mean: so a node that hangs is shunned before its first call has timed out. What is older
+  than ten seconds is forgotten while nothing is in flight: who was slow then gets calls now and
+  shows how it is.
 
 Guarantees: ``in_flight`` counts calls that have begun and not ended, however they end. Failures
 never make an endpoint look faster, cancelled calls say nothing of its latency.
@@ -31,6 +32,8 @@ __all__ = ["Endpoint", "EndpointStatistics", "Traffic"]
 
 #: Seconds over which latencies are averaged, more or less.
 AVERAGED: Final = 1.0
+#: Calls from which a latency is known: what a first one costs, for it connects, is no measure.
+SAMPLES: Final = 5
 #: Seconds after which a latency is forgotten if no call has confirmed it.
 REMEMBERED: Final = 10.0
 #: The age of the oldest call counts as the latency, up to so many times the mean.
@@ -100,6 +103,7 @@ class Endpoint:
         "_begun",
         "_each",
         "_mean",
+        "_samples",
         "_seen",
         "_traffic",
         "born",
@@ -146,6 +150,7 @@ class Endpoint:
         self._each = 1.0  # what one call adds to the load
         self._begun: dict[object, float] = {}
         self._mean = 0.0
+        self._samples = 0  # what the mean is made of
         self._seen = -inf  # when the last latency came in
         self._traffic = traffic
 
@@ -181,17 +186,19 @@ class Endpoint:
         """Take in how long a call took that succeeded or failed."""
         if failed:
             self.failures += 1
-            if not self._mean or elapsed <= self._mean:
+            if not self._samples or elapsed <= self._mean:
                 return
         else:
             self.successes += 1
         passed = now - self._seen
         if passed >= REMEMBERED:
-            self._mean = elapsed
-        else:
-            self._mean += (elapsed - self._mean) * passed / (AVERAGED + passed)
+            self._samples = 0
+        self._samples += 1
+        # The plain mean at first, which then forgets by time.
+        share = max(1 / self._samples, 1 - AVERAGED / (AVERAGED + passed))
+        self._mean += (elapsed - self._mean) * share
         self._seen = now
-        self.lag = self._mean
+        self.lag = self._mean if self._samples >= SAMPLES else 0.0
         self.fresh = -inf
 
     def latency(self, now: float) -> float:
@@ -220,6 +227,8 @@ class Endpoint:
         self.load = self.in_flight * self._each + 1.0
 
     def _latency(self, now: float) -> float:
+        if self._samples < SAMPLES:
+            return 0.0
         if not self._begun:
             return self._mean if now - self._seen < REMEMBERED else 0.0
         oldest = now - next(iter(self._begun.values()))

@@ -207,6 +207,7 @@ class Pool:
         "_picker",
         "_reserves",
         "_rules",
+        "_seen",
         "_serving",
         "_successes",
         "_traffic",
@@ -221,6 +222,8 @@ class Pool:
         self._rules = rules
         self._traffic = Traffic()
         self._known: dict[str, Endpoint] | None = None  # until somebody says what there is
+        # What there was when somebody said so last, ready and stale.
+        self._seen: tuple[tuple[ServiceInstance, ...], ...] = ((), ())
         self._serving: list[Endpoint] = []
         self._reserves: tuple[list[Endpoint], ...] = ()  # whom to ask when the used are excluded
         self._due: list[Endpoint] = []  # whose trial is due
@@ -235,6 +238,11 @@ class Pool:
         self.pick: Callable[[Key | None], Endpoint] = self._watchful
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All that are known."""
+        return tuple((self._known or {}).values())
+
+    @property
     def usable(self) -> tuple[Endpoint, ...]:
         """Those that calls are spread over."""
         return () if self._picker is None else self._picker.endpoints
@@ -242,19 +250,25 @@ class Pool:
     def close(self, refuse: Callable[[Key | None], Endpoint]) -> None:
         """Let ``refuse`` answer who wants to pick; calls under way may end."""
         self._closed = refuse
-        self._compile(monotonic())
+        self._connect()
 
     def update(
         self, instances: Sequence[ServiceInstance], stale: Sequence[ServiceInstance] = ()
     ) -> None:
         """Know from now on that these are there, and no others."""
+        seen = (tuple(instances), tuple(stale))
+        if seen != self._seen or self._known is None:
+            self._seen = seen
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask ``where`` anew about all that are there."""
         now = monotonic()
-        before = self._known
-        born = -inf if before is None else now
+        born = -inf if self._known is None else now
         self._why = "none is there"
         self._known = {
             each.id: self._met(each, born, stale=lapsed)
-            for lapsed, group in ((False, instances), (True, stale))
+            for lapsed, group in zip((False, True), self._seen, strict=True)
             for each in group
             if self._wanted(each)
         }
@@ -266,6 +280,8 @@ class Pool:
         Raises:
             NoEndpointError: There is none, or all are excluded.
         """
+        if self._closed is not None:
+            self._closed(key)
         if now >= self._wake:
             self._compile(now)
         endpoint = self._trial(call, excluded, now) if self._due else None
@@ -283,24 +299,23 @@ class Pool:
         elapsed = endpoint.end(call, now)
         standing = endpoint.standing
         trial = standing.concluded(call)
+        if outcome != "ignore":
+            self._successes += outcome == "success"
+            self._failures += outcome == "failure"
+            endpoint.observe(elapsed, now, failed=outcome == "failure")
+        if call.generation != standing.generation or self._gone(endpoint):
+            return  # of a state that is over: it says nothing of this one
         if outcome == "success":
-            self._successes += 1
-            endpoint.observe(elapsed, now, failed=False)
-            if call.generation == standing.generation:
-                self._succeeded(endpoint, now)
+            self._succeeded(endpoint, now)
         elif outcome == "failure":
-            self._failures += 1
-            endpoint.observe(elapsed, now, failed=True)
-            if call.generation == standing.generation:
-                self._failed(endpoint, now, trial=trial, error=error)
-        elif trial and call.generation == standing.generation:
+            self._failed(endpoint, now, trial=trial, error=error)
+        elif trial:
             standing.void(now)
             self._compile(now)
 
     def statistics(self) -> BalancerStatistics:
         """Return what is known."""
         now = monotonic()
-        known = self._known or {}
         return BalancerStatistics(
             self._rules.service,
             self._calls,
@@ -310,7 +325,7 @@ class Pool:
             self._ejections,
             self._trials,
             self._panics,
-            {name: endpoint.statistics(now) for name, endpoint in known.items()},
+            {each.id: each.statistics(now) for each in self.endpoints},
         )
 
     def _wanted(self, instance: ServiceInstance) -> bool:
@@ -342,13 +357,14 @@ class Pool:
 
     def _compile(self, now: float) -> None:
         """Find out whom to use from now on."""
-        serving = self._serving = _serving((self._known or {}).values())
+        serving = self._serving = _serving(self.endpoints)
         out = [each for each in serving if each.standing.out]
         self._due = [each for each in out if now >= each.standing.until]
         usable = [each for each in serving if not each.standing.out]
-        self._heed(len(usable), len(serving))
-        used = self._near(serving if self._panic else usable)
-        stale = [each for each in (self._known or {}).values() if each.stale]
+        calm = not self._panic
+        self._panic = self._is_panic(len(usable), len(serving))
+        used = serving if self._panic else self._near(usable)
+        stale = [each for each in self.endpoints if each.stale]
         self._reserves = (usable, serving, stale)
         self._wake = min(
             (each.standing.until for each in out if now < each.standing.until), default=inf
@@ -357,6 +373,8 @@ class Pool:
         _weigh(used)
         self._picker = self._rules.strategy.picker(used, self._traffic) if used else None
         self._connect()
+        if self._panic and calm and listening():
+            emit(PoolPanicked(self._rules.service, len(usable), len(serving)))
 
     def _connect(self) -> None:
         """Lead ``turn`` and ``pick`` to the picker, straight if nothing has to be watched."""
@@ -390,7 +408,7 @@ class Pool:
             rest = [each for each in group if each.id not in excluded]
             if rest:
                 return least_loaded(rest)
-        raise self._nobody(f"has no endpoint left: all {len(self._known or ())} are excluded")
+        raise self._nobody(f"has no endpoint left: all {len(self.endpoints)} are excluded")
 
     def _trial(self, call: Pick, excluded: Collection[str], now: float) -> Endpoint | None:
         """Give the call to an endpoint whose trial is due, unless that is excluded."""
@@ -427,12 +445,13 @@ class Pool:
         out = sum(each.standing.out for each in serving)
         return rules is not None and endpoint in serving and out < rules.allowed(len(serving))
 
-    def _heed(self, usable: int, total: int) -> None:
-        """Panic, or calm down."""
-        rules, before = self._rules.eject, self._panic
-        self._panic = rules is not None and total > 0 and rules.panics(usable, total)
-        if self._panic and not before and listening():
-            emit(PoolPanicked(self._rules.service, usable, total))
+    def _is_panic(self, usable: int, total: int) -> bool:
+        rules = self._rules.eject
+        return rules is not None and total > 0 and rules.panics(usable, total)
+
+    def _gone(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint that had calls is not known any more."""
+        return (self._known or {}).get(endpoint.id) is not endpoint
 
     def _near(self, endpoints: list[Endpoint]) -> list[Endpoint]:
         """Return those of the own zone, if enough of it is among them."""

@@ -5,7 +5,8 @@ the one that was best a moment ago::
 
     drawn: b, e      load   calls in flight for its weight, + 1
                      lag    latency, or the age of the oldest call; heeded once one of the two has
-                            more than twice that of the other: then load x lag is compared
+                            more than twice that of the other, and a millisecond: then load x lag
+                            is compared
 
     a  b  c  d  e    load(b) <= load(e)?  b, else e
 
@@ -14,7 +15,7 @@ nothing to do; a slow one gets fewer, one that hangs next to none, and is tried 
 seconds.
 
 The pairs are dealt from a shuffled deck that holds each endpoint first as often as its weight
-says: cheaper than two throws of dice, and more even.
+says, and begins anew when it is through: cheaper than two throws of dice, and more even.
 
 Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 1996; as the
 default of a balancer, Finagle and kratos.
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PowerOfTwo"]
 
+#: Seconds by which latencies have to differ, besides, to be heeded.
+NOISE: Final = 0.001
 # Each place of an endpoint meets so many others in the deck at most, all if there are no more.
 _OTHERS: Final = 8
+# Pairs of a deck at least: with few, who calls in a rhythm would be dealt the same ones over again.
+_DECK: Final = 1_000
 
 
 @final
@@ -75,7 +80,7 @@ class _Pairs(Picker):
             now = self._traffic.now
             lag = first.lag if now < first.fresh else first.latency(now)
             slow = second.lag if now < second.fresh else second.latency(now)
-            if lag and slow and (lag > slow + slow or slow > lag + lag):
+            if lag and slow and (lag > slow + slow + NOISE or slow > lag + lag + NOISE):
                 load *= lag
                 other *= slow
         return first if load <= other else second
@@ -95,5 +100,8 @@ def _deck(endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, Endpoint]]:
         for span in spans
         for _ in range(share)
     ]
-    dice.shuffle(pairs)
-    return pairs
+    deck: list[tuple[Endpoint, Endpoint]] = []
+    while len(deck) < _DECK:
+        dice.shuffle(pairs)
+        deck += pairs
+    return deck
