@@ -12,8 +12,9 @@ A link ends after :data:`IDLE` seconds without a word, and when its connection f
 then makes a new one. Packets that wait when it fails are lost, as packets may be; requests that
 wait are told.
 
-A host that vanishes says nothing, and TCP takes a quarter of an hour to notice. So a link on which
-a request got no answer in time, and nothing else was heard, is given up.
+A host that vanishes says nothing, and TCP takes a quarter of an hour to notice. So a connection on
+which a request got no answer in time, and nothing else was heard, is given up; and where the system
+can be told to (Linux), one that takes nothing for ten seconds is.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Link:
         self._requests: deque[Frame] = deque()
         self._asked: dict[int, _Asked] = {}
         self._number = 0
-        self._heard = 0
+        self._heard = 0  # what came from the other side: the beginning, and answers
         self._bell = Event()
         self._scope = CancelScope()
 
@@ -150,7 +151,7 @@ class Link:
         if asked.error is not None:
             raise asked.error
         if asked.answer is None:
-            if self._heard == heard:
+            if heard and self._heard == heard:  # connected all the time, and not a word
                 self.end(TimeoutError("nothing was heard in time"))
             raise TimeoutExceededError(
                 f"no answer from {self.address} within {timeout} s", timeout=timeout
@@ -182,6 +183,7 @@ class Link:
 
     async def _talk(self) -> None:
         stream, wire = await call(self._host, self._port, secret=self._secret, address=self._own)
+        self._heard += 1
         async with stream, create_task_group() as tasks:
             tasks.start_soon(self._until_lost, self._hear, wire)
             tasks.start_soon(self._until_lost, self._say, wire)

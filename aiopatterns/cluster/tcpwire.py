@@ -8,6 +8,7 @@ beginning must be over within :data:`HANDSHAKE` seconds, a frame that has begun 
 
 from __future__ import annotations
 
+import socket
 from math import inf
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, final
@@ -20,6 +21,7 @@ from anyio import (
     connect_tcp,
     fail_after,
 )
+from anyio.abc import SocketAttribute
 
 from aiopatterns.cluster.secret import PROOF_BYTES
 from aiopatterns.cluster.tcpframes import (
@@ -53,6 +55,12 @@ WRITTEN: Final = 10.0
 #: Seconds after which a caller who says nothing is gone; callers hang up before that.
 SILENT: Final = 90.0
 _CHUNK: Final = 65_536
+# The kernel gives a connection up whose data nobody acknowledges for as long (RFC 5482), in ms.
+_OPTIONS: Final = tuple(
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_USER_TIMEOUT", int(WRITTEN * 1_000)),)
+    if hasattr(socket, name)
+)
 
 #: What says that a connection is no more.
 LOST: Final = (OSError, EndOfStream, BrokenResourceError, ClosedResourceError)
@@ -162,6 +170,9 @@ async def call(host: str, port: int, *, secret: Secret, address: str) -> tuple[S
 async def _begun(stream: SocketStream, secret: Secret, own: str) -> tuple[SocketStream, Wire]:
     """Return the wire of a new connection, or close that."""
     try:
+        raw = stream.extra_attributes[SocketAttribute.raw_socket]()
+        for option in _OPTIONS:
+            raw.setsockopt(*option)
         return stream, await _introduce(stream, secret, own)
     except BaseException:
         await stream.aclose()

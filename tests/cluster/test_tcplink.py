@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import pytest
-from anyio import create_task_group, get_cancelled_exc_class, sleep, sleep_forever
+from anyio import Event, create_task_group, get_cancelled_exc_class, sleep, sleep_forever
 
 from aiopatterns.cluster import tcplink
 from aiopatterns.cluster.secret import Secret
@@ -112,11 +112,30 @@ async def test_a_refusal_is_an_error_of_the_question_alone():
 
 
 async def test_one_who_says_nothing_is_given_up():
-    async with linked(Peer(answers=False)) as (link, ends):
+    peer = Peer(answers=False)
+    async with linked(peer) as (link, ends):
+        link.send(b"connect")
+        await until(lambda: peer.frames)
         with pytest.raises(TimeoutExceededError, match=r"no answer from .* within 0\.05 s") as told:
             await link.ask(b"anybody?", 0.05)
         assert told.value.timeout == 0.05
         assert isinstance(ends.told[0], TimeoutError)
+
+
+async def test_one_who_is_far_away_has_time_to_connect():
+    """A question that was too hasty does not end the try; the next one finds a connection."""
+    peer, go = Peer(), Event()
+
+    async def far(stream):
+        await go.wait()
+        await peer(stream)
+
+    async with linked(far) as (link, ends):
+        with pytest.raises(TimeoutExceededError):
+            await link.ask(b"anybody?", 0.05)
+        assert not ends.told
+        go.set()
+        assert await link.ask(b"now", 10) == b"won"
 
 
 async def test_one_who_is_only_slow_is_kept():

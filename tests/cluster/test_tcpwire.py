@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from math import inf
 
 import pytest
 from anyio import BrokenResourceError, EndOfStream, connect_tcp, create_task_group, sleep
+from anyio.abc import SocketAttribute
 
 from aiopatterns.cluster import tcpwire
 from aiopatterns.cluster.secret import PROOF_BYTES, Secret
@@ -206,6 +208,14 @@ async def test_a_place_without_a_peer_is_told():
     async with listening_to(hosted) as address:
         with pytest.raises(CodecError, match="not the bytes of a peer"):
             await call(*host_and_port("", address), secret=SECRET, address="me:1")
+
+
+async def test_the_system_gives_up_what_nobody_acknowledges():
+    async with wires() as (_, _, stream, _):
+        raw = stream.extra(SocketAttribute.raw_socket)
+        for level, option, value in tcpwire._OPTIONS:
+            assert raw.getsockopt(level, option) == value
+        assert bool(tcpwire._OPTIONS) == hasattr(socket, "TCP_USER_TIMEOUT"), "Linux has it"
 
 
 async def test_one_who_accepts_and_says_nothing_is_given_up(monkeypatch):
