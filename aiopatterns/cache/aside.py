@@ -38,7 +38,7 @@ from aiopatterns.cache.tags import checked
 from aiopatterns.cache.terms import MISSING, Bounds, LoadTimeouts, Missing, Ttl
 from aiopatterns.cache.tiers import Far
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.codec import JSON
+from aiopatterns.core.codec import JSON, checked_codec
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.validate import (
     async_function,
@@ -114,6 +114,7 @@ class Cache(Owner, Generic[K, V]):
         super().__init__(name)
         instance("load", load, LoadTimeouts, "LoadTimeouts")
         optional_function("copy", copy)
+        checked_codec(codec)
         self.stock: Stock[K, V] = Stock(Bounds.of(max_size), Ttl.of(ttl), copy)
         self._forgetting: Forgetting[K, V] = Forgetting(name, self.stock)
         self._far: Far[Any, V] | None = None

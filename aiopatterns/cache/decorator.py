@@ -1,15 +1,35 @@
 """``@cached``: a function whose calls go through a cache.
 
 The key is a template over the arguments, compiled once from the signature. A hit is one coroutine:
-the key, a look into the memory, the value. For the most common call, one text or one whole number,
-there is a short cut from the argument to the entry, which saves the making of the key.
+the key, a look into the memory, the value. For the most common function, one of one text or one
+whole number, there is a short cut from the argument to the entry, which saves the making of the
+key. There every step shows: of 0.2 us half is the coroutine itself, the rest are the look, the
+clock and the counters.
+
+A function in a class becomes a method: what is bound to an object has ``key``, ``fresh`` and
+``invalidate`` of the arguments that are left, as the call itself::
+
+    class Shop:                                      shop.price("x")
+        @cached(prices, key="{self.name}/{item}")    shop.price.invalidate("x")
+        async def price(self, item): ...             Shop.price.invalidate(shop, "x")
 """
 
 from __future__ import annotations
 
-from functools import wraps
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from functools import partial, update_wrapper
+from inspect import Parameter, signature
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.policy import MOST_USES
@@ -20,6 +40,9 @@ from aiopatterns.core.validate import async_function, function, instance
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from inspect import Signature
+    from types import FunctionType
+    from typing import Self
 
     from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.stock import Stock
@@ -27,18 +50,25 @@ if TYPE_CHECKING:
 __all__ = ["Cached", "cached"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
 Make: TypeAlias = "Callable[[Any, Any], Any]"
 """Makes the key of a call, given its positional and its keyword arguments."""
 
+Ask: TypeAlias = "Callable[[Any, Any, Any], Awaitable[V]]"
+"""Gets the value of a call, given its key and the same."""
+
 # Short cuts of one function; when there are more, they are made anew.
 _MOST_SHORT: Final = 16_384
 
 
 class Cached(Protocol[P, V_co]):
-    """What :func:`cached` makes of a function: the function, and the same for its key."""
+    """What :func:`cached` makes of a function: the function, and the same for its key.
+
+    In a class it is a method; what it is bound to is the first argument of all of these.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, V_co]:
         """Return the value of this call, from the cache or from the function."""
@@ -55,6 +85,13 @@ class Cached(Protocol[P, V_co]):
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the value of this call."""
         ...
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Q], V_co], instance: object, owner: type | None = None, /
+    ) -> Cached[Q, V_co]: ...
 
 
 class Decorator(Protocol):
@@ -109,20 +146,21 @@ def _decorated(
     tags: Sequence[str],
 ) -> Cached[P, V]:
     """Return the function behind the cache."""
-    parameters = Parameters(signature(fn))
+    called = signature(fn)
+    parameters = Parameters(called)
     make = Template("key", key, parameters).render if isinstance(key, str) else _called(key)
     names = [Template("tag", tag, parameters).render for tag in checked(tags)]
-    quick = cache.stock.short_cut() if isinstance(key, str) else None
+    only = _only(called) if isinstance(key, str) and not names else None
+    quick = None if only is None else cache.stock.short_cut()
 
     load: Callable[..., Awaitable[V]] = fn
 
-    def ask(args: Any, kwargs: Any, *, fresh: bool = False) -> Coroutine[Any, Any, V]:
-        found = make(args, kwargs)
+    def ask(made: Any, args: Any, kwargs: Any, *, fresh: bool = False) -> Coroutine[Any, Any, V]:
         marks = [name(args, kwargs) for name in names]
-        return cache.get_or_load(found, lambda _: load(*args, **kwargs), tags=marks, fresh=fresh)
+        return cache.get_or_load(made, lambda _: load(*args, **kwargs), tags=marks, fresh=fresh)
 
     async def anew(*args: P.args, **kwargs: P.kwargs) -> V:
-        return await ask(args, kwargs, fresh=True)
+        return await ask(make(args, kwargs), args, kwargs, fresh=True)
 
     async def invalidate(*args: P.args, **kwargs: P.kwargs) -> None:
         await cache.invalidate(make(args, kwargs))
@@ -130,23 +168,101 @@ def _decorated(
     def key_of(*args: P.args, **kwargs: P.kwargs) -> Any:
         return make(args, kwargs)
 
-    through = (
-        _through(cache.stock, make, ask) if quick is None else _short(cache.stock, make, ask, quick)
-    )
-    call = wraps(fn)(through)
+    if only is None or quick is None:
+        through = _through(cache.stock, make, ask)
+    else:
+        through = _named(_short(cache.stock, make, ask, quick), only)
+    call = update_wrapper(through, fn)
     vars(call).update(key=key_of, fresh=anew, invalidate=invalidate)
-    return cast("Cached[P, V]", call)
+    return cast("Cached[P, V]", _Method.of(call) if _in_class(fn) else call)
+
+
+class _Method(partial["Coroutine[Any, Any, Any]"]):
+    """A cached function in a class, or what it is when it is bound: the object is given already.
+
+    A partial, so that calling it costs little and who asks is told that it is an async function.
+    """
+
+    @classmethod
+    def of(cls, call: Callable[..., Any]) -> _Method:
+        """Return the method that ``call`` is in its class."""
+        made = cls(call)
+        update_wrapper(made, call)
+        return made
+
+    def __get__(self, instance: object, owner: type | None = None) -> _Method:
+        return self if instance is None else _Method(self.func, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        # With more of these it would be taken for a function of another signature.
+        if name.startswith("__") and name not in {"__name__", "__qualname__"}:
+            raise AttributeError(name)
+        return getattr(self.func, name)
+
+    @property
+    def __signature__(self) -> Signature:
+        """What it is called with, without what is bound."""
+        called = signature(self.func)
+        return called.replace(parameters=[*called.parameters.values()][len(self.args) :])
+
+    def key(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the key of this call."""
+        return self._function.key(*self.args, *args, **kwargs)
+
+    async def fresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function in any case, and store what it returns."""
+        return await self._function.fresh(*self.args, *args, **kwargs)
+
+    async def invalidate(self, *args: Any, **kwargs: Any) -> None:
+        """Forget the value of this call."""
+        await self._function.invalidate(*self.args, *args, **kwargs)
+
+    @property
+    def _function(self) -> Cached[..., Any]:
+        return cast("Cached[..., Any]", self.func)
+
+
+def _in_class(fn: Callable[..., Any]) -> bool:
+    """Whether a function is written in the body of a class."""
+    around = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    return bool(around) and not around.endswith("<locals>")
+
+
+def _only(called: Signature) -> Parameter | None:
+    """Return the only parameter of a function, or None if it has another number of them."""
+    if len(called.parameters) != 1:
+        return None
+    (only,) = called.parameters.values()
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return only if only.kind in positional else None
+
+
+def _named(
+    call: Callable[[Any], Coroutine[Any, Any, V]], only: Parameter
+) -> Callable[..., Coroutine[Any, Any, V]]:
+    """Give a function of one parameter the name and the default of another's.
+
+    So it can be called by keyword. To take ``*args, **kwargs`` for that would cost more than to
+    find the entry.
+    """
+    made = cast("FunctionType", call)
+    code = made.__code__
+    made.__code__ = code.replace(co_varnames=(only.name, *code.co_varnames[1:]))
+    if only.default is not Parameter.empty:
+        made.__defaults__ = (only.default,)
+    return call
 
 
 def _through(
-    stock: Stock[Any, V], make: Make, ask: Callable[[Any, Any], Awaitable[V]]
+    stock: Stock[Any, V], make: Make, ask: Ask[V]
 ) -> Callable[..., Coroutine[Any, Any, V]]:
     """Return the function that looks under its key."""
     calm, given = stock.calm, stock.given
 
     async def call(*args: Any, **kwargs: Any) -> V:
-        entry = calm(make(args, kwargs))
-        return await ask(args, kwargs) if entry is None else given(entry.value)
+        made = make(args, kwargs)
+        entry = calm(made)
+        return await ask(made, args, kwargs) if entry is None else given(entry.value)
 
     return call
 
@@ -154,28 +270,36 @@ def _through(
 def _short(
     stock: Stock[Any, V],
     make: Make,
-    ask: Callable[[Any, Any], Awaitable[V]],
+    ask: Ask[V],
     quick: dict[object, Entry[Any, V]],
-) -> Callable[..., Coroutine[Any, Any, V]]:
-    """Return the function that takes the short cut where it can."""
-    calm, copy, given = stock.calm, stock.copy, stock.given
+) -> Callable[[Any], Coroutine[Any, Any, V]]:
+    """Return the function of one parameter that takes the short cut where it can."""
+    calm = stock.calm
 
-    async def call(*args: Any, **kwargs: Any) -> V:
-        first = args[0] if len(args) == 1 and not kwargs else None
-        kind = first.__class__
-        short = kind is int or kind is str  # not bool: True is equal to 1, but another text
-        if short and (entry := quick.get(first)) is not None and monotonic() < entry.calm_until:
-            stock.hits += 1
-            entry.uses = MOST_USES  # to count costs as much as all the rest; often is often
-            return entry.value if copy is None else copy(entry.value)
-        entry = calm(make(args, kwargs))
+    async def slowly(only: object) -> V:
+        made = make((only,), {})
+        entry = calm(made)
         if entry is None:
-            return await ask(args, kwargs)
-        if short and not entry.tags:
+            return await ask(made, (only,), {})
+        if (type(only) is int or type(only) is str) and not entry.tags:
             if len(quick) >= _MOST_SHORT:
                 quick.clear()
-            quick[first] = entry
-        return given(entry.value)
+            quick[only] = entry
+        return entry.value
+
+    async def call(only: object) -> V:
+        # Not bool: True is equal to 1, but another text.
+        if type(only) is int or type(only) is str:
+            try:
+                entry = quick[only]
+            except KeyError:
+                pass
+            else:
+                if monotonic() < entry.calm_until:
+                    stock.hits += 1
+                    entry.uses = MOST_USES  # to count costs as much as all the rest; often is often
+                    return entry.value
+        return await slowly(only)
 
     return call
 

@@ -86,9 +86,9 @@ class Stock(Generic[K, V]):
             eviction=bounds.eviction,
         )
         self._find: Callable[[K, float], Entry[K, V] | None] = self._near.find
-        # A short cut passes by the table, and LRU has to know of every use.
+        # A short cut passes by the table, and LRU has to know of every use; nor does it copy.
         self._short: list[dict[object, Entry[K, V]]] | None = None
-        if bounds.eviction != "lru":
+        if bounds.eviction != "lru" and copy is None:
             self._short = []
         self.ttl: Ttl = ttl
         self.copy: Callable[[V], V] | None = copy

@@ -83,4 +83,4 @@ def checked(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, (str, bytes)):
         msg = f"tags must be several texts, such as [{tags!r}], not {tags!r}"
         raise TypeError(msg)
-    return tuple(dict.fromkeys(text("tag", tag) for tag in tags))
+    return tuple(dict.fromkeys([text("tag", tag) for tag in tags])) if tags else ()

@@ -17,7 +17,6 @@ that. While the far tier cannot be reached, the near one goes on alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from anyio import get_cancelled_exc_class
@@ -177,8 +176,11 @@ class Work(Generic[K, V]):
         self._stock.loads += 1
         began = monotonic()
         try:
-            with nullcontext() if self._hard is None else self._hard.scope():
+            if self._hard is None:
                 value = await loader(asked)
+            else:
+                with self._hard.scope():
+                    value = await loader(asked)
         except get_cancelled_exc_class():
             if load.flight.open:  # nobody has cancelled it but itself
                 raise load.aborted() from None

@@ -44,7 +44,7 @@ from aiopatterns.core.validate import count, non_negative, text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JSON", "MSGPACK", "VERSION", "Codec", "Header", "pack", "unpack"]
+__all__ = ["JSON", "MSGPACK", "VERSION", "Codec", "Header", "checked_codec", "pack", "unpack"]
 
 T = TypeVar("T")
 
@@ -167,6 +167,18 @@ class MsgspecCodec:
         """
         decode = self._untyped if type is Any else self._decoder(type)
         return decode(data)
+
+
+def checked_codec(codec: Codec) -> Codec:
+    """Return ``codec`` if it is one, whoever has made it.
+
+    Raises:
+        TypeError: It is none; names the parameter ``codec``.
+    """
+    if not all(hasattr(codec, need) for need in ("name", "encode", "decoder")):
+        msg = f"codec must be a codec such as JSON or MSGPACK, not {codec!r}"
+        raise TypeError(msg)
+    return codec
 
 
 def _guarded(name: str, kind: object, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:

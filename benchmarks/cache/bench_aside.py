@@ -2,7 +2,11 @@
 
 A contender awaits a decorated function of one key that it has called before, CALLS times. All keep
 a life of an hour; ours counts hits, bounds by S3-FIFO and has tags, stale lives and batches at
-hand. In the second case each call is for a new key, so the function runs each time. In the third a
+hand. What is left of a hit, 0.21 us on the machine where a bare coroutine over a dict takes 0.11: the
+clock 45 ns, the count of hits 20, the kind of the argument 20, the end of the life and the mark of
+a use 15. In the second case each call is for a new key, so the function runs each time: a
+task of its own, shared by all who ask, is 6 us on uvloop and 10 on asyncio, the entry 3, begin and
+end of the load 3, and the rest are the dozen coroutines that the call goes through. In the third a
 batch of 100 keys is asked for of which 70 are there; a peer without batches asks for each.
 """
 

@@ -457,11 +457,12 @@ untyped: Any = Cache
         (lambda: untyped("c", ttl=1, max_size="9"), TypeError, "max_size must be"),
         (lambda: untyped("c", ttl=1, load=5), TypeError, "load must be LoadTimeouts, not 5"),
         (lambda: untyped("c", ttl=1, copy=5), TypeError, "copy must be a function"),
+        (lambda: untyped("c", ttl=1, codec=3), TypeError, "codec must be a codec .*, not 3"),
         (lambda: untyped("c", ttl=1, backend="nowhere://"), ValueError, "nowhere"),
         (lambda: untyped("c", ttl=1).on_invalidate(5), TypeError, "callback must be a function"),
         (lambda: untyped("c", ttl=1).on_invalidate(Source().many), TypeError, "plain function"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_makes_no_sense_is_refused_at_once(make, error, message):
     with pytest.raises(error, match=message):

@@ -132,14 +132,90 @@ async def test_methods_and_attributes(cache):
         async def price(self, item: str) -> str:
             return f"{self.name} {item} {len(self.name)}"
 
-    shops: list[Any] = [Shop("a"), Shop("bb")]  # that it is bound, type checkers do not see
-    a, b = shops
+    a, b = Shop("a"), Shop("bb")
     assert [await a.price("x"), await b.price("x")] == ["a x 1", "bb x 2"]
     await cache.invalidate_tags("shop:a")
     assert cache.get_nowait("a/x", None) is None
     assert cache.get_nowait("bb/x") == "bb x 2"
     await b.price("x")
     assert cache.statistics().loads == 2
+
+
+async def test_what_is_bound_has_the_verbs_of_the_rest_of_its_arguments(cache):
+    class Shop:
+        loads = 0
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @cached(cache, key="{self.name}/{item}")
+        async def price(self, item: str, *, trace: str = "") -> int:
+            """Ask for it."""
+            Shop.loads += 1
+            return Shop.loads
+
+        @classmethod
+        @cached(cache, key="all:{n}")
+        async def of_all(cls, n: int) -> int:
+            return n
+
+        @staticmethod
+        @cached(cache, key="static:{n}")
+        async def static(n: int) -> int:
+            return n
+
+    a, b = Shop("a"), Shop("b")
+    assert [await a.price("x"), await a.price(item="x", trace="1"), await b.price("x")] == [1, 1, 2]
+    assert a.price.key("x") == Shop.price.key(a, "x") == "a/x"
+    await a.price.invalidate("x")
+    assert [await a.price("x"), await b.price("x")] == [3, 2]
+    assert await b.price.fresh("x", trace="2") == 4
+    await Shop.price.invalidate(b, "x")
+    assert [await Shop.price(a, "x"), await b.price("x")] == [3, 5]
+    untyped: Any = Shop  # of the two in one, type checkers lose sight
+    assert [await untyped.of_all(1), await untyped("c").of_all(1)] == [1, 1]
+    assert await Shop.static(2) == 2
+    bound: Any = a.price
+    unbound: Any = Shop.price
+    assert inspect.iscoroutinefunction(bound)
+    assert inspect.iscoroutinefunction(unbound)
+    assert (unbound.__name__, unbound.__doc__, bound.__name__) == ("price", "Ask for it.", "price")
+    assert list(inspect.signature(a.price).parameters) == ["item", "trace"]
+    assert list(inspect.signature(Shop.price).parameters) == ["self", "item", "trace"]
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = bound.nothing
+
+
+async def test_a_function_of_one_parameter_is_called_by_name_and_by_default(cache):
+    @cached(cache, key="one:{user_id}")
+    async def load(user_id: int = 7) -> int:
+        return user_id
+
+    @cached(cache, key="two:{n}")
+    async def positional(n: int, /) -> int:
+        return n
+
+    @cached(cache, key="three:{n}")
+    async def named(*, n: int) -> int:
+        return n
+
+    @cached(cache, key="four:{entry}")
+    async def same(entry: int) -> int:  # as something in the wrapper is called
+        return entry
+
+    for _ in range(3):
+        assert [await load(), await load(7), await load(user_id=7), await load(8)] == [7, 7, 7, 8]
+        assert [await positional(1), await named(n=2)] == [1, 2]
+        assert [await same(3), await same(entry=3), await same(4)] == [3, 3, 4]
+    assert cache.statistics().loads == 6
+    untyped: Any = load
+    with pytest.raises(TypeError, match="unexpected keyword argument 'n'"):
+        await untyped(n=1)
+    with pytest.raises(TypeError):
+        await untyped(1, 2)
+    untyped = positional
+    with pytest.raises(TypeError, match="n"):
+        await untyped()
 
 
 async def test_a_tagged_value_is_given_until_its_tag_is_invalidated(cache):

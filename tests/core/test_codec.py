@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.core import clock
-from aiopatterns.core.codec import JSON, MSGPACK, VERSION, Header, pack, unpack
+from aiopatterns.core.codec import JSON, MSGPACK, VERSION, Header, checked_codec, pack, unpack
 from aiopatterns.core.context import bind_correlation, bind_deadline
 from aiopatterns.core.errors import CodecError, UnknownVersionError
 
@@ -43,6 +44,16 @@ headers = st.builds(Header, texts, texts, seconds, seconds, st.integers(0, 99))
 @given(plain)
 def test_values_come_back(codec, value):
     assert codec.decode(codec.encode(value)) == value
+
+
+@codecs
+def test_a_codec_is_whatever_has_its_parts(codec):
+    assert checked_codec(codec) is codec
+    half: Any = type("Half", (), {"name": "half", "encode": bytes})
+    wrongs: list[Any] = [half, 3, "json"]
+    for wrong in wrongs:
+        with pytest.raises(TypeError, match="codec must be a codec such as JSON or MSGPACK, not"):
+            checked_codec(wrong)
 
 
 @codecs
