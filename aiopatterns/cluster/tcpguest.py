@@ -8,7 +8,7 @@ connection. While all that happens to one guest, the others notice nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from anyio import create_task_group, fail_after
 
@@ -59,14 +59,17 @@ class Guest:
         """
         async with create_task_group() as tasks:
             try:
-                while True:
-                    for frame in await self._wire.read(SILENT):
-                        await self._take(frame, tasks)
+                await self._listen(tasks)
             except CodecError:
                 self._counts.malformed += 1
             except LOST:
                 pass  # it has hung up
             tasks.cancel_scope.cancel()
+
+    async def _listen(self, tasks: TaskGroup) -> NoReturn:
+        while True:
+            for frame in await self._wire.read(SILENT):
+                await self._take(frame, tasks)
 
     async def _take(self, frame: Frame, tasks: TaskGroup) -> None:
         kind, number, payload = frame
