@@ -37,7 +37,7 @@ from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.validate import count, positive, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
     from aiopatterns.cluster.secret import Secret
@@ -198,7 +198,7 @@ class TCPTransport:
         return TCPStatistics(guests=guests, links=links, **asdict(self._counts))
 
     @asynccontextmanager
-    async def _serve(self, board: Switchboard) -> AsyncIterator[None]:
+    async def _serve(self, board: Switchboard) -> AsyncGenerator[None]:
         if self._board is not None:
             raise RuntimeError("this transport serves a node already; each needs one of its own")
         self._board = board

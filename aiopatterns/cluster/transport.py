@@ -40,7 +40,7 @@ from aiopatterns.core.errors import SecretMismatchError, TimeoutExceededError
 from aiopatterns.core.validate import count, in_range, instance, non_negative, positive, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
 __all__ = ["MAX_EXCHANGE", "MAX_PACKET", "MemoryNetwork", "MemoryTransport", "Transport"]
@@ -369,7 +369,7 @@ class MemoryTransport:
     @asynccontextmanager
     async def _serve(
         self, name: str, receive: Receive, answer: Answer, secret: Secret
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None]:
         self._network.enter(name, receive, answer, secret)
         self._name = name
         try:
