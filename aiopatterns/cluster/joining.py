@@ -47,7 +47,7 @@ class Joining:
         interval: Seconds from one exchange of the state to the next.
     """
 
-    __slots__ = ("_bell", "_interval", "_joined", "_lonely", "_returned", "_seeds", "_session")
+    __slots__ = ("_interval", "_joined", "_lonely", "_seeds", "_session")
 
     def __init__(self, session: Session, seeds: Iterable[str], *, interval: float) -> None:
         self._session = session
@@ -55,13 +55,6 @@ class Joining:
         self._interval = interval
         self._joined = False  # somebody has ever answered
         self._lonely = False  # that nobody answers has been told
-        self._returned: list[str] = []
-        self._bell = Event()
-
-    def returned(self, name: str) -> None:
-        """A member that was dead has spoken."""
-        self._returned.append(name)
-        self._bell.set()
 
     async def first(self) -> None:
         """Ask the seeds for the first time.
@@ -79,11 +72,12 @@ class Joining:
         tries = 0
         while True:
             with move_on_after(self._pause(tries)):
-                await self._bell.wait()
-            self._bell = Event()
+                await self._session.bell.wait()
+            self._session.bell = Event()
             self._session.tidy()
             if not self._alone:
-                tries, self._joined = 0, True
+                tries = 0
+                self._found("")
                 await self._refresh()
             elif self._seeds:
                 tries += 1
@@ -102,7 +96,7 @@ class Joining:
 
     async def _refresh(self) -> None:
         """Exchange the state with who is back, or else with somebody and a seed that is missed."""
-        returned, self._returned = self._returned, []
+        returned, self._session.returned = self._session.returned, []
         members = self._session.members
         names = returned or members.ring.sample(1)
         addresses = [members.members[name].address for name in names if name in members.members]
@@ -155,10 +149,15 @@ class Joining:
             return error
         if address in self._seeds:
             self._seeds[address] = name
-        members = self._session.members
-        if name != members.me.name and not self._joined:
-            self._joined = True
-            if listening():
-                emit(PeerJoined(members.me.name, address, members.living))
-        self._lonely = False
+        if name != self._session.members.me.name:
+            self._found(address)
         return None
+
+    def _found(self, seed: str) -> None:
+        """This node is in company; said once, and once more after each time that it was lonely."""
+        if self._joined and not self._lonely:
+            return
+        self._joined, self._lonely = True, False
+        members = self._session.members
+        if listening():
+            emit(PeerJoined(members.me.name, seed, members.living))

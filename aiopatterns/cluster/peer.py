@@ -155,7 +155,6 @@ class PeerNode(Owner):
     __slots__ = (
         "_cluster",
         "_inbox",
-        "_joining",
         "_secret",
         "_seeds",
         "_session",
@@ -190,7 +189,6 @@ class PeerNode(Owner):
         self._inbox = Inbox(name, count("inbox", inbox))
         self._watchers: dict[object, Callable[[Member], object]] = {}
         self._session: Session | None = None
-        self._joining: Joining | None = None
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -319,11 +317,11 @@ class PeerNode(Owner):
     async def _start(self, tasks: TaskGroup) -> None:
         self._session = None
         session = await tasks.start(self._serve)
-        self._joining = Joining(session, self._seeds, interval=self._swim.sync)
+        joining = Joining(session, self._seeds, interval=self._swim.sync)
         tasks.start_soon(self._inbox.run)
         tasks.start_soon(self._pulse)
-        await self._joining.first()
-        tasks.start_soon(self._joining.run)
+        await joining.first()
+        tasks.start_soon(joining.run)
 
     async def _drain(self) -> None:
         session = self._run()
@@ -358,7 +356,6 @@ class PeerNode(Owner):
                 transport=self._transport,
                 inbox=self._inbox,
                 check=self._check,
-                returned=self._welcome_back,
                 changed=self._changed,
             )
             task_status.started(session)
@@ -379,10 +376,6 @@ class PeerNode(Owner):
 
     def _check(self, name: str, address: str, number: int) -> None:
         self._open_group().start_soon(self._run().check, name, address, number)
-
-    def _welcome_back(self, name: str) -> None:
-        if self._joining is not None:
-            self._joining.returned(name)
 
     def _changed(self, member: Member) -> None:
         for watcher in tuple(self._watchers.values()):

@@ -19,11 +19,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined(Event):
-    """A node has found a network: a seed has answered it.
+    """A node is in company, for the first time or again.
 
     Args:
         node: Name of the node.
-        seed: Which seed.
+        seed: Address of who has answered it; empty if the others have found it.
         members: How many members it knows now, with itself.
     """
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from anyio import Event
+
 from aiopatterns.cluster.member import MemberState
 from aiopatterns.cluster.membership import Membership
 from aiopatterns.cluster.messages import (
@@ -71,7 +73,6 @@ class Session:
         transport: What carries; it serves already.
         inbox: Where messages go.
         check: Starts :meth:`check` for a name, an address and the number of a ping.
-        returned: Called with the name of a member that was dead and has spoken itself.
         changed: Called with each record that has changed state.
     """
 
@@ -81,15 +82,16 @@ class Session:
         "_cluster",
         "_due",
         "_inbox",
-        "_returned",
         "_swim",
         "_transport",
+        "bell",
         "deferred",
         "members",
         "post",
         "prober",
         "received",
         "rejected",
+        "returned",
         "rumours",
         "stalls",
     )
@@ -103,7 +105,6 @@ class Session:
         transport: Transport,
         inbox: Inbox,
         check: Callable[[str, str, int], object],
-        returned: Callable[[str], object],
         changed: Callable[[Member], object],
     ) -> None:
         now = monotonic()
@@ -112,7 +113,6 @@ class Session:
         self._transport = transport
         self._inbox = inbox
         self._check = check
-        self._returned = returned
         self._changed = changed
         self.members: Membership = Membership(
             name, transport.address, swim, now=now, changed=self._tell
@@ -120,6 +120,9 @@ class Session:
         self.rumours: Rumours = Rumours(name, self.members.me.incarnation)
         self.post: Post = Post(cluster, self.members, self.rumours, transport)
         self.prober: Prober = Prober(self.members, swim, self, now=now)
+        #: Members that were dead and have spoken themselves, and what rings when one has.
+        self.returned: list[str] = []
+        self.bell: Event = Event()
         self._due = now  # of the next round of gossip
         self.received = self.rejected = self.deferred = self.stalls = 0
 
@@ -251,7 +254,8 @@ class Session:
             self.prober.heed(packet.head, packet.sender, packet.address)
         was_dead = speaker is not None and not speaker.living
         if was_dead and self.members.members[packet.sender].living:
-            self._returned(packet.sender)
+            self.returned.append(packet.sender)
+            self.bell.set()
 
     def _hear(self, rumours: list[Rumour]) -> None:
         """Take in broadcasts; what finds no room is not known, so that it comes again."""

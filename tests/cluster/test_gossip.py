@@ -62,7 +62,8 @@ def test_what_is_dropped_is_not_sent():
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 30)), max_size=60))
 def test_it_does_what_a_plain_model_of_it_does(steps):
     """A step puts a piece of a size under a key, or with size 0 takes what fits into 40 bytes."""
-    queue, model = GossipQueue[str](), {}
+    queue = GossipQueue[str]()
+    model: dict[str, list[float]] = {}
     for number, (key, size) in enumerate(steps):
         if size:
             queue.put(key, bytes(size))
@@ -76,7 +77,7 @@ def test_it_does_what_a_plain_model_of_it_does(steps):
                 wanted.append(each)
             if room <= 0:
                 break
-        assert queue.take(40, 3) == [bytes(model[each][2]) for each in wanted]
+        assert queue.take(40, 3) == [bytes(int(model[each][2])) for each in wanted]
         for at, each in enumerate(wanted):
             model[each][:2] = model[each][0] + 1, number + at / 100
         model = {each: held for each, held in model.items() if held[0] < 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -159,8 +160,9 @@ async def test_without_a_listener_errors_are_counted_all_the_same():
 
 @pytest.mark.promise("cluster-bad-input")
 def test_a_handler_must_be_a_function():
+    wrong: Any = 17
     with pytest.raises(TypeError, match="handler must be a function, not 17"):
-        inbox().subscribe(17)
+        inbox().subscribe(wrong)
 
 
 @pytest.mark.promise("cluster-peer-cancel")

@@ -45,7 +45,7 @@ from aiopatterns.core.errors import CodecError, UnknownVersionError
 
 GOLDEN = Path(__file__).parent / "golden"
 ME = Member("a", "10.0.0.1:7946", MemberState.ALIVE, 1_700_000_000_000, 0.0)
-UPDATES = [
+UPDATES: list[Update] = [
     Update("b", "10.0.0.2:7946", 1_700_000_000_001, 0),
     Update("c", "[::1]:7946", 1_700_000_000_002, 1, "a"),
 ]
@@ -58,13 +58,13 @@ HEADS = {
     "heard": Heard(17),
     "none": None,
 }
-BODIES = {
+BODIES: dict[str, Sync | Check | Share | Letter] = {
     "sync": Sync(UPDATES, HAVE, joining=True),
     "check": Check("b", 1_700_000_000_001),
     "share": Share(RUMOURS),
     "letter": Letter("b", b"\xa5hello"),
 }
-ANSWERS = {
+ANSWERS: dict[str, Accepted | Synced | Refused] = {
     "accepted": Accepted(1_700_000_000_000),
     "synced": Synced(UPDATES, HAVE, RUMOURS),
     "refused": Refused("taken", "10.0.0.9:7946"),
@@ -185,7 +185,7 @@ def test_an_answer_to_a_sync_names_who_answers():
 
 
 def test_a_packet_is_as_large_as_its_pieces_and_little_more():
-    pieces = sum(len(piece(each)) for each in [*UPDATES, *RUMOURS])
+    pieces = len(b"".join([*map(piece, UPDATES), *map(piece, RUMOURS)]))
     names = sum(map(len, ("prod", ME.name, ME.address)))
     assert pieces + names < len(packet(HEADS["proxy"])) <= pieces + names + 64
 

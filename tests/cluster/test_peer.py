@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from typing import Any
+
 import anyio
 import pytest
 
@@ -403,7 +406,7 @@ async def test_watchers_and_handlers_must_be_functions():
 
     async def watcher(_member: object) -> None: ...
 
-    wrong: list[object] = [17, watcher]
+    wrong: list[Any] = [17, watcher]
     for each in wrong:
         with pytest.raises(TypeError, match="watcher must be a"):
             node.on_change(each)
@@ -416,6 +419,31 @@ async def test_a_transport_that_cannot_listen_is_an_error_of_entering():
         with pytest.raises(OSError, match="'a' is taken on this network"):
             async with peers.make("a"):
                 raise AssertionError
+
+
+async def test_what_comes_before_a_node_is_open_is_not_heeded():
+    answers: list[type] = []
+
+    class Early(Elsewhere):
+        """Hears from others before it says that it listens."""
+
+        def serve(self, name: str, **options):
+            return self._serve(name, options)
+
+        @asynccontextmanager
+        async def _serve(self, name: str, options):
+            options["receive"](b"anything")
+            for use in (options["answer"](b"anything"), node.broadcast("too early")):
+                with pytest.raises(ClosedError, match="'a' is being opened") as caught:
+                    await use
+                answers.append(caught.type)
+            async with super().serve(name, **options):
+                yield
+
+    node = PeerNode("a", transport=Early(MemoryNetwork(), "a:1"))
+    async with node:
+        assert node.statistics().rejected == 0
+    assert answers == [ClosedError, ClosedError]
 
 
 async def test_a_node_is_entered_once_at_a_time():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -294,6 +295,7 @@ def test_wrong_values_are_refused(options, error, named):
 @pytest.mark.promise("cluster-bad-input")
 def test_wrong_arguments_are_refused():
     network = MemoryNetwork()
+    wrong: Any = "a"
     with pytest.raises(ValueError, match="names"):
         network.isolate("")
     with pytest.raises(ValueError, match="seconds"):
@@ -301,4 +303,4 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="name"):
         network.pause("", 1)
     with pytest.raises(TypeError, match="network must be a MemoryNetwork"):
-        MemoryTransport("a")
+        MemoryTransport(wrong)
