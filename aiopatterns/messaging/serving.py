@@ -21,7 +21,7 @@ from aiopatterns.core.errors import RejectedError
 if TYPE_CHECKING:
     from aiopatterns.messaging.message import Message
 
-__all__ = ["MAX_HOPS", "origin", "serve", "serving"]
+__all__ = ["MAX_HOPS", "origin", "serve"]
 
 #: How many services work may pass.
 MAX_HOPS: Final = 32
@@ -37,11 +37,6 @@ def serve(message: Message) -> None:
     """
     _served.set(message)
     adopt(message.correlation_id, message.deadline)
-
-
-def serving() -> Message | None:
-    """Return the message that this code serves, or None."""
-    return _served.get()
 
 
 def origin(topic: str) -> tuple[str | None, str | None, int]:

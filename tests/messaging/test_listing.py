@@ -1,0 +1,28 @@
+"""Listings: what brokers tell each other stays readable, and what cannot be read lists nothing."""
+
+from __future__ import annotations
+
+from aiopatterns.core.codec import MSGPACK
+from aiopatterns.messaging.listing import Listed, Listing, inbox_of, read_listing
+
+
+def test_a_listing_is_read_as_it_was_written():
+    listing = Listing(3, (Listed(1, "a.*", "g"), Listed(2, ">")))
+    assert read_listing(listing.encode()) == listing
+    assert listing.encode() == b"\x92\x03\x92\x93\x01\xa3a.*\xa1g\x93\x02\xa1>\xc0"
+
+
+def test_fields_of_a_newer_release_are_left_out_and_missing_ones_have_defaults():
+    assert read_listing(MSGPACK.encode([5, [[1, "a", None, "new"]], "new"])) == Listing(
+        5, (Listed(1, "a"),)
+    )
+    assert read_listing(MSGPACK.encode([5])) == Listing(5)
+
+
+def test_what_cannot_be_read_lists_nothing():
+    for data in (b"", b"\xff", MSGPACK.encode({"a": 1}), MSGPACK.encode([1, [["no number"]]])):
+        assert read_listing(data) == Listing()
+
+
+def test_an_inbox_is_found_by_the_id():
+    assert inbox_of("abc") == "broker:abc"
