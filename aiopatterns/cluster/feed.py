@@ -59,6 +59,7 @@ class Feed:
         "_contact",
         "_interval",
         "_late",
+        "_looked",
         "_scope",
         "book",
         "watches",
@@ -68,6 +69,7 @@ class Feed:
         self.book: Book = book
         self.watches: set[ServiceWatch] = set()
         self._changes: Watching | None = None
+        self._looked = False  # whether a look has succeeded, or failed
         self._backend = backend
         self._contact = contact
         self._interval = interval
@@ -94,17 +96,36 @@ class Feed:
 
     @property
     def known(self) -> Snapshot | None:
-        """The last good snapshot, with its age; None before the first."""
+        """The last good snapshot, with its age; None before the first.
+
+        What was known before this feed began may be old, and counts only once a look has failed.
+        """
+        self.confirm()
+        return self.book.known if self._looked else None
+
+    def confirm(self) -> None:
+        """Note in the book when the backend held it last."""
         if self._changes is not None:
             self.book.confirm(self._changes.confirmed)
-        return self.book.known
 
     def heed(self, *, changed: bool) -> None:
         """The book was written in: give all watchers what is known now, if that is another."""
         self._late.deadline = current_time() + self.book.due()
-        if changed:
-            for watch in self.watches:
-                watch.offer()
+        if changed or not self._looked:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Give all watchers what is known."""
+        self._looked = True
+        for watch in self.watches:
+            watch.offer()
+
+    def _missed(self, error: BackendError | None = None) -> None:
+        """A look failed, or takes too long: what was known before is better than nothing."""
+        if error is not None:
+            self._contact.failed(error)
+        if not self._looked and self.book.known is not None:
+            self._offer()
 
     async def _look(self) -> None:
         """Watch the directory, and begin anew when that ends."""
@@ -117,7 +138,7 @@ class Feed:
                     await self._follow(changes)
             except BackendError as error:
                 failures += 1
-                self._contact.failed(error)
+                self._missed(error)
             await sleep(_BACKOFF.delay(max(failures, 1), rng=rng()))
 
     async def _follow(self, changes: Watching) -> None:
@@ -141,10 +162,11 @@ class Feed:
             self._contact.answered(asked=seen)
             if monotonic() - seen <= _OVERDUE * self._interval:
                 continue
+            self._missed()
             try:
                 await self._backend.time()
             except BackendError as error:
-                self._contact.failed(error)
+                self._missed(error)
 
 
 @final

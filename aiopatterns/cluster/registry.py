@@ -221,7 +221,8 @@ class ServiceRegistry(Owner):
         """Watch ``service``: an ``async with`` block that gives an async iterator of snapshots.
 
         The newest only: the first at once, then one for each change. All watches of a service in
-        this registry share one of the backend. While the backend does not answer, nothing is new.
+        this registry share one of the backend. While the backend does not answer, nothing is new,
+        and the first is the last good snapshot, if there is one.
 
         Raises:
             ValueError: ``service`` can be no name.
@@ -308,8 +309,10 @@ class ServiceRegistry(Owner):
 
     def _last_good(self, service: str) -> Snapshot | None:
         """Return what was known last, if it is not too old."""
-        source = self._feeds.get(service) or self._books.get(service)
-        known = None if source is None else source.known
+        if (feed := self._feeds.get(service)) is not None:
+            feed.confirm()
+        book = self._books.get(service)
+        known = None if book is None else book.known
         if known is None or (self._max_stale is not None and known.age > self._max_stale):
             return None
         return known

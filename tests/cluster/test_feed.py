@@ -208,6 +208,30 @@ def test_a_watch_begun_in_an_outage_waits_for_its_end():
     explore(main, range(50))
 
 
+@pytest.mark.parametrize("fault", ["away", "hangs", "none"])
+def test_the_first_is_what_was_known_only_if_the_backend_is_away(fault):
+    async def main():
+        async with reading() as (server, way, registry):
+            await put(server, "a", ttl=100)
+            await registry.instances("users")
+            await put(server, "b", ttl=100)
+            await sleep(10)
+            setattr(way, fault, True)
+            async with registry.watch("users") as snapshots:
+                with anyio.fail_after(1.1):
+                    first = await anext(snapshots)
+                if fault == "none":
+                    assert (ids(first), first.age) == ("ab", 0)
+                    return
+                assert ids(first) == "a"
+                assert 10 <= first.age <= 11.1
+                setattr(way, fault, False)
+                with anyio.fail_after(1.1):
+                    assert ids(await anext(snapshots)) == "ab"
+
+    explore(main, range(20))
+
+
 def test_a_watch_that_is_refused_or_ends_is_begun_anew():
     async def main():
         async with reading() as (server, way, registry):

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import signal
-import subprocess
-import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
-from anyio.streams.text import TextReceiveStream
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.redis.embedded import RedisServer
@@ -20,12 +14,9 @@ from aiopatterns.cluster import ServiceInstance, ServiceRegistry, Snapshot
 from aiopatterns.cluster.contact import RegistryInterrupted, RegistryResumed
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.testing import capture_events
+from tests.cluster.processes import PATIENCE, TTL, on_one_loop, process
 
 pytestmark = pytest.mark.real
-
-SERVER = Path(__file__).with_name("server.py")
-PATIENCE = 20.0
-TTL = 1.2
 
 
 def who(name: str) -> ServiceInstance:
@@ -34,47 +25,6 @@ def who(name: str) -> ServiceInstance:
 
 def ids(snapshot: Snapshot) -> str:
     return "".join(each.id for each in snapshot.instances)
-
-
-def on_one_loop(test):
-    """Run an async test once, by asyncio: what matters happens in other processes."""
-
-    @functools.wraps(test)
-    def run(*args, **fixtures):
-        anyio.run(functools.partial(test, *args, **fixtures))
-
-    return run
-
-
-class Process:
-    """A serving process, and what it says."""
-
-    def __init__(self, real: anyio.abc.Process) -> None:
-        self.real = real
-        assert real.stdout is not None
-        self._text = TextReceiveStream(real.stdout)
-        self._held = ""
-
-    async def says(self) -> str:
-        with anyio.fail_after(PATIENCE):
-            while "\n" not in self._held:
-                self._held += await self._text.receive()
-        line, _, self._held = self._held.partition("\n")
-        return line
-
-    def signal(self, number: int) -> None:
-        os.kill(self.real.pid, number)
-
-
-@asynccontextmanager
-async def process(url: str, name: str, *, ttl: float = TTL, version: str = "1"):
-    command = [sys.executable, str(SERVER), url, name, str(ttl), version]
-    async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as real:
-        try:
-            yield Process(real)
-        finally:
-            with suppress(ProcessLookupError):
-                real.kill()
 
 
 async def until(snapshots, wanted) -> Snapshot:
