@@ -22,7 +22,9 @@ Guarantees:
 
 Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction", SOSP
 2023. The paper promotes after two uses; after one it was never below LRU in the traces that were
-measured, and better on the average.
+measured, and better on the average. Nor does the small queue adapt, as in the paper's S3-FIFO-D: it
+was measured, and what it gains where popularity ends at once it loses elsewhere
+(``benchmarks/cache/bench_ratio.py``).
 """
 
 from __future__ import annotations
