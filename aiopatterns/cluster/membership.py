@@ -130,16 +130,18 @@ class Membership:
 
     def heed(self, claim: Update, now: float) -> None:
         """Take in what somebody says."""
-        if claim.incarnation > incarnation_now() + MAX_AHEAD:
+        known = self.members.get(claim.name)
+        if known is not None and claim.incarnation <= known.incarnation:
+            if claim.incarnation == known.incarnation:  # most of what is heard has been heard
+                self._weigh(known, claim, now)
+        elif claim.incarnation > incarnation_now() + MAX_AHEAD:
             self.unbelieved += 1
-        elif claim.name == self.me.name:
-            self._heed_own(claim, now)
-        elif (known := self.members.get(claim.name)) is None:
+        elif known is None:
             self._meet(claim, now)
-        elif known.incarnation < claim.incarnation:
+        elif known is self.me:
+            self._heed_own(claim, now)
+        else:
             self._accept(known, claim, now)
-        elif known.incarnation == claim.incarnation:
-            self._weigh(known, claim, now)
 
     def accuse(self, name: str, now: float) -> None:
         """Say that a member did not answer this node."""
@@ -192,16 +194,12 @@ class Membership:
         return piece(self._claim(known))
 
     def _heed_own(self, claim: Update, now: float) -> None:
-        """Contradict, unless it is so; a process that has this name elsewhere and is newer wins."""
-        me = self.me
-        if self.leaving or claim.incarnation < me.incarnation:
+        """Contradict what is not so; a process that has this name elsewhere and is newer wins."""
+        if self.leaving:
             return
-        if claim.state == ALIVE:
-            if claim.incarnation == me.incarnation:
-                return
-            if claim.address != me.address:
-                self.superseded = claim.address
-                return
+        if claim.state == ALIVE and claim.address != self.me.address:
+            self.superseded = claim.address
+            return
         self.refuted += 1
         self._become(claim.incarnation + 1, MemberState.ALIVE, now)
 
@@ -224,7 +222,10 @@ class Membership:
     def _weigh(self, known: Member, claim: Update, now: float) -> None:
         """Choose between two claims of one incarnation: the worse one is true."""
         rank = RANKS[known.state]
-        if claim.state > rank:
+        if known is self.me:
+            if claim.state > rank:
+                self._heed_own(claim, now)
+        elif claim.state > rank:
             self._accept(known, claim, now)
         elif claim.state == rank == SUSPECT and self._suspicions[known.name].confirm(claim.accuser):
             self.news.put(claim.name, piece(claim))
