@@ -70,7 +70,8 @@ def test_it_does_what_a_plain_model_of_it_does(steps):
             model.pop(key, None)
             model[key] = [0, number, size]
             continue
-        room, wanted = 40, []
+        room: float = 40
+        wanted: list[str] = []
         for each in sorted(model, key=lambda each: model[each][:2]):
             if model[each][2] <= room:
                 room -= model[each][2]
