@@ -86,8 +86,8 @@ class TCPTransport:
         advertise: Where others reach it, as ``"host"`` or ``"host:port"``, if that is not where it
             listens: behind a proxy or a published port of a container, and for ``"0.0.0.0"``, which
             is a place to listen but none to call.
-        max_connections: Peers that may call at once, and peers that are called at once; the
-            connection that was not used for longest makes room for the next.
+        max_connections: Peers that may call at once, more are turned away; and peers that are
+            called at once, where the one that was not called for longest makes room.
 
     Raises:
         ValueError: A value is out of its range, or ``advertise`` is missing where it is needed.

@@ -12,12 +12,22 @@ from aiopatterns.cluster import (
     MemoryTransport,
     PeerNode,
     PeerSecretMismatch,
+    Secret,
     Swim,
     TCPTransport,
 )
+from aiopatterns.cluster.tcpframes import Frame, Kind
+from aiopatterns.core.clock import seeded
 from aiopatterns.core.errors import NoEndpointError, SecretMismatchError
 from aiopatterns.testing import capture_events
-from tests.cluster.wires import closed_by_other, dialled, listening_to, until
+from tests.cluster.wires import (
+    closed_by_other,
+    dialled,
+    frames_from,
+    introduced,
+    listening_to,
+    until,
+)
 
 SWIM = Swim(probe=0.2, timeout=0.1, gossip=0.03, sync=1)
 
@@ -113,6 +123,22 @@ async def test_strangers_at_the_door_change_nothing():
         assert set(a.members) == {"a", "b"}
         assert all(each.state is MemberState.ALIVE for each in a.members.values())
         await b.send("a", "still there?")
+
+
+@pytest.mark.real
+@pytest.mark.promise("cluster-peer-hostile")
+async def test_a_member_that_talks_nonsense_changes_nothing():
+    dice = seeded(7)
+    async with node("a", secret="x") as a, await dialled(a.address) as stream:
+        seal, reader = await introduced(stream, Secret("x"))
+        for number in range(50):
+            nonsense = bytes((dice.randrange(3),)) + dice.randbytes(dice.randrange(200))
+            kind = Kind.REQUEST if number % 2 else Kind.PACKET
+            await stream.send(Frame(kind, number, nonsense).encode(seal))
+        answers = await frames_from(stream, reader, 25)
+        assert {answer.kind for answer in answers} == {Kind.REFUSAL}
+        await until(lambda: a.statistics().rejected == 50)
+        assert set(a.members) == {"a"}
 
 
 @pytest.mark.real
