@@ -262,8 +262,8 @@ class Broker(Owner):
             key: ``key(message)`` gives the key of a message: those of one key are handled one
                 after the other, in the order of arrival; None for no order.
             capacity: Messages that wait for the handler at most.
-            overflow: When one more comes, ``"drop_old"`` drops the one that has waited longest,
-                ``"drop_new"`` the one that comes, and ``"fail"`` drops it and ends the
+            overflow: When one more comes, ``"drop_old"`` drops the first in line, ``"drop_new"`` the
+                one that comes, and ``"fail"`` drops it and ends the
                 subscription, so that others of its group get the rest. Who waits for the reply
                 of a dropped request is told at once.
 
