@@ -294,6 +294,8 @@ class Session:
         if (taken := await self._taken(request)) is not None:
             return Refused("taken", taken)
         self.members.merge(body.members, request.sender, monotonic())
+        if request.sender not in self.members.members:
+            return Refused("unbelieved")
         return Synced(self.members.claims(), self.rumours.digest(), self._for(body))
 
     def _for(self, body: Sync) -> list[Rumour]:
@@ -337,6 +339,11 @@ class Session:
             msg = (
                 f"the peer at {address!r} is of cluster {answer.detail!r}, and this node of"
                 f" {self._cluster!r}; name the same one in both"
+            )
+        elif answer.why == "unbelieved":
+            msg = (
+                f"the peer at {address!r} does not take node {me.name!r} in: it knows too many"
+                f" already, or the clock here is more than a day ahead of its own"
             )
         else:
             msg = (

@@ -18,7 +18,7 @@ from aiopatterns.cluster import (
     Swim,
 )
 from aiopatterns.cluster.inbox import Inbox
-from aiopatterns.cluster.membership import FORGET
+from aiopatterns.cluster.membership import FORGET, MAX_AHEAD
 from aiopatterns.cluster.messages import (
     Accepted,
     Ack,
@@ -251,6 +251,12 @@ async def test_who_joins_gets_no_broadcast_of_before():
         assert (answer.rumours, len(answer.have)) == ([], 1)
 
 
+async def test_who_is_not_believed_is_told_so():
+    async with session() as other:
+        ahead = other.session.members.me.incarnation + 2 * MAX_AHEAD
+        assert await other.ask(Sync([Update("b", "b", ahead, 0)], [])) == Refused("unbelieved")
+
+
 async def test_a_sync_with_oneself_is_no_sync():
     async with session() as other:
         born = other.session.members.me.incarnation
@@ -328,6 +334,7 @@ async def test_to_join_is_to_hear_what_is_said_from_then_on():
             Refused("cluster", "test"),
             "the peer at 'b' is of cluster 'test', and this node of 'prod'",
         ),
+        (Refused("unbelieved"), "the peer at 'b' does not take node 'a' in"),
         (Refused("taken", "a:9"), "the name 'a' is that of a living node at 'a:9'"),
     ],
 )
