@@ -177,6 +177,10 @@ class Standing:
         """The trial has said nothing: the next one is due."""
         self.until = now
 
+    def retire(self) -> None:
+        """The endpoint is not known any more: calls that have begun change nothing."""
+        self.generation += 1
+
     def _length(self) -> float:
         assert self._rules is not None
         return min(self._rules.base * self._times, self._rules.cap)

@@ -172,14 +172,20 @@ class Endpoint:
         """A call begins."""
         self.calls += 1
         self._begun[call] = now
-        self._flies(1)
-        self._traffic.now = now
+        self.in_flight += 1
+        self.load = self.in_flight * self._each + 1.0
+        traffic = self._traffic
+        traffic.in_flight += 1
+        traffic.now = now
 
     def end(self, call: object, now: float) -> float:
         """It has ended; returns how long it took."""
         elapsed = now - self._begun.pop(call)
-        self._flies(-1)
-        self._traffic.now = now
+        self.in_flight -= 1
+        self.load = self.in_flight * self._each + 1.0
+        traffic = self._traffic
+        traffic.in_flight -= 1
+        traffic.now = now
         return elapsed
 
     def observe(self, elapsed: float, now: float, *, failed: bool) -> None:
@@ -220,11 +226,6 @@ class Endpoint:
             self.standing.out,
             self.stale,
         )
-
-    def _flies(self, change: int) -> None:
-        self.in_flight += change
-        self._traffic.in_flight += change
-        self.load = self.in_flight * self._each + 1.0
 
     def _latency(self, now: float) -> float:
         if self._samples < SAMPLES:

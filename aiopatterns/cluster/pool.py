@@ -209,6 +209,7 @@ class Pool:
         "_rules",
         "_seen",
         "_serving",
+        "_shape",
         "_successes",
         "_traffic",
         "_trials",
@@ -228,6 +229,7 @@ class Pool:
         self._reserves: tuple[list[Endpoint], ...] = ()  # whom to ask when the used are excluded
         self._due: list[Endpoint] = []  # whose trial is due
         self._picker: Picker | None = None
+        self._shape: list[tuple[Endpoint, float, float]] = []  # what the picker was made of
         self._panic = False
         self._wake = inf  # when something is due by the clock
         self._why = "its registry has not answered yet"  # why there is no endpoint, if so
@@ -264,6 +266,7 @@ class Pool:
     def refresh(self) -> None:
         """Ask ``where`` anew about all that are there."""
         now = monotonic()
+        before = self.endpoints
         born = -inf if self._known is None else now
         self._why = "none is there"
         self._known = {
@@ -272,6 +275,9 @@ class Pool:
             for each in group
             if self._wanted(each)
         }
+        for endpoint in before:
+            if self._known.get(endpoint.id) is not endpoint:
+                endpoint.standing.retire()
         self._compile(now)
 
     def take(self, call: Pick, key: Key | None, excluded: Collection[str], now: float) -> Endpoint:
@@ -303,8 +309,8 @@ class Pool:
             self._successes += outcome == "success"
             self._failures += outcome == "failure"
             endpoint.observe(elapsed, now, failed=outcome == "failure")
-        if call.generation != standing.generation or self._gone(endpoint):
-            return  # of a state that is over: it says nothing of this one
+        if call.generation != standing.generation:
+            return  # it is of a state that is over
         if outcome == "success":
             self._succeeded(endpoint, now)
         elif outcome == "failure":
@@ -371,7 +377,10 @@ class Pool:
         )
         self._wake = min([self._wake, *(each.grow(now, self._rules.slow_start) for each in used)])
         _weigh(used)
-        self._picker = self._rules.strategy.picker(used, self._traffic) if used else None
+        shape = [(each, each.weight, each.ramp) for each in used]
+        if shape != self._shape:  # else who is next stays who is next
+            self._shape = shape
+            self._picker = self._rules.strategy.picker(used, self._traffic) if used else None
         self._connect()
         if self._panic and calm and listening():
             emit(PoolPanicked(self._rules.service, len(usable), len(serving)))
@@ -448,10 +457,6 @@ class Pool:
     def _is_panic(self, usable: int, total: int) -> bool:
         rules = self._rules.eject
         return rules is not None and total > 0 and rules.panics(usable, total)
-
-    def _gone(self, endpoint: Endpoint) -> bool:
-        """Whether an endpoint that had calls is not known any more."""
-        return (self._known or {}).get(endpoint.id) is not endpoint
 
     def _near(self, endpoints: list[Endpoint]) -> list[Endpoint]:
         """Return those of the own zone, if enough of it is among them."""

@@ -334,6 +334,15 @@ def test_the_same_again_changes_nothing(bench):
     assert here.pool._picker is picker
 
 
+def test_a_failing_trial_does_not_disturb_the_order_of_the_others(bench):
+    here = bench(instances("abcd"))
+    here.fail("a")
+    picker = here.pool._picker
+    here.now += 30
+    assert here.call("failure") == "a"
+    assert here.pool._picker is picker
+
+
 def test_a_call_of_one_that_has_gone_ends_quietly(bench):
     here = bench(instances("ab"))
     gone = [here.begin(exclude="b") for _ in range(3)]
