@@ -8,6 +8,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.resilience   what may happen to one call
     aiopatterns.cache        values kept near
     aiopatterns.flow         data moving inside one process
+    aiopatterns.cluster      who is alive, where, and whom to ask
     aiopatterns.jobs         work that survives a process
     aiopatterns.messaging    messages inside a process and between them
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await

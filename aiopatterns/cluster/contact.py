@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.telemetry import Event, emit, listening
+from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
     from aiopatterns.core.errors import BackendError
 
-__all__ = ["Contact", "RegistryInterrupted", "RegistryResumed"]
+__all__ = ["AGAIN", "Contact", "RegistryInterrupted", "RegistryResumed"]
+
+#: How long to wait before a backend that failed is asked again.
+AGAIN: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
 
 
 @dataclass(frozen=True, slots=True)

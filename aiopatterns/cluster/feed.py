@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, final
 
 from anyio import CancelScope, create_task_group, current_time, move_on_after
 
+from aiopatterns.cluster.contact import AGAIN
 from aiopatterns.cluster.registration import directory_name
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,6 @@ __all__ = ["Feed", "ServiceWatch"]
 
 # Intervals without a look after which a watch is overdue.
 _OVERDUE: Final = 2.5
-_BACKOFF: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
 
 
 @final
@@ -139,7 +138,7 @@ class Feed:
             except BackendError as error:
                 failures += 1
                 self._missed(error)
-            await sleep(_BACKOFF.delay(max(failures, 1), rng=rng()))
+            await sleep(AGAIN.delay(max(failures, 1), rng=rng()))
 
     async def _follow(self, changes: Watching) -> None:
         """Take in what is new, and let go whoever was stale for long enough."""

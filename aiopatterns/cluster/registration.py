@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, final
 from anyio import CancelScope, move_on_after
 from anyio import Event as Bell
 
+from aiopatterns.cluster.contact import AGAIN
 from aiopatterns.cluster.instance import InstanceState
 from aiopatterns.cluster.record import LEFT, read, written
 from aiopatterns.core.clock import monotonic, rng, sleep
@@ -46,7 +47,6 @@ from aiopatterns.core.errors import BackendError, ClosedError, CodecError
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import choice
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,6 @@ _JITTER: Final = 0.1
 # Seconds that two processes which take one id at the same time may wait for each other.
 _CLAIM: Final = 2.0
 _CLAIM_AGAIN: Final = 0.02
-_BACKOFF: Final = Exponential(initial=0.1, factor=2.0, cap=1.0, jitter="equal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +438,7 @@ class Registration:
     async def _pause(self, failures: int) -> None:
         """Wait until it is time for the next put, or until something is to be told."""
         if failures:
-            seconds = min(_BACKOFF.delay(failures, rng=rng()), self._desk.ttl / _RENEWALS)
+            seconds = min(AGAIN.delay(failures, rng=rng()), self._desk.ttl / _RENEWALS)
         else:
             seconds = self._desk.ttl / _RENEWALS * (1 + _JITTER * (2 * rng().random() - 1))
         with move_on_after(seconds):
