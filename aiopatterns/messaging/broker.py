@@ -439,5 +439,5 @@ class Broker(Owner):
         await self._running().drain(self._grace)
 
     def _settle(self) -> None:
-        if self._exchange is not None:
-            self._exchange.requests.close()
+        assert self._exchange is not None, "made by the opening"
+        self._exchange.requests.close()

@@ -237,15 +237,13 @@ class _Alarm:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._timer: Timer | None = None
 
     def arm(self, expire: Callable[[], object]) -> float:
         """Call ``expire`` when the time is over; return when that is."""
-        self._timer = call_later(self._seconds, expire)
+        self._timer: Timer = call_later(self._seconds, expire)
         return monotonic() + self._seconds
 
     def disarm(self, expire: Callable[[], object]) -> None:
         """Do not call it any more."""
         del expire
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()

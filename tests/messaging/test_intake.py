@@ -154,6 +154,9 @@ async def test_a_key_that_cannot_be_had_is_no_order():
             raise ValueError("no key")
         return [] if given.payload == 2 else None
 
+    async with taking(lambda m: m.payload, key=key) as (intake, answers):
+        intake.offer(message(1))  # nobody listens
+    assert answers == [(1, VALUE, 1)]
     with capture_events() as events:
         async with taking(lambda m: m.payload, key=key) as (intake, answers):
             for number in range(4):

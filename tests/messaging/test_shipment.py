@@ -51,12 +51,17 @@ def routes(**brokers: Sequence[str | None]) -> Routes:
 
 def shipped(of: Routes, post: Post, payload: object = 1) -> tuple[Shipment, list[int], Plan]:
     near: list[int] = []
+
+    def deliver(number: int, draft: Draft) -> None:
+        draft.message()
+        near.append(number)
+
     shipment = Shipment(
         Draft("7a", "t", payload, ("event", None, 1, None, None), scribe=SCRIBE),
         of.here,
         home=Home(),
         courier=wrong(post),
-        deliver=lambda number, draft: near.append(draft.message() and number),
+        deliver=deliver,
     )
     plan = of.plan("t")
     shipment.ship(plan.each, plan.groups)
