@@ -292,15 +292,30 @@ class Page(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many jobs are where; a job held back by a limit's concurrency counts as queued."""
+    """How many jobs are where; a job held back by a limit's concurrency counts as queued.
+
+    Attributes:
+        queued: Jobs that a worker could take.
+        scheduled: Jobs that wait for their time.
+        waiting: Jobs that wait for others.
+        running: Jobs that workers hold.
+        dead: Dead letters.
+        alive: Ids of the workers whose lease has not ended.
+        paused: Whether nothing is given out.
+    """
 
     queued: int
     scheduled: int
     waiting: int
     running: int
     dead: int
-    workers: int
+    alive: frozenset[str]
     paused: bool
+
+    @property
+    def workers(self) -> int:
+        """How many workers are alive."""
+        return len(self.alive)
 
 
 class QueueEvent(NamedTuple):

@@ -92,12 +92,12 @@ class Template:
         self.template: str = text(parameter, template)
         fields, self._text = _parsed(parameter, template)
         self._fields = tuple(
-            (before, *_field(parameter, field, parameters)) for before, field in fields
+            (before, *_field(parameter, template, field, parameters)) for before, field in fields
         )
         between = "".join(before for before, _ in fields[1:])
         self._escapes = {ord(each): f"%{ord(each):02x}" for each in {"%", *between}}
-        #: Returns the key of a call, given its positional and its keyword arguments. Raises an
-        #: AttributeError if an argument has no attribute that the template names.
+        #: Returns the key of a call, given its positional and its keyword arguments. Raises a
+        #: ValueError if an argument has no attribute that the template names.
         self.render: Callable[[Sequence[Any], Mapping[str, Any]], str] = self._render
         if len(fields) == 1:
             self.render = _of_one(*self._fields[0], self._text)
@@ -135,7 +135,7 @@ def _cut(key: str) -> str:
 
 
 def _field(
-    parameter: str, field: str, parameters: Parameters
+    parameter: str, template: str, field: str, parameters: Parameters
 ) -> tuple[Find, Callable[[Any], Any] | None]:
     """Return what finds the argument that a field names, and what finds the attribute of that."""
     name, dot, attributes = field.partition(".")
@@ -148,7 +148,21 @@ def _field(
     if not all(each.isidentifier() and each[0] != "_" for each in attributes.split(".")):
         msg = f"{parameter} may name public attributes, not {field!r}"
         raise ValueError(msg)
-    return parameters.finder(name), attrgetter(attributes)
+    return parameters.finder(name), _reader(attributes, f"{parameter} {template!r}")
+
+
+def _reader(attributes: str, template: str) -> Callable[[Any], Any]:
+    """Return what reads attributes of an argument, whose error names the template."""
+    read = attrgetter(attributes)
+
+    def reader(value: Any) -> Any:
+        try:
+            return read(value)
+        except AttributeError as error:
+            msg = f"{template} does not fit the arguments of this call: {error}"
+            raise ValueError(msg) from error
+
+    return reader
 
 
 def _parsed(parameter: str, template: str) -> tuple[list[tuple[str, str]], str]:

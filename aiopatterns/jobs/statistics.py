@@ -25,7 +25,7 @@ class JobStatistics:
         running: Jobs in workers.
         dead: Dead letters.
         paused: Whether nothing is given out.
-        workers: Workers that are alive; one that serves several partitions counts in each.
+        workers: Workers that are alive, each once, however many partitions it serves.
     """
 
     queued: int
@@ -38,7 +38,7 @@ class JobStatistics:
 
 
 def summed(parts: Sequence[Counts]) -> JobStatistics:
-    """Return the figures of all partitions together."""
+    """Return the figures of all partitions together; a worker has one id in all of them."""
     return JobStatistics(
         queued=sum(each.queued for each in parts),
         scheduled=sum(each.scheduled for each in parts),
@@ -46,5 +46,5 @@ def summed(parts: Sequence[Counts]) -> JobStatistics:
         running=sum(each.running for each in parts),
         dead=sum(each.dead for each in parts),
         paused=any(each.paused for each in parts),
-        workers=sum(each.workers for each in parts),
+        workers=len(frozenset[str]().union(*(each.alive for each in parts))),
     )

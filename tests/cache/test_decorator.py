@@ -218,6 +218,15 @@ async def test_a_function_of_one_parameter_is_called_by_name_and_by_default(cach
         await untyped()
 
 
+async def test_an_attribute_that_is_not_there_is_an_error_that_names_the_template(cache):
+    @cached(cache, key="{user.name}", tags=["{user.team}"])
+    async def load(user: object) -> int:
+        return 1
+
+    with pytest.raises(ValueError, match=r"key '{user.name}' does not fit the arguments"):
+        await load(7)
+
+
 async def test_a_tagged_value_is_given_until_its_tag_is_invalidated(cache):
     calls = []
 

@@ -221,7 +221,8 @@ async def test_everybody_gets_an_error_of_its_own():
     tasks = await joined(new_flights(), load, 3)
     load.go.set()
     errors: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
-    assert errors[0] is error
+    # Who is woken first has the original: on seeded loops it may be anybody.
+    assert any(each is error for each in errors)
     assert len({id(each) for each in errors}) == 3
     for number, each in enumerate(errors):
         assert (type(each), str(each), each.timeout) == (TimeoutExceededError, "slow", 2.0)
@@ -337,7 +338,7 @@ def test_what_cannot_becopied_exactly_has_no_copy():
 
 async def test_the_context_is_that_of_the_first_caller():
     async def look():
-        await clock.yield_now()
+        await clock.sleep(0.001)
         return colour.get()
 
     flights = new_flights()
@@ -346,7 +347,10 @@ async def test_the_context_is_that_of_the_first_caller():
         colour.set(name)
         return await flights.run("key", look)
 
-    assert [*await asyncio.gather(ask("red"), ask("green"))] == ["red", "red"]
+    red = asyncio.create_task(ask("red"))
+    while not flights:
+        await clock.yield_now()
+    assert [*await asyncio.gather(red, ask("green"))] == ["red", "red"]
 
 
 async def test_the_deadline_of_one_caller_does_not_bind_the_others():

@@ -78,8 +78,11 @@ def test_a_signature_without_parameters_says_so():
 
 
 def test_an_attribute_that_is_not_there_is_an_error_of_the_call():
-    with pytest.raises(AttributeError, match="nothing"):
-        render("{order.nothing}", 1, Order(3))
+    for template in ("{order.nothing}", "{user_id}:{order.nothing.more}"):
+        message = f"'{template}' does not fit the arguments of this call: .*'nothing'"
+        with pytest.raises(ValueError, match=message) as caught:
+            render(template, 1, Order(3))
+        assert isinstance(caught.value.__cause__, AttributeError)
 
 
 @pytest.mark.promise("jobs-keys")

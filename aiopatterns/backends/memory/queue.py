@@ -152,16 +152,16 @@ class MemoryQueue:
 
     async def counts(self) -> Counts:
         """Return how many jobs are where."""
-        now, state, holders = self._now(), self._state, self._machine.holders.values()
+        now, state, holders = self._now(), self._state, self._machine.holders
         state.kept.trim(now)
         held_back = len(state.limits.parked) + len(state.places.suspects)
         return Counts(
             queued=sum(map(len, state.places.lanes)) + held_back,
             scheduled=len(state.places.scheduled),
             waiting=len(state.edges.waiting),
-            running=sum(len(each.held) for each in holders),
+            running=sum(len(each.held) for each in holders.values()),
             dead=len(state.kept.letters),
-            workers=sum(each.until > now for each in holders),
+            alive=frozenset(worker for worker, each in holders.items() if each.until > now),
             paused=state.paused,
         )
 

@@ -218,8 +218,9 @@ class RedisQueue:
 
     async def counts(self) -> Counts:
         """Return how many jobs are where. 1 round trip."""
-        queued, scheduled, waiting, running, dead, workers, paused = await self._look("counts")
-        return Counts(queued, scheduled, waiting, running, dead, workers, bool(paused))
+        queued, scheduled, waiting, running, dead, alive, paused = await self._look("counts")
+        ids = frozenset(each.decode() for each in alive)
+        return Counts(queued, scheduled, waiting, running, dead, ids, bool(paused))
 
     async def page(self, state: JobState, *, cursor: str | None = None, limit: int = 100) -> Page:
         """Return jobs that are queued, scheduled, waiting, running or dead. 1 round trip."""

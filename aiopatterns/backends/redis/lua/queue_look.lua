@@ -39,8 +39,8 @@ function verbs.counts()
   queued = queued - tonumber(call('HGET', GONE, '') or 0) + call('HLEN', PARKED) + call('ZCARD', SUSPECTS)
   for _, name in ipairs(call('ZRANGE', WORKERS, 0, -1)) do running = running + call('SCARD', RUN .. name) end
   local dead = call('ZCOUNT', DEAD, '(' .. string.format('%.0f', OLD_LETTER), '+inf')
-  local workers = call('ZCOUNT', WORKERS, '(' .. string.format('%.0f', now), '+inf')
+  local alive = call('ZRANGEBYSCORE', WORKERS, '(' .. string.format('%.0f', now), '+inf')
   local paused = call('HEXISTS', CTL, 'paused')
-  return { queued, call('ZCARD', DUE), call('ZCARD', WAITS), running, dead, workers, paused }
+  return { queued, call('ZCARD', DUE), call('ZCARD', WAITS), running, dead, alive, paused }
 end
 return verbs[ARGV[1]]()
