@@ -264,7 +264,7 @@ class Refused(Struct, frozen=True, array_like=True, tag=3):
     """Not done, and why.
 
     Attributes:
-        why: ``"full"`` (the inbox), ``"taken"`` (the name is another living node's),
+        why: ``"full"`` (the inbox), ``"leaving"`` (the node), ``"taken"`` (the name is another living node's),
             ``"stranger"`` (the request is for another node), ``"cluster"`` (the asker is of
             another one) or ``"unbelieved"`` (its incarnation, or there is no room for it).
         detail: The address of the living node, the name of this one, or the cluster.

@@ -142,7 +142,8 @@ class PeerNode(Owner):
     Entering waits for the first seed that answers, up to 5 s. Nobody there is no error: it goes on
     trying, and is a cluster of one meanwhile. It raises what is a mistake: ``OSError`` if the
     transport cannot listen, ``SecretMismatchError`` if no seed has the same secret, and
-    ``RejectedError`` if they are of another cluster or a living node has this name.
+    ``RejectedError`` if they are of another cluster or a living node has this name. The block ends
+    with a ``RejectedError`` if a newer process turns up that has got this name behind a partition.
 
     Example::
 
@@ -262,7 +263,7 @@ class PeerNode(Owner):
             timeout: Seconds to wait for the answer.
 
         Raises:
-            NoEndpointError: No such member, or it is dead or has left.
+            NoEndpointError: No such member, or it is dead, has left or is leaving.
             QueueFullError: Its inbox is full.
             TimeoutExceededError: No answer in time; it may have got it or not.
             OSError: It cannot be reached.
@@ -285,6 +286,8 @@ class PeerNode(Owner):
         if answer.why == "full":
             raise QueueFullError(f"the inbox of peer {peer!r} is full; send it later", name=peer)
         msg = f"at {member.address!r} is {answer.detail!r} and not peer {peer!r} any more"
+        if answer.why == "leaving":
+            msg = f"peer {peer!r} is leaving"
         raise NoEndpointError(msg, name=peer)
 
     def statistics(self) -> PeerStatistics:
@@ -326,8 +329,8 @@ class PeerNode(Owner):
     async def _drain(self) -> None:
         session = self._run()
         self._inbox.closed = True
+        session.members.leave(monotonic())
         if session.members.living > 1:
-            session.members.leave(monotonic())
             for _ in range(_FAREWELL):
                 session.post.gossip(self._swim.fanout)
                 await sleep(self._swim.gossip)

@@ -95,7 +95,7 @@ class Prober:
         self._number = rng().getrandbits(32)  # of the last ping, own or for others
         self._target = ""  # who is being probed, if anybody
         self._asked = 0  # number of that ping
-        self._pinged = self._answered = False
+        self._pinged, self._answered = False, True
         self._end = 0.0  # of this period
         self._helpers = 0  # that were asked and have not been heard
         # Pings for others by number: whom to tell, and by which number of theirs. Two generations.

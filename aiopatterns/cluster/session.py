@@ -282,6 +282,8 @@ class Session:
                 claim = Update(me.name, me.address, body.doubted, 1, request.sender)
                 self.members.heed(claim, monotonic())
             return Accepted(self.members.me.incarnation)
+        if self.members.leaving:
+            return Refused("leaving")
         if self._inbox.offer(request.sender, body.payload):
             return Accepted(me.incarnation)
         return Refused("full")

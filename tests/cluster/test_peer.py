@@ -91,7 +91,7 @@ async def test_a_node_that_is_closed_says_how_to_open_it():
             _ = node.address
         async with node:
             assert node.address == "a"
-    assert node.statistics().left == 0  # alone there is nobody to say goodbye to
+    assert (node.statistics().alive, node.statistics().left) == (0, 1)
 
 
 async def test_what_was_accepted_is_handled_before_a_node_ends():
@@ -108,6 +108,18 @@ async def test_what_was_accepted_is_handled_before_a_node_ends():
             for number in range(5):
                 await peers.nodes["a"].send("b", number)
         assert heard == [0, 1, 2, 3, 4]
+
+
+def test_a_node_that_leaves_takes_nothing_more():
+    async def run() -> None:
+        async with crowd("ab") as peers:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(peers.leave, "b")
+                await sleep(0.0001)
+                with pytest.raises(NoEndpointError, match="peer 'b' is leaving"):
+                    await peers.nodes["a"].send("b", "x")
+
+    simulate(run)
 
 
 async def test_changes_are_told_and_an_error_in_a_watcher_stops_nothing():

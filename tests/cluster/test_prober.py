@@ -79,6 +79,14 @@ def test_alone_there_is_nobody_to_probe():
     assert (desk.outlet.take(), desk.prober.probes) == ([], 0)
 
 
+def test_an_answer_before_the_first_ping_says_nothing():
+    desk = Desk("b")
+    due = desk.prober.due
+    desk.prober.heed(Ack(0), "b", "b:1")
+    desk.prober.answered(0)
+    assert desk.prober.due == due
+
+
 def test_a_ping_that_is_answered_accuses_nobody():
     desk = Desk("b")
     ping = desk.begin()

@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiopatterns.cluster import (
     Member,
@@ -25,9 +27,11 @@ from aiopatterns.cluster.messages import (
     Answer,
     Check,
     Have,
+    Heard,
     Letter,
     Packet,
     Ping,
+    Proxy,
     Refused,
     Request,
     Rumour,
@@ -222,6 +226,57 @@ async def test_letters_are_taken_while_there_is_room():
         for _ in range(2):
             assert await other.ask(Letter("a", HELLO)) == Accepted(born)
         assert await other.ask(Letter("a", HELLO)) == Refused("full")
+
+
+async def test_a_node_that_leaves_takes_no_letters():
+    async with session() as other:
+        other.session.members.leave(monotonic())
+        assert await other.ask(Letter("a", HELLO)) == Refused("leaving")
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d", "x"])
+INCARNATIONS = st.sampled_from([0, 1, BORN, BORN + 1, 1 << 53])
+CLAIMS = st.builds(Update, NAMES, NAMES, INCARNATIONS, st.integers(0, 3), NAMES)
+RUMOURS = st.builds(Rumour, NAMES, INCARNATIONS, st.integers(1, 9), st.binary(max_size=9))
+NUMBERS = st.integers(0, 5)
+HEADS = st.one_of(
+    st.none(),
+    st.builds(Ping, NUMBERS, NAMES),
+    st.builds(Ack, NUMBERS),
+    st.builds(Heard, NUMBERS),
+    st.builds(Proxy, NUMBERS, NAMES, NAMES),
+)
+PACKETS = st.builds(
+    Packet,
+    st.just("prod"),
+    NAMES,
+    NAMES,
+    INCARNATIONS,
+    HEADS,
+    st.lists(CLAIMS, max_size=4),
+    st.lists(RUMOURS, max_size=4),
+)
+
+
+@pytest.mark.promise("cluster-peer-wire")
+@given(st.lists(PACKETS | st.binary(max_size=9), max_size=30))
+def test_whatever_strangers_say_the_books_are_kept(said):
+    async def run() -> None:
+        async with session() as other:
+            members = other.session.members
+            for each in said:
+                data = each if isinstance(each, bytes) else b"\x01" + MSGPACK.encode(each)
+                other.session.receive(data)
+                await sleep(0.1)
+                if members.superseded is None:
+                    other.session.pulse(monotonic())
+                living = {each.name for each in members.members.values() if each.living}
+                assert set(members.ring.sample(99)) == living - {"a"}
+                assert members.living == len(living)
+                assert members.members["a"].state is MemberState.ALIVE
+                assert len(other.inbox) <= 2
+
+    simulate(run)
 
 
 async def test_shared_broadcasts_are_taken_in():
