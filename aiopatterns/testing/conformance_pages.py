@@ -116,7 +116,7 @@ class PagesConformance(Conformance):
             "g": "unknown",
         }
         assert await queue.states([]) == {}
-        assert await queue.counts() == (1, 1, 1, 1, 1, {"w"}, False)
+        assert await queue.counts() == (1, 1, 1, 1, 1, frozenset("w"), False)
         assert hand.worker == "w"
 
     async def test_pages_show_jobs_by_state(self, backend: Backend) -> None:

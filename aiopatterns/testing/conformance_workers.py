@@ -105,7 +105,7 @@ class WorkersConformance(Conformance):
         await self.pause(2)
         await Hand(queue, "c").turn()
         counts = await queue.counts()
-        assert (counts.workers, counts.alive) == (2, {"a", "c"})
+        assert (counts.workers, counts.alive) == (2, frozenset("ac"))
 
     async def test_suspects_are_given_out_alone(self, backend: Backend) -> None:
         """Suspects: each is "given out *alone*: only to a worker that holds nothing"."""
@@ -177,7 +177,7 @@ class WorkersConformance(Conformance):
         await hand.take(2)
         turned = await hand.turn([Settled("a", "done")], leave=True, free=5)
         assert turned.claimed == []
-        assert (await queue.counts()) == (2, 0, 0, 0, 0, set(), False)
+        assert (await queue.counts()) == (2, 0, 0, 0, 0, frozenset(), False)
         assert await queue.states(["a"]) == {"a": "done"}
         claimed = await Hand(queue, "v").take(5)
         assert [(job.id, job.attempt, job.alone) for job in claimed] == [
@@ -217,7 +217,7 @@ class WorkersConformance(Conformance):
             await hand.settle("done", *claimed)
             seen.update(claimed)
         assert len(seen) == 120
-        assert (await queue.counts()) == (0, 0, 0, 0, 0, {"w"}, False)
+        assert (await queue.counts()) == (0, 0, 0, 0, 0, frozenset("w"), False)
 
     async def _crash(self, backend: Backend, *jobs: NewJob) -> Queue:
         """A queue whose jobs were all held by a worker whose lease has ended."""

@@ -36,7 +36,7 @@ async def test_a_key_whose_attribute_is_not_there_is_refused_by_name():
     jobs = JobQueue("keys")
 
     @jobs.job(unique=Unique("{order.customer}"))
-    async def bill(order: object) -> None:
+    async def bill(order: int) -> None:
         """Never gets so far."""
 
     async with jobs:
