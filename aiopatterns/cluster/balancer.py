@@ -170,7 +170,8 @@ class LoadBalancer(Owner):
                 with anyio.fail_after(2):  # inside, or a timeout says nothing
                     return await ask(endpoint.address)
         """
-        self._open_group()
+        if self._group is None:
+            raise self._unopened()
         return Pick(self._pool, self._judge, key, exclude)
 
     def update(self, endpoints: Iterable[ServiceInstance]) -> None:

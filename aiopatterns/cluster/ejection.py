@@ -99,7 +99,7 @@ class Standing:
         rules: When and for how long it is out; None never is.
 
     ``since`` is the time of the last change, ``until`` that of the next trial while it is out,
-    and ``generation`` grows with each change.
+    ``trial`` the call that is to find out, and ``generation`` grows with each change.
     """
 
     __slots__ = (
@@ -107,12 +107,12 @@ class Standing:
         "_errors",
         "_rules",
         "_times",
-        "_trial",
         "_window",
         "failures",
         "generation",
         "out",
         "since",
+        "trial",
         "until",
     )
 
@@ -121,11 +121,11 @@ class Standing:
         self._times = 0  # ejections that count towards the length of the next
         self._calls = self._errors = 0
         self._window = -inf  # when the window of these two ends
-        self._trial: object = None  # the call that is to find out
         self.failures: int = 0
         self.generation: int = 0
         self.out: bool = False
         self.since: float = -inf
+        self.trial: object = None
         self.until: float = inf
 
     def succeed(self, now: float) -> bool:
@@ -134,7 +134,9 @@ class Standing:
             self._change(now, out=False)
             return True
         self.failures = 0
-        self._count(now, 0)
+        if now >= self._window:
+            self._open_window(now)
+        self._calls += 1
         return False
 
     def fail(self, now: float) -> bool:
@@ -143,7 +145,10 @@ class Standing:
         if rules is None or self.out:
             return False
         self.failures += 1
-        self._count(now, 1)
+        if now >= self._window:
+            self._open_window(now)
+        self._calls += 1
+        self._errors += 1
         return self.failures >= rules.consecutive or (
             self._calls >= rules.min_calls and self._errors >= rules.failure_ratio * self._calls
         )
@@ -162,16 +167,9 @@ class Standing:
     def offer(self, call: object, now: float) -> float:
         """``call`` is the trial; returns when the next is due, if this one is not over by then."""
         assert self._rules is not None
-        self._trial = call
+        self.trial = call
         self.until = now + self._rules.base
         return self.until
-
-    def concluded(self, call: object) -> bool:
-        """A call has ended: whether it was the trial."""
-        if self._trial is not call:
-            return False
-        self._trial = None
-        return True
 
     def void(self, now: float) -> None:
         """The trial has said nothing: the next one is due."""
@@ -192,9 +190,6 @@ class Standing:
         self.generation += 1
         self.failures = self._calls = self._errors = 0
 
-    def _count(self, now: float, errors: int) -> None:
-        if now >= self._window:
-            self._window = now + WINDOW
-            self._calls = self._errors = 0
-        self._calls += 1
-        self._errors += errors
+    def _open_window(self, now: float) -> None:
+        self._window = now + WINDOW
+        self._calls = self._errors = 0

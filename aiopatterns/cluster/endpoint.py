@@ -199,13 +199,15 @@ class Endpoint:
         passed = now - self._seen
         if passed >= REMEMBERED:
             self._samples = 0
+            self.lag = 0.0
         self._samples += 1
-        # The plain mean at first, which then forgets by time.
-        share = max(1 / self._samples, 1 - AVERAGED / (AVERAGED + passed))
-        self._mean += (elapsed - self._mean) * share
         self._seen = now
-        self.lag = self._mean if self._samples >= SAMPLES else 0.0
-        self.fresh = -inf
+        # The plain mean at first, which then forgets by time.
+        share, recent = 1 / self._samples, 1 - AVERAGED / (AVERAGED + passed)
+        self._mean += (elapsed - self._mean) * (share if share > recent else recent)
+        if self._samples >= SAMPLES and not (self._begun and self.lag):
+            self.lag = self._mean  # else it is looked at soon, with the age of the oldest call
+            self.fresh = now + _FRESH
 
     def latency(self, now: float) -> float:
         """Return ``lag`` as it is now; 0 if it is not known."""

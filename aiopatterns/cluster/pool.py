@@ -286,13 +286,10 @@ class Pool:
         Raises:
             NoEndpointError: There is none, or all are excluded.
         """
-        if self._closed is not None:
-            self._closed(key)
-        if now >= self._wake:
-            self._compile(now)
-        endpoint = self._trial(call, excluded, now) if self._due else None
-        if endpoint is None:
-            endpoint = self._chosen(key, excluded)
+        if excluded or self._due or now >= self._wake:
+            endpoint = self._considered(call, key, excluded, now)
+        else:
+            endpoint = self.pick(key)
         self._calls += 1
         endpoint.begin(call, now)
         return endpoint
@@ -304,7 +301,9 @@ class Pool:
         now = monotonic()
         elapsed = endpoint.end(call, now)
         standing = endpoint.standing
-        trial = standing.concluded(call)
+        trial = standing.trial is call
+        if trial:
+            standing.trial = None
         if outcome != "ignore":
             self._successes += outcome == "success"
             self._failures += outcome == "failure"
@@ -418,6 +417,16 @@ class Pool:
             if rest:
                 return least_loaded(rest)
         raise self._nobody(f"has no endpoint left: all {len(self.endpoints)} are excluded")
+
+    def _considered(
+        self, call: Pick, key: Key | None, excluded: Collection[str], now: float
+    ) -> Endpoint:
+        """Pick with all that may have to be heeded."""
+        if self._closed is not None:
+            self._closed(key)
+        if now >= self._wake:
+            self._compile(now)
+        return self._trial(call, excluded, now) or self._chosen(key, excluded)
 
     def _trial(self, call: Pick, excluded: Collection[str], now: float) -> Endpoint | None:
         """Give the call to an endpoint whose trial is due, unless that is excluded."""
