@@ -29,6 +29,7 @@ from aiopatterns.core.errors import (
     QueueFullError,
     TimeoutExceededError,
 )
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.messaging.brokerevents import BrokerFrameRefused, BrokerSubscriptionFailed
 from aiopatterns.messaging.courier import COURIERS, Courier
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
-    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.backends.protocols import Backend, Subscribed
     from aiopatterns.messaging.draft import Labels
     from aiopatterns.messaging.intake import Handler, SubscriptionStatistics, Terms
     from aiopatterns.messaging.message import Message
@@ -136,22 +137,26 @@ class Exchange:
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Open, serve until cancelled, and leave."""
-        async with self._backend:
-            inbox = self._backend.pubsub.subscribe(
-                inbox_of(self.member), capacity=INBOX, on_gap=self._missed
-            )
-            async with inbox as notices:
-                try:
-                    async with create_task_group() as self._tasks:
-                        for _ in range(COURIERS):
-                            self._tasks.start_soon(self.courier.carry)
-                        for loop in (self.presence.keep, self.presence.watch, self.presence.bury):
-                            self._tasks.start_soon(loop)
-                        task_status.started()
-                        async for notice in notices:
-                            self._take(notice.data)
-                finally:
-                    await self._leave()
+        inbox = self._backend.pubsub.subscribe(
+            inbox_of(self.member), capacity=INBOX, on_gap=self._missed
+        )
+        async with self._backend, inbox as notices:
+            try:
+                await self._serve(notices, task_status)
+            except BaseExceptionGroup as errors:
+                raise_bare(errors)
+            finally:
+                await self._leave()
+
+    async def _serve(self, notices: Subscribed, task_status: TaskStatus[None]) -> None:
+        presence = self.presence
+        loops = [self.courier.carry] * COURIERS + [presence.keep, presence.watch, presence.bury]
+        async with create_task_group() as self._tasks:
+            for loop in loops:
+                self._tasks.start_soon(loop)
+            task_status.started()
+            async for notice in notices:
+                self._take(notice.data)
 
     async def drain(self, grace: float) -> None:
         """Take no new messages from others, and finish what was accepted.

@@ -39,6 +39,7 @@ from aiopatterns.messaging.serving import serve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from contextvars import Context
 
     from aiopatterns.messaging.message import Message
 
@@ -310,13 +311,7 @@ class Intake:
         try:
             value = run(self._handler, message)
             if isawaitable(value):
-                work = value if iscoroutine(value) else _awaited(value)
-                awaited = run(steps.send, work)
-                if awaited is not steps:
-                    if self._ready and not self._called:
-                        self._call_worker()
-                    await steps.rest(variables, awaited)
-                value, steps.result = steps.result, None
+                value = await self._finish(value, variables, steps)
         except Exception as error:
             self._fail(message, error)
         except BaseException as error:
@@ -328,6 +323,18 @@ class Intake:
         else:
             self._handled += 1
             self._answer(message, Outcome.VALUE, value)
+
+    async def _finish(
+        self, work: Awaitable[object], variables: Context, steps: Steps[object]
+    ) -> object:
+        """Await what a handler gave; once it waits itself, one more worker may come."""
+        awaited = variables.run(steps.send, work if iscoroutine(work) else _awaited(work))
+        if awaited is not steps:
+            if self._ready and not self._called:
+                self._call_worker()
+            await steps.rest(variables, awaited)
+        value, steps.result = steps.result, None
+        return value
 
     def _fail(self, message: Message, error: BaseException) -> None:
         self._failed += 1

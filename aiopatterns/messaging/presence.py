@@ -156,9 +156,7 @@ class Presence:
         """Follow the directory, for ever."""
         while True:
             try:
-                async with self._directory.watch(interval=INTERVAL) as snapshots:
-                    async for snapshot in snapshots:
-                        self._heed(snapshot)
+                await self._follow()
             except BackendError as error:
                 self.lost(error)
             await sleep(_RETRY * rng().random())
@@ -182,6 +180,11 @@ class Presence:
         self._edition += 1
         self._routes.list_here(Listing(self._edition, tuple(self._listed.values())))
         self._bell.set()
+
+    async def _follow(self) -> None:
+        async with self._directory.watch(interval=INTERVAL) as snapshots:
+            async for snapshot in snapshots:
+                self._heed(snapshot)
 
     async def _tell(self) -> None:
         listed = () if self._departing else tuple(self._listed.values())

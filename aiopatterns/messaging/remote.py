@@ -13,7 +13,7 @@ handler raises, or lets pass from a service that it asked itself, travels as it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import msgspec
 
@@ -66,7 +66,7 @@ def described(error: BaseException) -> bytes:
         _text_of(error)[:_LONGEST],
         code if isinstance(code, str) else None,
         retryable if isinstance(retryable, bool) else isinstance(error, _PASSING),
-        {str(key): value for key, value in details.items()} if isinstance(details, Mapping) else {},
+        _plain(details),
     )
     try:
         return MSGPACK.encode(told)
@@ -98,6 +98,12 @@ def lost_handler(topic: str) -> RemoteError:
         code=LOST,
         retryable=True,
     )
+
+
+def _plain(details: object) -> dict[str, Any]:
+    if not isinstance(details, Mapping):
+        return {}
+    return {str(key): value for key, value in cast("Mapping[object, Any]", details).items()}
 
 
 def _type_of(error: BaseException) -> str:

@@ -45,7 +45,6 @@ KEEP: Final = 2.0
 
 # Topics whose plans are kept.
 _REMEMBERED: Final = 1_024
-_RANKS: Final = {ANY: 1, REST: 2}
 
 
 @final
@@ -255,4 +254,4 @@ class Routes:
 
 
 def _rank(pattern: str) -> tuple[int, ...]:
-    return tuple(_RANKS.get(token, 0) for token in pattern.split("."))
+    return tuple((token == ANY) + 2 * (token == REST) for token in pattern.split("."))

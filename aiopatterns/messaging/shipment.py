@@ -145,14 +145,17 @@ class Copy:
 
     __slots__ = ("_shipment", "groups", "numbers", "peer", "tried")
 
-    wanted: Final = True
-
     def __init__(self, shipment: Shipment, peer: Peer) -> None:
         self._shipment = shipment
         self.peer: Final = peer
         self.numbers: Final[list[int]] = []
         self.groups: Final[list[tuple[Group, Place]]] = []  # those that are served by it
         self.tried: list[Place] = []
+
+    @property
+    def wanted(self) -> bool:
+        """It is, always: a message that was published is sent."""
+        return True
 
     @property
     def channel(self) -> str:
@@ -188,11 +191,14 @@ class Notification:
 
     __slots__ = ("channel", "data")
 
-    wanted: Final = True
-
     def __init__(self, channel: str, data: bytes) -> None:
         self.channel: Final = channel
         self.data: Final = data
+
+    @property
+    def wanted(self) -> bool:
+        """It is, always."""
+        return True
 
     def told(self, result: object) -> None:
         """Let it be: whoever was to get it is gone, or will ask again."""

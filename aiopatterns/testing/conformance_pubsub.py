@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import Event, create_task_group, fail_after, move_on_after
 
+from aiopatterns.backends.protocols import Notice
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend, Notice, PubSub, Subscribed
+    from aiopatterns.backends.protocols import Backend, PubSub, Subscribed
 
 __all__ = ["PubSubConformance"]
 
@@ -100,6 +101,19 @@ class PubSubConformance(Conformance):
             await backend.pubsub.publish("end", b"3")
             assert [(await _next(notices)).data for _ in range(3)] == [b"1", b"2", b"3"]
 
+    async def test_many_are_published_in_order(self, backend: Backend) -> None:
+        """``publish_many``: "Publish each of ``notices``, in order; return how many received each"."""
+        pubsub = backend.pubsub
+        async with pubsub.subscribe("a", "b") as both, pubsub.subscribe("a") as one:
+            sent = [Notice("ab"[number % 2], b"%d" % number) for number in range(20)]
+            received = await pubsub.publish_many([*sent, Notice("c", b"nobody")])
+            assert [await _next(both) for _ in sent] == sent
+            assert [await _next(one) for _ in sent[::2]] == sent[::2]
+            assert len(received) == len(sent) + 1
+            assert all(count >= 0 for count in received)  # "as far as the server knows"
+            assert received[-1] == 0
+            assert await pubsub.publish_many([]) == []
+
     async def test_a_slow_reader_loses_the_oldest(self, backend: Backend) -> None:
         """``subscribe``: a slow subscriber "loses the oldest messages beyond ``capacity``"."""
         pubsub, told = backend.pubsub, list[int]()
@@ -173,6 +187,8 @@ class PubSubConformance(Conformance):
             await refusal(_enter(pubsub, "a", patterns=[bad]), (ValueError,), "pattern")
         await refusal(pubsub.publish(cast("str", b"a"), b""), (TypeError,), "channel")
         await refusal(pubsub.publish("a", cast("bytes", "text")), (TypeError,), "data")
+        for notice in (Notice("", b""), Notice("a", cast("bytes", "text"))):
+            await refusal(pubsub.publish_many([notice]), (TypeError, ValueError))
         await refusal(_enter(pubsub), (ValueError,))
         await refusal(_enter(pubsub, "a", capacity=0), (ValueError,), "capacity")
         await refusal(_enter(pubsub, "a", capacity=1.5), (TypeError,), "capacity")

@@ -17,6 +17,7 @@ from aiopatterns.backends.names import (
     check_fence,
     check_name,
     check_names,
+    check_notices,
     check_number,
     check_payloads,
     check_ttl,
@@ -24,7 +25,7 @@ from aiopatterns.backends.names import (
     milliseconds,
     parse_id,
 )
-from aiopatterns.backends.protocols import DELETE, Change
+from aiopatterns.backends.protocols import DELETE, Change, Notice
 
 
 @pytest.mark.parametrize("name", ["a", "é", "a b:c{}*\n", "x" * MAX_NAME_BYTES, "é" * 512, "\0"])
@@ -167,3 +168,13 @@ def test_escaping_keeps_names_apart(one, other):
     assert ":" not in escaped(one, ":")
     assert (escaped(one, ":") == escaped(other, ":")) == (one == other)
     assert escaped("plain name", ":") == "plain name"
+
+
+def test_notices_are_channels_and_bytes():
+    text: Any = "text"
+    check_notices([])
+    check_notices([Notice("a", b""), Notice("b", b"data")])
+    with pytest.raises(ValueError, match="channel"):
+        check_notices([Notice("a", b""), Notice("", b"")])
+    with pytest.raises(TypeError, match="data"):
+        check_notices([Notice("a", text)])

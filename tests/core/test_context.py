@@ -15,6 +15,7 @@ from aiopatterns.core import clock
 from aiopatterns.core.context import (
     Context,
     Steps,
+    adopt,
     bind_correlation,
     bind_deadline,
     correlation_id,
@@ -311,3 +312,16 @@ async def test_closing_steps_close_what_would_swallow_its_cancellation():
     await asyncio.wait([task])
     assert task.cancelled()
     assert log == ["swallowed", "closed"]
+
+
+def test_what_is_adopted_is_bound_for_good_in_its_context():
+    def inside() -> None:
+        adopt("seventeen", 5.0)
+        assert (correlation_id(), deadline()) == ("seventeen", 5.0)
+        adopt(None, None)
+        assert (correlation_id(), deadline()) == ("seventeen", 5.0)
+        adopt("eighteen", 9.0)  # a later deadline as well: the work is another's
+        assert (correlation_id(), deadline()) == ("eighteen", 9.0)
+
+    copy_context().run(inside)
+    assert (correlation_id(), deadline()) == (None, None)

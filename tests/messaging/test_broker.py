@@ -648,6 +648,20 @@ async def test_an_error_in_the_block_leaves_bare_and_abandons(brokers):
     assert raised.value is boom
 
 
+async def test_the_end_of_the_process_leaves_a_handler_bare(brokers):
+    class End(BaseException):
+        pass
+
+    def handler(message: Message) -> None:
+        raise End
+
+    with pytest.raises(End):
+        async with brokers(grace=0) as broker:
+            await broker.subscribe("topic", handler)
+            await broker.publish("topic")
+            await anyio.sleep_forever()
+
+
 async def test_opened_again_it_is_another(brokers):
     broker = brokers(name="mine")
     assert broker.statistics() == BrokerStatistics()
