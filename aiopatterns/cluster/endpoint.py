@@ -202,9 +202,10 @@ class Endpoint:
             self.lag = 0.0
         self._samples += 1
         self._seen = now
-        # The plain mean at first, which then forgets by time.
-        share, recent = 1 / self._samples, 1 - AVERAGED / (AVERAGED + passed)
-        self._mean += (elapsed - self._mean) * (share if share > recent else recent)
+        share = 1 - AVERAGED / (AVERAGED + passed)
+        if self._samples * share < 1:
+            share = 1 / self._samples  # at first the plain mean, which has no past to forget
+        self._mean += (elapsed - self._mean) * share
         if self._samples >= SAMPLES and not (self._begun and self.lag):
             self.lag = self._mean  # else it is looked at soon, with the age of the oldest call
             self.fresh = now + _FRESH
