@@ -119,10 +119,9 @@ class Exchange:
         self.presence: Final = Presence(
             name, backend.directory(DIRECTORY), self.routes, buried=self.requests.bury
         )
+        self._counts = not backend.url.startswith(_CLUSTER)
         self.courier: Final = Courier(
-            backend.pubsub,
-            counts=not backend.url.startswith(_CLUSTER),
-            failed=self.presence.lost,
+            backend.pubsub, counts=self._counts, failed=self.presence.lost
         )
         self.intakes: Final[dict[int, Intake]] = {}
         self.sent = self.received = self.refused = self.gaps = 0
@@ -312,7 +311,9 @@ class Exchange:
         """
         if monotonic() - self._gap_at < KEEP:
             return True
-        return not await self._backend.pubsub.publish(inbox_of(self.member), _PROBE)
+        return self._counts and not await self._backend.pubsub.publish(
+            inbox_of(self.member), _PROBE
+        )
 
     # ---------------------------------------------------------------------------- receiving
 

@@ -66,6 +66,7 @@ class Presence:
         "_listed",
         "_missing",
         "_name",
+        "_revision",
         "_routes",
         "_seen",
         "_told",
@@ -84,7 +85,7 @@ class Presence:
         self._routes = routes
         self._buried = buried
         self._listed: dict[int, Listed] = {}
-        self._edition = 0
+        self._edition = self._revision = 0
         self._departing = False
         self._told = self._seen = -1  # the newest edition that the directory has, that was seen
         self._changed = Waiters()  # who waits for one of these to grow
@@ -136,7 +137,9 @@ class Presence:
 
     async def look(self) -> None:
         """Look into the directory once. 1 round trip; raises as that does."""
-        self._heed(await self._directory.snapshot())
+        snapshot = await self._directory.snapshot()
+        if snapshot.revision >= self._revision:  # else the watch has seen a newer one meanwhile
+            self._heed(snapshot)
 
     async def keep(self) -> None:
         """Keep this broker listed, for ever."""
@@ -195,6 +198,7 @@ class Presence:
 
     def _heed(self, snapshot: Members) -> None:
         """Take what the directory says."""
+        self._revision = snapshot.revision
         own = snapshot.members.get(self._routes.here.member)
         if own is not None:
             self._seen = max(self._seen, read_listing(own).edition)

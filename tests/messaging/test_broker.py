@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf, nan
 from typing import Any, ClassVar
@@ -39,7 +40,15 @@ from aiopatterns.messaging.brokerevents import (
     BrokerSubscriptionFailed,
 )
 from aiopatterns.messaging.remote import LOST
-from aiopatterns.testing import Trial, cancel_everywhere, capture_events, explore, simulate
+from aiopatterns.testing import (
+    InjectedError,
+    Trial,
+    cancel_everywhere,
+    capture_events,
+    explore,
+    fail_everywhere,
+    simulate,
+)
 from tests.messaging.stormy import Stormy
 
 PATIENCE = 20.0
@@ -998,6 +1007,25 @@ async def test_redis_killed_and_restarted_under_load_lets_no_request_hang():
 
 
 @pytest.mark.real
+@pytest.mark.promise("messaging-broker-deadline")
+async def test_a_redis_that_says_nothing_holds_no_request_past_its_deadline():
+    with RedisServer(private=True) as server:
+        async with Broker(server.url) as here, Broker(server.url) as there:
+            await there.subscribe("echo", echo)
+            await heard()
+            server.pause()
+            try:
+                started = monotonic()
+                for topic in ("echo", "nobody"):
+                    with pytest.raises(TimeoutExceededError):
+                        await here.request(topic, timeout=0.2)
+                assert 0.4 <= monotonic() - started < 4.0
+            finally:
+                server.resume()
+            assert await here.request("echo", 1) == 1
+
+
+@pytest.mark.real
 @pytest.mark.promise("messaging-broker-thousand")
 async def test_a_thousand_callers_at_once_over_redis(redis_url):
     async with Broker(redis_url) as here, Broker(redis_url) as there:
@@ -1111,6 +1139,42 @@ def test_cancelled_anywhere_nothing_is_left():
         return Trial(work(), check)
 
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=15)
+
+
+@pytest.mark.promise("messaging-broker-fail-everywhere")
+def test_handlers_and_keys_that_fail_at_any_call_stop_nothing():
+    def scenario(fault: Callable[[], None]) -> Trial:
+        backend = open_backend("memory://")
+        here, there = Broker(backend), Broker(backend)
+
+        def key(message: Message) -> str:
+            fault()
+            return "k"
+
+        async def handler(message: Message) -> Any:
+            fault()
+            await sleep(0.001)
+            fault()
+            return message.payload
+
+        async def work() -> None:
+            failed = 0
+            async with here, there:
+                one = await there.subscribe("topic", handler, key=key, group="g")
+                for number in range(3):
+                    await here.publish("topic", number)
+                    try:
+                        assert await here.request("topic", number) == number
+                    except RemoteError as error:
+                        assert error.type == InjectedError.__name__
+                        failed += 1
+            statistics = one.statistics()
+            assert statistics.received == 6 == statistics.handled + statistics.failed
+            assert failed <= statistics.failed <= 1
+
+        return Trial(work())
+
+    fail_everywhere(scenario, minimum=18)
 
 
 @pytest.mark.promise("messaging-broker-seeds")

@@ -11,7 +11,7 @@ import pytest
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.codec import MSGPACK
-from aiopatterns.core.errors import CodecError, QueueFullError, RemoteError
+from aiopatterns.core.errors import CodecError, NoHandlersError, QueueFullError, RemoteError
 from aiopatterns.messaging.brokerevents import BrokerFrameRefused
 from aiopatterns.messaging.exchange import Exchange, Totals
 from aiopatterns.messaging.frames import Outcome, pack_delivery, pack_reply
@@ -149,6 +149,11 @@ async def test_on_a_cluster_counts_prove_nothing():
     way.url = "redis+cluster://host"
     exchange = Exchange("mine", wrong(way), SCRIBE)
     assert exchange.courier._counts is False
+    async with running(way) as exchange:
+        exchange._gap_at = -60.0
+        with pytest.raises(NoHandlersError):
+            await ask(exchange, "nobody")
+        assert way.published == []  # it has not asked whether it is heard itself
 
 
 def wrong(value: object) -> Any:

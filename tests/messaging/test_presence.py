@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.memory.backend import MemoryBackend
+from aiopatterns.backends.protocols import Members
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.messaging.brokerevents import BrokerInterrupted, BrokerResumed
@@ -76,6 +77,32 @@ def test_who_is_alive_stays_listed():
             assert presence.connected
 
     simulate(main)
+
+
+async def test_a_look_that_is_older_than_what_was_seen_changes_nothing():
+    way = Stormy(MemoryBackend())
+    directory = way.memory.directory(DIRECTORY)
+    async with present(way, loops="") as (presence, routes, _):
+        await directory.put("a", Listing(1, (Listed(1, "t"),)).encode(), ttl=60)
+        old = await directory.snapshot()
+        await directory.put("a", Listing(2).encode(), ttl=60)
+        await presence.look()
+        presence._directory = wrong(Still(old))
+        await presence.look()
+        assert routes.plan("t").each == ()
+
+
+class Still:
+    def __init__(self, members: Members) -> None:
+        self.members = members
+
+    async def snapshot(self) -> Members:
+        return self.members
+
+
+def wrong(value: object) -> Any:
+    """Hide from the type checker what it would refuse."""
+    return value
 
 
 def test_what_nobody_sees_is_not_waited_for_for_ever():
