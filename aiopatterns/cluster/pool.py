@@ -136,14 +136,16 @@ class EndpointSkipped(Event):
 class BalancerStatistics:
     """What a balancer knows and did since it was opened.
 
-    Calls are those of ``pick``; ``choose`` counts nothing.
+    Calls are those of ``pick``; ``choose`` counts nothing. At every instant ``calls`` is the sum of
+    ``in_flight``, ``successes``, ``failures`` and ``ignored``.
 
     Attributes:
         service: Whose endpoints.
         calls: Calls that have begun.
         in_flight: Those that have not ended.
         successes: Those that succeeded.
-        failures: Those that failed; the rest were cancelled or said nothing.
+        failures: Those that failed.
+        ignored: Those that said nothing: they were cancelled, or refused by a policy.
         ejections: How often an endpoint was left out.
         trials: Calls that were the trial of an endpoint that was out.
         panics: Picks while too few endpoints were in.
@@ -155,6 +157,7 @@ class BalancerStatistics:
     in_flight: int
     successes: int
     failures: int
+    ignored: int
     ejections: int
     trials: int
     panics: int
@@ -201,6 +204,7 @@ class Pool:
         "_due",
         "_ejections",
         "_failures",
+        "_ignored",
         "_known",
         "_panic",
         "_panics",
@@ -233,7 +237,7 @@ class Pool:
         self._panic = False
         self._wake = inf  # when something is due by the clock
         self._why = "its registry has not answered yet"  # why there is no endpoint, if so
-        self._calls = self._successes = self._failures = 0
+        self._calls = self._successes = self._failures = self._ignored = 0
         self._ejections = self._trials = self._panics = 0
         self._closed: Callable[[Key | None], Endpoint] | None = None
         self.turn: Callable[[], Endpoint] | None = None
@@ -304,7 +308,9 @@ class Pool:
         trial = standing.trial is call
         if trial:
             standing.trial = None
-        if outcome != "ignore":
+        if outcome == "ignore":
+            self._ignored += 1
+        else:
             self._successes += outcome == "success"
             self._failures += outcome == "failure"
             endpoint.observe(elapsed, now, failed=outcome == "failure")
@@ -327,6 +333,7 @@ class Pool:
             self._traffic.in_flight,
             self._successes,
             self._failures,
+            self._ignored,
             self._ejections,
             self._trials,
             self._panics,

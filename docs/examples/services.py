@@ -227,7 +227,7 @@ async def be_killed(
         bought += 5
         await asyncio.sleep(0.02)
     seconds = asyncio.get_running_loop().time() - killed_at
-    assert seconds <= TTL + 1.5, seconds
+    assert seconds <= TTL + 3, seconds  # a second after its lease, and then we have to look
     assert "prices-1" not in await buy(shop, 30)
     print(f"prices-1 was killed; {bought + 30} purchases, no error; out of the list in time")
 

@@ -21,6 +21,7 @@ from aiopatterns.cluster import (
     Random,
     RoundRobin,
     ServiceRegistry,
+    Strategy,
     WeightedRoundRobin,
 )
 from aiopatterns.core.clock import monotonic, rng, sleep
@@ -324,6 +325,33 @@ def test_a_hung_endpoint_gets_few_calls():
                 group.cancel_scope.cancel()
 
     explore(live, range(10))
+
+
+@pytest.mark.promise("cluster-balancer-distribution")
+def test_a_slow_endpoint_costs_two_choices_less_than_it_costs_turns():
+    async def mean(strategy: Strategy) -> float:
+        waits: list[float] = []
+        async with LoadBalancer(instances("abcde"), strategy=strategy) as balancer:
+            busy = {name: anyio.Semaphore(4) for name in "abcde"}
+
+            async def call() -> None:
+                began = monotonic()
+                async with balancer.pick() as endpoint, busy[endpoint.id]:
+                    await sleep(0.1 if endpoint.id == "a" else 0.01)
+                waits.append(monotonic() - began)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(1_500):
+                    group.start_soon(call)
+                    await sleep(0.02 * rng().random() / 4)
+        return sum(waits) / len(waits)
+
+    async def compare() -> None:
+        turns = await mean(RoundRobin())
+        assert await mean(PowerOfTwo()) < turns / 2
+        assert await mean(LeastLoaded()) < turns / 2
+
+    explore(compare, range(3))
 
 
 @pytest.mark.promise("cluster-balancer-cancelled")

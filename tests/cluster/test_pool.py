@@ -443,7 +443,7 @@ class Life(RuleBasedStateMachine):
             return
         found = self.here.pool.statistics()
         assert found.in_flight == len(self.flying)
-        assert found.calls >= found.in_flight + found.successes + found.failures
+        assert found.calls == sum((found.in_flight, found.successes, found.failures, found.ignored))
         for endpoint in self.here.pool.endpoints:
             mine = [each for _, each in self.flying if each is endpoint]
             assert endpoint.in_flight == len(mine)
