@@ -97,8 +97,7 @@ async def a_load_that_was_under_way_is_nothing(backends):
             await go.wait()
             return dict.fromkeys(keys, "old")
 
-        await here.set("user:stale", "first")
-        there.stock.clear()
+        await here.get_or_load("user:stale", load)  # of which nobody is told
         loads = [
             asyncio.create_task(there.get_or_load("user:1", old)),
             asyncio.create_task(there.get_or_load("user:stale", old, fresh=True)),
