@@ -131,8 +131,17 @@ class _Delivery:
         """Return the delivery of ``bus`` that this one is part of, if there is one."""
         delivery: _Delivery | None = self
         while delivery is not None and not (delivery.bus is bus and delivery.open):
-            delivery = delivery.outer
+            delivery = delivery.above()
         return delivery
+
+    def above(self) -> _Delivery | None:
+        """Return the next delivery further out that is under way, and forget those that are not.
+
+        Tasks carry deliveries on in their context, also long after these have ended.
+        """
+        while self.outer is not None and not self.outer.open:
+            self.outer = self.outer.outer
+        return self.outer
 
 
 # The delivery on whose behalf the code here runs.
@@ -241,7 +250,7 @@ class EventBus:
             on: A class, whose instances and those of its subclasses are meant; or a topic, with
                 ``*`` for any token and a last ``>`` for the rest.
             handler: A function of one event, async or not. A synchronous one runs in the loop, so
-                it must be quick.
+                it must be quick; if it returns something to await, such as a task, that is awaited.
             once: Whether its first call is its last.
             priority: Handlers of a higher one are called first.
             timeout: Seconds for each call of an async handler, above 0; None for no bound.
@@ -307,12 +316,12 @@ class EventBus:
         if outer is not None and (inside := outer.inside(self)) is not None:
             self._put_in_line(inside, event, topic)
             return
-        plan = self._plan(event, topic)
         self._until_turn -= 1
         if self._until_turn <= 0:
             await self._turn()
+        plan = self._plan(event, topic)
         self._published += 1
-        delivery = _Delivery(self, outer)
+        delivery = _Delivery(self, outer if outer is None or outer.open else outer.above())
         token = _current.set(delivery)
         try:
             await self._hand_over(delivery, plan, event, topic)
@@ -439,6 +448,7 @@ class EventBus:
 
     def _raise(self, delivery: _Delivery) -> None:
         errors = [error for _, error in delivery.failures]
+        delivery.failures.clear()  # tasks that the handlers started keep the delivery
         if len(errors) == 1:
             raise errors[0]
         msg = f"{len(errors)} calls of handlers of {self._name} failed"
@@ -452,6 +462,7 @@ class EventBus:
             delivery.line.clear()
         for subscriber, error in delivery.failures:
             self._log(subscriber, error)
+        delivery.failures.clear()
 
     def _leave(self, subscriber: Subscriber, leave: Callable[[], object]) -> None:
         subscriber.open = False

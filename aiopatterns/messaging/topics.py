@@ -105,8 +105,8 @@ class TopicTrie(Generic[T]):
     One loop's and one thread's. Nothing is left of a pattern whose values are gone.
 
     Complexity: O(tokens) to add and to remove. To match, O(1) for a topic that was matched since
-    the last change and is one of the last 1,024, else O(2^wildcards) at worst, for patterns that
-    have ``*`` and the topic's token at the same places.
+    the last change and is among the last 1,024; else O(nodes that the topic meets), which is its
+    tokens for patterns without ``*``, and at most the nodes of all patterns.
 
     Example::
 

@@ -19,6 +19,7 @@ from aiopatterns.core.clock import rng, sleep, yield_now
 from aiopatterns.core.context import bind_correlation, correlation_id
 from aiopatterns.core.errors import QueueFullError, TimeoutExceededError
 from aiopatterns.messaging import Envelopes, EventBus, HandlerFailed, Message
+from aiopatterns.messaging import bus as bus_module
 from aiopatterns.testing import (
     Trial,
     cancel_everywhere,
@@ -380,6 +381,36 @@ async def test_a_task_of_a_handler_publishes_into_the_line_while_it_is_open():
     idle(bus)
 
 
+async def test_a_chain_of_deliveries_holds_those_that_are_under_way_and_no_others():
+    first, second, third = EventBus("first"), EventBus("second"), EventBus("third")
+    chains: list[int] = []
+    bell = Bell()
+
+    def depth() -> int:
+        delivery = bus_module._current.get()
+        found = 0
+        while delivery is not None:
+            delivery, found = delivery.outer, found + 1
+        return found
+
+    async def onward(event: int) -> None:
+        await bell.wait()  # until all deliveries that led here are over
+        await third.publish(event)
+
+    async with create_task_group() as group:
+        first.subscribe(int, second.publish)
+
+        def start(event: int) -> None:  # a lambda would return the task, to be awaited
+            group.start_soon(onward, event)
+
+        second.subscribe(int, start)
+        third.subscribe(int, lambda event: chains.append(depth()))
+        await first.publish(1)
+        bell.set()
+    await third.publish(2)
+    assert chains == [1, 1]
+
+
 async def test_two_buses_that_publish_on_each_other_do_not_recurse():
     one, other, order = EventBus("one"), EventBus("other"), []
 
@@ -489,6 +520,24 @@ async def test_the_loop_gets_a_turn():
         assert outside >= 10
         assert turns - outside >= 10
         group.cancel_scope.cancel()
+
+
+async def test_who_subscribes_while_a_publisher_gives_a_turn_gets_its_event():
+    bus, seen = fresh()
+    subscription = bus.subscribe(int, lambda event: seen.append("old"))
+
+    async def change():
+        await yield_now()
+        subscription.close()
+        bus.subscribe(int, lambda event: seen.append("new"))
+
+    for _ in range(bus._until_turn - 1):
+        await bus.publish("nobody wants it")
+    async with create_task_group() as group:
+        group.start_soon(change)
+        await yield_now()
+        await bus.publish(1)
+    assert seen == ["new"]
 
 
 # ------------------------------------------------------------------------------- what is around
