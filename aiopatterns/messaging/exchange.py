@@ -113,18 +113,21 @@ class Exchange:
         self._name = name
         self._backend = backend
         self._scribe = scribe
-        self.member: Final = new_id()
-        self.routes: Final = Routes(self.member)
-        self.requests: Final = Requests()
-        self.presence: Final = Presence(
+        self.member: Final[str] = new_id()
+        self.routes: Final[Routes] = Routes(self.member)
+        self.requests: Final[Requests] = Requests()
+        self.presence: Final[Presence] = Presence(
             name, backend.directory(DIRECTORY), self.routes, buried=self.requests.bury
         )
         self._counts = not backend.url.startswith(_CLUSTER)
-        self.courier: Final = Courier(
+        self.courier: Final[Courier] = Courier(
             backend.pubsub, counts=self._counts, failed=self.presence.lost
         )
         self.intakes: Final[dict[int, Intake]] = {}
-        self.sent = self.received = self.refused = self.gaps = 0
+        self.sent: int = 0
+        self.received: int = 0
+        self.refused: int = 0
+        self.gaps: int = 0
         self._numbers = self._ids = 0
         self._ending: list[Intake] = []  # subscriptions that were closed and still handle
         self._ended = Totals()

@@ -166,7 +166,7 @@ class Requests:
     __slots__ = ("_alarms", "_last", "_pending", "home", "late")
 
     def __init__(self) -> None:
-        self.home: Final = Home()
+        self.home: Final[Home] = Home()
         self.late: int = 0  # replies to nobody
         self._last = 0
         self._pending: dict[int, Pending] = {}

@@ -59,7 +59,7 @@ class Peer:
 
     def __init__(self, member: str) -> None:
         self.member: Final = member
-        self.inbox: Final = inbox_of(member)
+        self.inbox: Final[str] = inbox_of(member)
         self.data: bytes = b""  # its listing, as it was read last
         self.places: list[Subscription] = []
         self.gone_until: float = 0.0
@@ -101,7 +101,7 @@ class Group:
 
     def __init__(self, name: str | None, places: Iterable[Place]) -> None:
         self.name: Final = name
-        self.places: Final = tuple(places)
+        self.places: Final[tuple[Place, ...]] = tuple(places)
         self._turn = rng().randrange(len(self.places))  # or all senders would begin with the same
 
     def pick(self, tried: Container[Place] = ()) -> Place | None:
@@ -141,11 +141,15 @@ class Plan:
                 ranked.setdefault(place.rank, []).append(place)
             else:
                 grouped.setdefault(place.group, []).append(place)
-        self.each: Final = tuple(each)
-        self.groups: Final = tuple(Group(name, grouped[name]) for name in sorted(grouped))
+        self.each: Final[tuple[Place, ...]] = tuple(each)
+        self.groups: Final[tuple[Group, ...]] = tuple(
+            Group(name, grouped[name]) for name in sorted(grouped)
+        )
         callees = [(min(p.rank for p in g.places), 0, g.name or "", g) for g in self.groups]
         callees += [(rank, 1, "", Group(None, own)) for rank, own in ranked.items()]
-        self.callees: Final = tuple(each[-1] for each in sorted(callees, key=lambda c: c[:-1]))
+        self.callees: Final[tuple[Group, ...]] = tuple(
+            each[-1] for each in sorted(callees, key=lambda c: c[:-1])
+        )
 
     def callee(self, tried: Container[Place] = ()) -> Place | None:
         """Return who answers the next request, or None if nobody is left to be asked."""
@@ -167,7 +171,7 @@ class Routes:
     __slots__ = ("_peers", "_plans", "_trie", "here")
 
     def __init__(self, member: str) -> None:
-        self.here: Final = Peer(member)
+        self.here: Final[Peer] = Peer(member)
         self._peers: dict[str, Peer] = {}
         self._plans: dict[str, Plan] = {}
         self._trie = TopicTrie[Place]()

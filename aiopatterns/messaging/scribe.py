@@ -37,7 +37,7 @@ class Scribe:
     def __init__(self, codec: Codec, *, max_bytes: int) -> None:
         others = (each for each in (MSGPACK, JSON) if each.name != getattr(codec, "name", None))
         codecs = (codec, *others)
-        self.envelopes: Final = Envelopes(codecs, max_bytes=max_bytes)
+        self.envelopes: Final[Envelopes] = Envelopes(codecs, max_bytes=max_bytes)
         self._max_bytes = max_bytes
         self._mark = _mark(codec)
         self._encode: Callable[[object], bytes] = codec.encode
