@@ -3,7 +3,7 @@
 How a crash is seen, with the defaults, in a cluster of a hundred::
 
     0 s     the process dies
-    <= 1    its watcher probes it: 2 x probe at most, and everybody else does now and then
+    <= 1.5  its two watchers probe it, each in 3 x probe, and everybody else does now and then
     + 0.5   no answer directly (timeout), through three helpers, or over the reliable road: suspect
     + 2.5   others have confirmed it, it is asked a last time and says nothing: dead
     + 1     the last one has heard of it
