@@ -109,6 +109,30 @@ class Exchange:
         scribe: How messages are written.
     """
 
+    __slots__ = (
+        "_backend",
+        "_base",
+        "_counts",
+        "_ended",
+        "_ending",
+        "_gap_at",
+        "_ids",
+        "_name",
+        "_numbers",
+        "_scribe",
+        "_tasks",
+        "courier",
+        "gaps",
+        "intakes",
+        "member",
+        "presence",
+        "received",
+        "refused",
+        "requests",
+        "routes",
+        "sent",
+    )
+
     def __init__(self, name: str, backend: Backend, scribe: Scribe) -> None:
         self._name = name
         self._backend = backend

@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections import deque
 from contextvars import copy_context
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
@@ -310,7 +311,7 @@ class Intake:
         run(serve, message)
         try:
             value = run(self._handler, message)
-            if isawaitable(value):
+            if value.__class__ is CoroutineType or isawaitable(value):
                 value = await self._finish(value, variables, steps)
         except Exception as error:
             self._fail(message, error)
@@ -328,7 +329,9 @@ class Intake:
         self, work: Awaitable[object], variables: Context, steps: Steps[object]
     ) -> object:
         """Await what a handler gave; once it waits itself, one more worker may come."""
-        awaited = variables.run(steps.send, work if iscoroutine(work) else _awaited(work))
+        if work.__class__ is not CoroutineType:
+            work = _awaited(work)
+        awaited = variables.run(steps.send, work)
         if awaited is not steps:
             if self._ready and not self._called:
                 self._call_worker()

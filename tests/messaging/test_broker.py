@@ -976,6 +976,26 @@ def test_a_subscription_that_the_backend_does_not_take_is_an_error():
     simulate(main)
 
 
+async def test_a_subscription_that_is_not_taken_is_undone():
+    class Refusing:
+        def __init__(self, presence: Any) -> None:
+            self.presence = presence
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.presence, name)
+
+        async def in_force(self, within: float) -> bool:
+            return False
+
+    async with storm(1) as ((here,), _):
+        exchange = wrong(here)._exchange
+        presence, exchange.presence = exchange.presence, Refusing(exchange.presence)
+        with pytest.raises(BackendUnavailableError, match="'topic' within 5 s"):
+            await here.subscribe("topic", echo)
+        exchange.presence = presence
+        assert here.statistics().subscriptions == 0
+
+
 async def test_a_backend_that_is_away_at_the_opening_is_an_error():
     way = Stormy(MemoryBackend())
     way.outage()
