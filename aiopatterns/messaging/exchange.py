@@ -212,7 +212,14 @@ class Exchange:
     def subscribe(self, pattern: str, handler: Handler, terms: Terms) -> int:
         """Begin a subscription; return its number."""
         self._numbers = number = self._numbers + 1
-        intake = Intake(pattern, handler, terms, answer=self._answer, spawn=self._spawn)
+        intake = Intake(
+            pattern,
+            handler,
+            terms,
+            home=self.requests.home,
+            answer=self._answer,
+            spawn=self._spawn,
+        )
         self.presence.list(Listed(number, pattern, terms.group))
         self.intakes[number] = intake
         return number

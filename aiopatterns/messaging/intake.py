@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from contextvars import Context
 
+    from aiopatterns.core.clock import Home, Parked
     from aiopatterns.messaging.message import Message
 
 __all__ = ["Answer", "Handler", "Intake", "Overflow", "SubscriptionStatistics", "Terms"]
@@ -113,6 +114,7 @@ class Intake:
         pattern: What it is subscribed to.
         handler: What handles them.
         terms: How it takes them.
+        home: The loop.
         answer: Told how each ended.
         spawn: Starts a worker.
     """
@@ -129,6 +131,7 @@ class Intake:
         "_failed",
         "_handled",
         "_handler",
+        "_home",
         "_idle",
         "_lanes",
         "_quiet",
@@ -147,6 +150,7 @@ class Intake:
         handler: Handler,
         terms: Terms,
         *,
+        home: Home,
         answer: Answer,
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], object],
     ) -> None:
@@ -160,7 +164,8 @@ class Intake:
         self._ready: deque[_Item] = deque()
         # Messages behind one of their key that is ready or active; a key is here as long as one is.
         self._lanes: dict[object, deque[_Item]] = {}
-        self._idle = Waiters()
+        self._home = home
+        self._idle: list[Parked] = []  # workers that wait for a message
         self._quiet = Waiters()
         self._dropping = False
         self._called = False  # whether a worker is on its way
@@ -238,8 +243,12 @@ class Intake:
         One at a time, and none as long as handlers do not suspend: then the one that is there
         takes all that is ready, and the others would come for nothing.
         """
-        self._called = self._idle.wake()
-        if not self._called and self._workers < self.terms.concurrency:
+        if self._idle:
+            self._called = True
+            parked = self._idle.pop()
+            if not parked.done():  # else it is cancelled, and all of them
+                parked.set_result(None)
+        elif self._workers < self.terms.concurrency:
             self._called = True
             self._workers += 1
             self._spawn(self._work)
@@ -283,7 +292,9 @@ class Intake:
         while True:
             while not self._ready:
                 self._dropping = False
-                await self._idle.wait()
+                parked = self._home.future()
+                self._idle.append(parked)
+                await parked
                 self._called = False
             message, key = self._ready.popleft()
             self._waiting -= 1

@@ -50,7 +50,8 @@ class Scribe:
         Raises:
             CodecError: It cannot be written, or is too long.
         """
-        return self._decode(self._sized(self._encode(value)))
+        data = self._encode(value)
+        return self._decode(data if len(data) <= self._max_bytes else self._sized(data))
 
     def write(self, value: object) -> bytes:
         """Return ``value`` as the body of a reply.

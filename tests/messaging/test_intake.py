@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from aiopatterns.core.clock import monotonic, rng, sleep
+from aiopatterns.core.clock import Home, monotonic, rng, sleep
 from aiopatterns.core.context import bind_deadline, deadline
 from aiopatterns.messaging.brokerevents import BrokerHandlerFailed, BrokerMessagesDropped
 from aiopatterns.messaging.frames import Outcome
@@ -43,7 +43,9 @@ async def taking(handler: Any, **options: Any):
         answers.append((given.payload, outcome, text))
 
     async with anyio.create_task_group() as group:
-        intake = Intake("t", handler, terms(**options), answer=answer, spawn=group.start_soon)
+        intake = Intake(
+            "t", handler, terms(**options), home=Home(), answer=answer, spawn=group.start_soon
+        )
         yield intake, answers
         await intake.quiet()
         group.cancel_scope.cancel()
@@ -260,7 +262,9 @@ async def test_an_interrupted_handler_is_answered_and_what_waits_is_given_back()
     async with anyio.create_task_group() as group:
         stuck = partial(stuck_in, anyio.Event())
         options = {"concurrency": 2, "key": lambda m: m.key}
-        intake = Intake("t", stuck, terms(**options), answer=answer, spawn=group.start_soon)
+        intake = Intake(
+            "t", stuck, terms(**options), home=Home(), answer=answer, spawn=group.start_soon
+        )
         for number, key in enumerate("abbcd"):
             intake.offer(message(number, key=key))
         await wait_all_tasks_blocked()
@@ -272,6 +276,26 @@ async def test_an_interrupted_handler_is_answered_and_what_waits_is_given_back()
     conserved(intake)
     assert intake.statistics().cancelled == 5
     assert not intake.busy
+
+
+async def test_what_comes_while_the_workers_are_cancelled_is_given_back():
+    answers: list[Outcome] = []
+    async with anyio.create_task_group() as group:
+        intake = Intake(
+            "t",
+            lambda m: None,
+            terms(),
+            home=Home(),
+            answer=lambda given, outcome, value: answers.append(outcome),
+            spawn=group.start_soon,
+        )
+        intake.offer(message(0))
+        await wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+        intake.offer(message(1))
+    intake.abandon()
+    assert answers == [VALUE, ABSENT]
+    conserved(intake)
 
 
 async def test_the_end_of_the_process_passes_a_handler():
