@@ -58,7 +58,7 @@ from aiopatterns.core.errors import (
 )
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import Subscription
-from aiopatterns.core.validate import count, instance, plain_function, positive, text
+from aiopatterns.core.validate import count, function, instance, plain_function, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -176,6 +176,8 @@ class PeerNode(Owner):
         inbox: int = 1_000,
     ) -> None:
         super().__init__(service_name("name", name))
+        for verb in ("check", "serve", "send", "exchange"):
+            function(f"transport.{verb}", getattr(transport, verb, None))
         self._transport = transport
         self._secret = Secret(secret)
         if transport.public and self._secret.known_to_all:

@@ -36,7 +36,7 @@ from anyio import move_on_after
 
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.core.clock import call_later, monotonic, seeded, sleep
-from aiopatterns.core.errors import SecretMismatchError, TimeoutExceededError
+from aiopatterns.core.errors import ClosedError, SecretMismatchError, TimeoutExceededError
 from aiopatterns.core.validate import count, in_range, instance, non_negative, positive, text
 
 if TYPE_CHECKING:
@@ -213,6 +213,9 @@ class MemoryNetwork:
     def pause(self, name: str, seconds: float) -> None:
         """Hold what a node sends and what is sent to it, as if its process were stopped.
 
+        Its timers go on. That is harder for it than a real pause, after which a node notices that
+        its loop was stuck and gives the others that much more time.
+
         Args:
             name: Name of the node.
             seconds: For how long from now; longer pauses swallow shorter ones.
@@ -331,17 +334,24 @@ class MemoryTransport:
         network: The network.
     """
 
-    __slots__ = ("_name", "_network")
+    __slots__ = ("_name", "_network", "_serving")
 
     public: Final = False
 
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = instance("network", network, MemoryNetwork, "a MemoryNetwork")
         self._name = ""
+        self._serving = False
 
     @property
     def address(self) -> str:
-        """The name of the node it serves."""
+        """The name of the node it serves, or has served.
+
+        Raises:
+            ClosedError: It has not served yet.
+        """
+        if not self._name:
+            raise ClosedError("a transport in memory has the address of its node; open that first")
         return self._name
 
     def check(self, address: str) -> None:
@@ -355,6 +365,7 @@ class MemoryTransport:
 
         Raises:
             OSError: The name is taken on this network.
+            RuntimeError: It serves a node already.
         """
         return self._serve(name, receive, answer, secret)
 
@@ -370,11 +381,15 @@ class MemoryTransport:
     async def _serve(
         self, name: str, receive: Receive, answer: Answer, secret: Secret
     ) -> AsyncGenerator[None]:
+        if self._serving:
+            msg = "this transport serves a node already; each needs one of its own"
+            raise RuntimeError(msg)
         self._network.enter(name, receive, answer, secret)
-        self._name = name
+        self._name, self._serving = name, True
         try:
             yield
         finally:
+            self._serving = False
             self._network.leave(name)
 
 

@@ -387,6 +387,7 @@ def test_a_node_of_another_cluster_does_not_get_in():
         ({"name": ""}, ValueError, "name"),
         ({"name": "a b"}, ValueError, "name"),
         ({"name": 17}, TypeError, "name"),
+        ({"transport": "a"}, TypeError, "transport.check must be a function, not None"),
         ({"seeds": "a"}, TypeError, r"seeds must be several addresses, such as \['a'\]"),
         ({"seeds": [""]}, ValueError, "seeds"),
         ({"seeds": [17]}, TypeError, "seeds"),

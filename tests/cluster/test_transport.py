@@ -13,7 +13,7 @@ from aiopatterns.cluster import MemoryNetwork, MemoryTransport
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.cluster.transport import RETRANSMIT
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.errors import SecretMismatchError, TimeoutExceededError
+from aiopatterns.core.errors import ClosedError, SecretMismatchError, TimeoutExceededError
 from aiopatterns.testing import Trial, cancel_everywhere, simulate
 
 
@@ -81,6 +81,24 @@ async def test_a_name_is_taken_once_and_free_again_afterwards():
                 await Ends(network.network).open(stack, "a")
     async with AsyncExitStack() as stack:
         await network.open(stack, "a")
+
+
+async def test_a_transport_serves_one_node_at_a_time_and_has_its_address_then():
+    network = Ends(MemoryNetwork())
+    transport = MemoryTransport(network.network)
+    with pytest.raises(ClosedError, match="open that first"):
+        _ = transport.address
+
+    async def answer(data: bytes) -> bytes:
+        return data
+
+    for name in "ab":
+        async with transport.serve(name, receive=lambda _: None, answer=answer):
+            assert transport.address == name
+            with pytest.raises(RuntimeError, match="serves a node already"):
+                async with transport.serve("c", receive=lambda _: None, answer=answer):
+                    raise AssertionError
+        assert transport.address == name
 
 
 def test_delays_are_between_half_and_one_and_a_half_of_the_mean():
