@@ -13,9 +13,8 @@ from functools import partial
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
-from anyio import CapacityLimiter, to_thread
-
 from aiopatterns.core.errors import JobError
+from aiopatterns.core.threads import call_in_thread
 from aiopatterns.core.validate import is_async
 from aiopatterns.jobs.context import enter_hops, leave_hops
 
@@ -112,10 +111,7 @@ class Invocation:
             args = (ctx, *args)
         if self._async:
             return await self._fn(*args, **kwargs)
-        # The worker bounds how many jobs run; a limiter of one call adds no second bound.
-        call = partial(self._fn, *args, **kwargs)
-        value = await to_thread.run_sync(call, limiter=CapacityLimiter(1))
-        return await value if hasattr(value, "__await__") else value
+        return await call_in_thread(self._fn, *args, **kwargs)
 
 
 @final

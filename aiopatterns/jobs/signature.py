@@ -12,25 +12,22 @@ gives it.
 
 from __future__ import annotations
 
-from inspect import Parameter, isclass, signature
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final, get_args, get_type_hints
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_args
 
 import msgspec
-import msgspec.inspect
 
-from aiopatterns.core.context import Context as BaseContext
+from aiopatterns.core.annotations import POSITIONAL, makeable, resolved, wants_context
 from aiopatterns.core.errors import CodecError
 from aiopatterns.core.template import Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Signature"]
 
 _Plan: TypeAlias = "tuple[tuple[str, Any], ...]"
 
-_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # Forms of calls that are remembered as good; a program has as many as it has calls.
 _KEPT_FORMS: Final = 256
 
@@ -66,7 +63,7 @@ class Signature:
         self._batch = batch
         whole = signature(fn)
         parameters = list(whole.parameters.values())
-        self.takes_context: bool = bool(parameters) and _is_context(fn, parameters[0])
+        self.takes_context: bool = bool(parameters) and wants_context(fn, parameters[0])
         if self.takes_context:
             del parameters[0]
         if batch:
@@ -133,7 +130,7 @@ class Signature:
 
     def _one_list(self, parameters: list[Parameter]) -> list[Parameter]:
         """Return the parameters of a batch function, which is called with one item by position."""
-        if not (len(parameters) == 1 and parameters[0].kind in _POSITIONAL):
+        if not (len(parameters) == 1 and parameters[0].kind in POSITIONAL):
             msg = f"a batch function takes one list (after ctx, if it wants that), not {self._name}"
             raise TypeError(msg)
         return [parameters[0].replace(kind=Parameter.POSITIONAL_ONLY)]
@@ -144,7 +141,7 @@ class Signature:
         for name, parameter in self._whole.parameters.items():
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 found += [name] * (count - len(found))
-            elif parameter.kind in _POSITIONAL:
+            elif parameter.kind in POSITIONAL:
                 found.append(name)
         return found[:count]
 
@@ -177,59 +174,12 @@ class Signature:
             kinds: dict[str, Any] = {}
             for name, parameter in self._whole.parameters.items():
                 key = "**" if parameter.kind is Parameter.VAR_KEYWORD else name
-                kind = _resolve(self._fn, parameter.annotation)
-                kinds[key] = _known(_item_of(kind) if self._batch else kind)
-            result = _resolve(self._fn, self._whole.return_annotation)
-            self._result = _known(_item_of(result) if self._batch else result)
+                kind = resolved(self._fn, parameter.annotation)
+                kinds[key] = makeable(_item_of(kind) if self._batch else kind)
+            result = resolved(self._fn, self._whole.return_annotation)
+            self._result = makeable(_item_of(result) if self._batch else result)
             self._kinds = kinds
         return self._kinds
-
-
-def _is_context(fn: Callable[..., object], parameter: Parameter) -> bool:
-    """Whether a first parameter is for the context; a name that is not there at run time counts."""
-    if parameter.kind not in _POSITIONAL:
-        return False
-    kind = _resolve(fn, parameter.annotation)
-    if isinstance(kind, str):
-        return kind.rpartition(".")[2] == "Context"
-    return isclass(kind) and issubclass(kind, BaseContext)
-
-
-def _resolve(fn: Callable[..., object], annotation: Any) -> Any:
-    """Return what an annotation names; itself if that is not there (yet)."""
-    holder = SimpleNamespace(__annotations__={"it": annotation})
-    names = getattr(fn, "__globals__", None) or getattr(
-        getattr(fn, "__wrapped__", None), "__globals__", {}
-    )
-    try:
-        return get_type_hints(holder, names, include_extras=True)["it"]
-    except Exception:
-        return annotation
-
-
-def _known(kind: Any) -> Any:
-    """Return ``kind`` if msgspec can make it, else Any."""
-    if isinstance(kind, str) or kind is Parameter.empty:
-        return Any
-    try:
-        found = msgspec.inspect.type_info(kind)
-    except Exception:
-        return Any
-    return Any if _is_foreign(found, set()) else kind
-
-
-def _is_foreign(found: Any, seen: set[int]) -> bool:
-    """Whether there is a class in a type, however deep, that msgspec does not know."""
-    if isinstance(found, msgspec.inspect.CustomType):
-        return True
-    if isinstance(found, tuple):
-        parts: Iterable[Any] = cast("Iterable[Any]", found)
-    elif isinstance(found, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(found) not in seen:
-        seen.add(id(found))  # a type may contain itself
-        parts = tuple(getattr(found, name) for name in found.__struct_fields__)
-    else:
-        return False
-    return any(_is_foreign(each, seen) for each in parts)
 
 
 def _item_of(kind: Any) -> Any:
