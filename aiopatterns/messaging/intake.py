@@ -321,7 +321,7 @@ class Intake:
         run = variables.run
         run(serve, message)
         try:
-            value = run(self._handler, message)
+            value: Any = run(self._handler, message)  # something to await, or the value itself
             if value.__class__ is CoroutineType or isawaitable(value):
                 value = await self._finish(value, variables, steps)
         except Exception as error:
