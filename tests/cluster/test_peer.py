@@ -222,6 +222,39 @@ def test_broadcasts_reach_all_once_under_200_seeds():
     explore(run, range(200))
 
 
+@pytest.mark.promise("cluster-peer-agree")
+def test_after_any_trouble_all_agree_again():
+    """Nodes crash, leave, start anew, are cut off and paused; then there is peace."""
+
+    async def run() -> None:
+        network = MemoryNetwork(seed=rng().getrandbits(32), loss=0.1, delay=0.01)
+        async with crowd("abcde", network=network, seeds=list("abcde")) as peers:
+            for _ in range(8):
+                name, trouble = rng().choice("abcde"), rng().randrange(5)
+                if trouble == 0 and name in peers.nodes:
+                    await peers.crash(name)
+                elif trouble == 1 and name in peers.nodes:
+                    await peers.leave(name)
+                elif trouble == 2:
+                    network.isolate(name, rng().choice("abcde"))
+                elif trouble == 3:
+                    network.pause(name, 5 * rng().random())
+                else:
+                    network.heal()
+                await sleep(3 * rng().random())
+                for each in sorted(set("abcde") - set(peers.nodes)):
+                    if rng().random() < 0.5:
+                        await peers.open(each, seeds=list("abcde"))
+            network.heal()
+            for each in sorted(set("abcde") - set(peers.nodes)):
+                await peers.open(each, seeds=list("abcde"))
+            await until(peers.agree, within=120)
+            await sleep(30)
+            assert peers.agree()
+
+    explore(run, range(100))
+
+
 @pytest.mark.promise("cluster-bad-input")
 async def test_a_message_that_cannot_be_sent_is_refused():
     async with crowd("ab", swim=QUICK) as peers:
