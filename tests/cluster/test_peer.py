@@ -176,6 +176,28 @@ def test_a_node_that_starts_anew_before_its_crash_is_seen_takes_its_place():
     simulate(run)
 
 
+@pytest.mark.promise("cluster-peer-detects")
+def test_when_all_start_anew_at_once_nobody_is_taken_for_its_former_self():
+    async def run() -> None:
+        async with crowd("abcde") as peers:
+            await peers.nodes["b"].broadcast("of the former run")
+            await sleep(1)
+            for name in "abcde":
+                await peers.crash(name)
+            dead = []
+            for name in "abcde":
+                node = await peers.open(name)
+                node.on_change(lambda member: dead.append(member) if not member.living else None)
+            await until(peers.agree, within=5)
+            await peers.nodes["b"].broadcast("of this run")
+            await sleep(60)
+            assert peers.agree()
+            assert dead == []
+            assert peers.heard["c"] == [("b", "of the former run"), ("b", "of this run")]
+
+    simulate(run)
+
+
 @pytest.mark.promise("cluster-peer-broadcast")
 def test_a_broadcast_goes_through_a_partition():
     async def run() -> None:
