@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from aiopatterns.jobs.worker import Worker
     from aiopatterns.messaging.broker import Broker
     from aiopatterns.messaging.bus import EventBus
+    from aiopatterns.messaging.service import Service
     from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
@@ -146,6 +147,7 @@ __all__ = [
     "RetryLater",
     "SagaError",
     "SecretMismatchError",
+    "Service",
     "ServiceRegistry",
     "ShardedCache",
     "Stack",
@@ -195,6 +197,7 @@ _HOMES: Final = MappingProxyType(
         "jobs.worker": ("Worker",),
         "messaging.broker": ("Broker",),
         "messaging.bus": ("EventBus",),
+        "messaging.service": ("Service",),
         "resilience.breaker": ("CircuitBreaker",),
         "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),

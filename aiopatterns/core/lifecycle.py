@@ -69,6 +69,11 @@ class Lifecycle(ABC):
         self._group: TaskGroup | None = None
         self._state = OwnerState.CREATED
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is inside its ``async with`` block."""
+        return self._group is not None
+
     @abstractmethod
     def statistics(self) -> object:
         """Return a frozen record of this owner's figures; cheap, callable at any time."""

@@ -1,5 +1,6 @@
 """Messages: inside a process, between processes, and in streams that outlive them."""
 
+from aiopatterns.messaging.apidocument import asyncapi
 from aiopatterns.messaging.broker import Broker, BrokerStatistics, BrokerSubscription
 from aiopatterns.messaging.brokerevents import (
     BrokerFrameRefused,
@@ -10,10 +11,23 @@ from aiopatterns.messaging.brokerevents import (
     BrokerSubscriptionFailed,
 )
 from aiopatterns.messaging.bus import BusStatistics, EventBus, HandlerFailed
+from aiopatterns.messaging.context import Context
+from aiopatterns.messaging.endpoint import HandlerStatistics
 from aiopatterns.messaging.envelope import Envelopes
+from aiopatterns.messaging.hosting import run_services
 from aiopatterns.messaging.intake import SubscriptionStatistics
 from aiopatterns.messaging.message import Message
+from aiopatterns.messaging.service import Service
+from aiopatterns.messaging.serviceevents import (
+    ServiceDraining,
+    ServiceStarted,
+    ServiceStopped,
+    ServiceTimerFailed,
+)
+from aiopatterns.messaging.servicerecords import ServiceHealth, ServiceState, ServiceStatistics
+from aiopatterns.messaging.servicerun import ServiceRun
 from aiopatterns.messaging.subscriber import SubscriberStatistics
+from aiopatterns.messaging.tags import command, event, every, query
 from aiopatterns.messaging.topics import TopicTrie
 from aiopatterns.messaging.versioning import Form, Upcast, Upcasters
 
@@ -28,14 +42,31 @@ __all__ = [
     "BrokerSubscription",
     "BrokerSubscriptionFailed",
     "BusStatistics",
+    "Context",
     "Envelopes",
     "EventBus",
     "Form",
     "HandlerFailed",
+    "HandlerStatistics",
     "Message",
+    "Service",
+    "ServiceDraining",
+    "ServiceHealth",
+    "ServiceRun",
+    "ServiceStarted",
+    "ServiceState",
+    "ServiceStatistics",
+    "ServiceStopped",
+    "ServiceTimerFailed",
     "SubscriberStatistics",
     "SubscriptionStatistics",
     "TopicTrie",
     "Upcast",
     "Upcasters",
+    "asyncapi",
+    "command",
+    "event",
+    "every",
+    "query",
+    "run_services",
 ]

@@ -44,7 +44,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.opening import resolve
-from aiopatterns.core.clock import monotonic, yield_now
+from aiopatterns.core.clock import monotonic, sleep, yield_now
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import deadline
 from aiopatterns.core.errors import BackendUnavailableError
@@ -144,19 +144,33 @@ class BrokerSubscription:
         """Return the figures so far, also after it was closed."""
         return self._intake.statistics()
 
-    async def close(self) -> None:
+    async def close(self, propagation: float = 0.0) -> None:
         """Take no more messages; harmless if it is closed already.
 
         Others are told first, and what they send until they have heard of it is still taken. What
         waits is handled, and is not waited for.
 
+        Args:
+            propagation: Seconds in which others hear of it, 0 or more; what comes meanwhile is
+                still taken. After that a request goes on to somebody else, and a message is lost.
+
+        Raises:
+            ValueError: ``propagation`` is negative.
+
         Cancellation: it takes no more messages all the same.
         """
+        non_negative("propagation", propagation)
         try:
             self._exchange.presence.unlist(self._number)
             await self._exchange.presence.in_force(CONFIRMED_WITHIN)
+            if propagation:
+                await sleep(propagation)
         finally:
             self._exchange.unsubscribe(self._number)
+
+    async def quiet(self) -> None:
+        """Wait until nothing waits for the handler and nothing is in it; also when closed."""
+        await self._intake.quiet()
 
     async def __aenter__(self) -> Self:
         """Return this subscription."""
