@@ -26,7 +26,7 @@ class Awareness:
     __slots__ = ("score",)
 
     def __init__(self) -> None:
-        self.score = 0
+        self.score: int = 0
 
     def improve(self) -> None:
         """A probe was answered."""

@@ -124,7 +124,10 @@ class Session:
         self.returned: list[str] = []
         self.bell: Event = Event()
         self._due = now  # of the next round of gossip
-        self.received = self.rejected = self.deferred = self.stalls = 0
+        self.received: int = 0  # packets and requests that were heeded
+        self.rejected: int = 0  # that were malformed, or another cluster's
+        self.deferred: int = 0  # broadcasts that found no room
+        self.stalls: int = 0  # times that the loop was stuck
 
     @property
     def due(self) -> float:

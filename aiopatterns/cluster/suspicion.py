@@ -60,7 +60,7 @@ class Suspicion:
         self._low, self._high = low, high
         self._needed = needed
         self._called = False
-        self.deadline = now + (high if needed else low)
+        self.deadline: float = now + (high if needed else low)
 
     def confirm(self, accuser: str) -> bool:
         """Count another accuser; returns whether that was news."""
