@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from anyio import CancelScope, current_time
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from aiopatterns.messaging.tags import HandlerKind, Tag
 
 __all__ = ["Endpoint", "HandlerStatistics", "Scene"]
+
+# Seconds after the deadline at which a call is ended: whoever asks gives up first, by its own
+# clock, and is not told of somebody else's timeout.
+_LATE: Final = 0.01
 
 
 @final
@@ -195,7 +199,7 @@ class Endpoint:
             self._cancelled += 1
             raise RejectedError(f"service {scene.service!r} is stopping", name=scene.service)
         if ctx.deadline is not None:
-            scope.deadline = current_time() + ctx.deadline - monotonic()
+            scope.deadline = current_time() + ctx.deadline - monotonic() + _LATE
         self._active += 1
         scene.scopes.add(scope)
         began = monotonic()

@@ -42,7 +42,7 @@ from aiopatterns.messaging.broker import Broker
 from aiopatterns.messaging.handlers import Handlers
 from aiopatterns.messaging.host import Staging
 from aiopatterns.messaging.servicerun import ServiceRun
-from aiopatterns.messaging.tags import Tag, tagged
+from aiopatterns.messaging.tags import CONCURRENCY, Tag, tagged
 from aiopatterns.messaging.topics import topic_name
 from aiopatterns.resilience.policy import Policy
 
@@ -165,7 +165,7 @@ class Service:
         topic: str,
         *,
         stack: Policy | None = None,
-        concurrency: int = 16,
+        concurrency: int = CONCURRENCY,
         key: KeyOf | None = None,
     ) -> Callable[[F], F]:
         """Let a function do what is told on ``topic``; what it returns answers a request.
@@ -194,7 +194,7 @@ class Service:
         topic: str,
         *,
         stack: Policy | None = None,
-        concurrency: int = 16,
+        concurrency: int = CONCURRENCY,
         key: KeyOf | None = None,
     ) -> Callable[[F], F]:
         """Let a function answer what is asked on ``topic``; as :meth:`command`."""
@@ -207,7 +207,7 @@ class Service:
         topic: str,
         *,
         stack: Policy | None = None,
-        concurrency: int = 16,
+        concurrency: int = CONCURRENCY,
         key: KeyOf | None = None,
     ) -> Callable[[F], F]:
         """Let a function hear what is published on ``topic``, which may be a pattern.

@@ -25,12 +25,25 @@ if TYPE_CHECKING:
 
     from aiopatterns.messaging.intake import KeyOf
 
-__all__ = ["SRV", "HandlerKind", "Tag", "command", "event", "every", "query", "tagged"]
+__all__ = [
+    "CONCURRENCY",
+    "SRV",
+    "HandlerKind",
+    "Tag",
+    "command",
+    "event",
+    "every",
+    "query",
+    "tagged",
+]
 
 F = TypeVar("F", bound="Callable[..., object]")
 
 HandlerKind: TypeAlias = Literal["command", "query", "event", "timer"]
 
+#: Messages in a handler at a time: more than MAX_HOPS, so that services which ask each other in a
+#: circle are told so, and do not wait for each other's last free place.
+CONCURRENCY: Final = 64
 #: The first token of the topics on which services tell about themselves.
 SRV: Final = "$SRV"
 # Under this name a function keeps its tags.
@@ -55,7 +68,7 @@ class Tag:
     topic: str = ""
     interval: float = 0.0
     stack: Policy | None = None
-    concurrency: int = 16
+    concurrency: int = CONCURRENCY
     key: KeyOf | None = None
 
     def __post_init__(self) -> None:
@@ -81,21 +94,33 @@ class Tag:
 
 
 def command(
-    topic: str, *, stack: Policy | None = None, concurrency: int = 16, key: KeyOf | None = None
+    topic: str,
+    *,
+    stack: Policy | None = None,
+    concurrency: int = CONCURRENCY,
+    key: KeyOf | None = None,
 ) -> Callable[[F], F]:
     """Tag a method that does something when told to; see :meth:`Service.command`."""
     return _tagging(Tag(kind="command", topic=topic, stack=stack, concurrency=concurrency, key=key))
 
 
 def query(
-    topic: str, *, stack: Policy | None = None, concurrency: int = 16, key: KeyOf | None = None
+    topic: str,
+    *,
+    stack: Policy | None = None,
+    concurrency: int = CONCURRENCY,
+    key: KeyOf | None = None,
 ) -> Callable[[F], F]:
     """Tag a method that answers; see :meth:`Service.query`."""
     return _tagging(Tag(kind="query", topic=topic, stack=stack, concurrency=concurrency, key=key))
 
 
 def event(
-    topic: str, *, stack: Policy | None = None, concurrency: int = 16, key: KeyOf | None = None
+    topic: str,
+    *,
+    stack: Policy | None = None,
+    concurrency: int = CONCURRENCY,
+    key: KeyOf | None = None,
 ) -> Callable[[F], F]:
     """Tag a method that wants to know; see :meth:`Service.event`."""
     return _tagging(Tag(kind="event", topic=topic, stack=stack, concurrency=concurrency, key=key))
@@ -119,6 +144,7 @@ def tagged(obj: object) -> Iterator[tuple[Tag, Callable[..., object]]]:
 
 
 def _tags(fn: object) -> tuple[Tag, ...]:
+    fn = getattr(fn, "__func__", fn)  # of a static or class method
     return cast("tuple[Tag, ...]", getattr(fn, "__dict__", {}).get(_TAGS, ()))
 
 
