@@ -54,7 +54,7 @@ class BrokerHandlerFailed(Event):
         pattern: What it is subscribed to.
         topic: Of the message.
         message_id: Of the message.
-        error: What it raised.
+        error: What it raised, in words.
     """
 
     name: ClassVar[str] = "aiopatterns.broker.handler_failed"

@@ -31,6 +31,7 @@ from anyio import get_cancelled_exc_class
 from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.context import Steps, forget_deadline
 from aiopatterns.core.errors import QueueFullError
+from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.waiters import Waiters, cancel_requested
 from aiopatterns.messaging.brokerevents import BrokerHandlerFailed, BrokerMessagesDropped
@@ -362,4 +363,4 @@ async def _awaited(result: Awaitable[object]) -> object:
 
 
 def _failed(pattern: str, message: Message, error: BaseException) -> BrokerHandlerFailed:
-    return BrokerHandlerFailed(pattern, message.topic, message.id, repr(error))
+    return BrokerHandlerFailed(pattern, message.topic, message.id, in_words(error))

@@ -8,6 +8,9 @@ An error says these things by attributes, if it has them: ``code`` (text), ``ret
 ``details`` (a mapping of plain data). Without ``retryable``, refusals, timeouts and outages are
 worth another try, and nothing else is. A :class:`~aiopatterns.core.errors.RemoteError` that a
 handler raises, or lets pass from a service that it asked itself, travels as it is.
+
+Any error can be described: of one whose own methods fail, or that says what cannot be written, the
+rest travels.
 """
 
 from __future__ import annotations
@@ -57,16 +60,15 @@ _described_of = MSGPACK.decoder(_Described)
 
 
 def described(error: BaseException) -> bytes:
-    """Return ``error`` as bytes; details that cannot be encoded stay behind."""
-    code = getattr(error, "code", None)
-    retryable = getattr(error, "retryable", None)
-    details = getattr(error, "details", None)
+    """Return ``error`` as bytes; what cannot be had of it, or not be encoded, stays behind."""
+    code = _attribute(error, "code")
+    retryable = _attribute(error, "retryable")
     told = _Described(
-        _type_of(error),
-        _text_of(error)[:_LONGEST],
-        code if isinstance(code, str) else None,
+        _writable(_type_of(error)),
+        _writable(_text_of(error)[:_LONGEST]),
+        _writable(code) if isinstance(code, str) else None,
         retryable if isinstance(retryable, bool) else isinstance(error, _PASSING),
-        _plain(details),
+        _plain(_attribute(error, "details")),
     )
     try:
         return MSGPACK.encode(told)
@@ -100,10 +102,20 @@ def lost_handler(topic: str) -> RemoteError:
     )
 
 
+def _attribute(error: BaseException, name: str) -> object:
+    try:
+        return getattr(error, name, None)
+    except Exception:
+        return None
+
+
 def _plain(details: object) -> dict[str, Any]:
     if not isinstance(details, Mapping):
         return {}
-    return {str(key): value for key, value in cast("Mapping[object, Any]", details).items()}
+    try:
+        return {str(key): value for key, value in cast("Mapping[object, Any]", details).items()}
+    except Exception:
+        return {}
 
 
 def _type_of(error: BaseException) -> str:
@@ -113,9 +125,12 @@ def _type_of(error: BaseException) -> str:
 
 def _text_of(error: BaseException) -> str:
     """Return the text of an error, also if its own method fails."""
-    if isinstance(error, RemoteError):
-        return error.message
     try:
-        return str(error)
+        return str(error.message if isinstance(error, RemoteError) else error)
     except Exception as other:
         return f"its text cannot be had: {type(other).__name__}"
+
+
+def _writable(text: str) -> str:
+    """Escape what UTF-8 cannot hold: halves of characters, as in names of files that are no text."""
+    return text.encode(errors="backslashreplace").decode()

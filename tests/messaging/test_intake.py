@@ -165,7 +165,7 @@ async def test_a_key_that_cannot_be_had_is_no_order():
                 intake.offer(message(number))
     assert answers == [(n, VALUE, n) for n in range(4)]
     failed = [each.error for each in events if isinstance(each, BrokerHandlerFailed)]
-    assert failed == ["ValueError('no key')", """TypeError("unhashable type: 'list'")"""]
+    assert failed == ["ValueError: no key", "TypeError: unhashable type: 'list'"]
 
 
 async def stuck_in(release: anyio.Event, given: Message) -> Any:
@@ -251,6 +251,24 @@ async def test_errors_of_every_kind_are_answered():
         "KeyError",
     ]
     assert intake.statistics().failed == 4
+
+
+async def test_an_error_without_words_is_told_and_stops_nothing():
+    class Mute(Exception):
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+        __str__ = __repr__
+
+    def handler(given: Message) -> None:
+        raise Mute
+
+    with capture_events() as events:
+        async with taking(handler) as (intake, answers):
+            intake.offer(message(1))
+            intake.offer(message(2))
+    assert answers == [(1, ERROR, "Mute"), (2, ERROR, "Mute")]
+    assert [e.error for e in events if isinstance(e, BrokerHandlerFailed)] == ["Mute", "Mute"]
 
 
 async def test_an_interrupted_handler_is_answered_and_what_waits_is_given_back():

@@ -93,6 +93,34 @@ def test_texts_that_fail_or_are_endless():
     assert len(travelled(ValueError("x" * 10_000)).message) == 4_096
 
 
+def test_texts_that_cannot_be_written_are_escaped():
+    class Halves(Exception):
+        code = "c\udc80"
+        details: ClassVar = {"name": "d\udc80"}
+
+    error = travelled(Halves("no file \udc80"))
+    assert (error.message, error.code, error.details) == (r"no file \udc80", r"c\udc80", {})
+    assert travelled(RemoteError("no", type="T\udc80")).type == r"T\udc80"
+
+
+def test_attributes_that_cannot_be_had_stay_behind():
+    class Broken(Exception):
+        @property
+        def code(self) -> str:
+            raise RuntimeError
+
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Details(Exception):
+        details: ClassVar = {Unspeakable(): 1}
+
+    error = travelled(Broken("b"))
+    assert (error.message, error.code) == ("b", None)
+    assert travelled(Details("d")).details == {}
+
+
 def test_a_handler_that_is_lost():
     error = lost_handler("users.get")
     assert (error.code, error.retryable, error.type) == (LOST, True, "HandlerLost")
