@@ -15,6 +15,7 @@ from aiopatterns.messaging.context import Context
 from aiopatterns.messaging.endpoint import HandlerStatistics
 from aiopatterns.messaging.envelope import Envelopes
 from aiopatterns.messaging.hosting import run_services
+from aiopatterns.messaging.inbox import Inbox
 from aiopatterns.messaging.intake import SubscriptionStatistics
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.service import Service
@@ -26,12 +27,14 @@ from aiopatterns.messaging.serviceevents import (
 )
 from aiopatterns.messaging.servicerecords import ServiceHealth, ServiceState, ServiceStatistics
 from aiopatterns.messaging.servicerun import ServiceRun
+from aiopatterns.messaging.outbox import Backlog, Outbox, OutboxRefused
 from aiopatterns.messaging.subscriber import SubscriberStatistics
 from aiopatterns.messaging.tags import command, event, every, query
 from aiopatterns.messaging.topics import TopicTrie
 from aiopatterns.messaging.versioning import Form, Upcast, Upcasters
 
 __all__ = [
+    "Backlog",
     "Broker",
     "BrokerFrameRefused",
     "BrokerHandlerFailed",
@@ -48,7 +51,10 @@ __all__ = [
     "Form",
     "HandlerFailed",
     "HandlerStatistics",
+    "Inbox",
     "Message",
+    "Outbox",
+    "OutboxRefused",
     "Service",
     "ServiceDraining",
     "ServiceHealth",
