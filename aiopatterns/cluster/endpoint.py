@@ -42,8 +42,6 @@ AGED: Final = 10.0
 _FRESH: Final = 0.005
 #: A newcomer's weight grows in so many steps.
 STEPS: Final = 10
-# The most that one call counts, however little the weight: finite, or no call would be nan.
-_HEAVIEST: Final = 1e9
 # So that a step which is due by the clock is due by this arithmetic.
 _HAIR: Final = 1e-9
 
@@ -157,7 +155,7 @@ class Endpoint:
     def weigh(self, weight: float, mean: float) -> None:
         """Set the weight, and that of the mean endpoint."""
         self.weight = weight
-        self._each = min(mean / weight, _HEAVIEST)
+        self._each = mean / weight
         self.load = self.in_flight * self._each + 1.0
 
     def grow(self, now: float, slow_start: float) -> float:

@@ -24,6 +24,9 @@ _HOST: Final = re.compile(
     rf"[A-Za-z0-9_]([A-Za-z0-9_.-]{{0,{LONGEST - 1}}})|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?\]?"
 )
 _LAST_PORT: Final = 65_535
+# Weights that arithmetic can bear, whatever is summed up and multiplied.
+_LIGHTEST: Final = 1e-9
+_HEAVIEST: Final = 1e9
 
 
 class InstanceState(Enum):
@@ -35,7 +38,7 @@ class InstanceState(Enum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ServiceInstance:
     """Where one process serves a service, and what a caller may want to know of it.
 
@@ -43,10 +46,10 @@ class ServiceInstance:
         service: Name of the service: letters, digits and ``_.:@+-``, at most 255.
         host: Name or address without a scheme, a path or a port.
         port: 1 to 65,535.
-        id: Stable identity, of the same characters. By default random, one for each record made;
-            a process that names one takes the place of the process before it that had it.
+        id: Stable identity, of the same characters. None for one by chance, another for each record
+            made; a process that names one takes the place of the process before it that had it.
         version: Any version text of letters, digits and ``_.+-``; empty if there is none.
-        weight: Share of the calls, 0 or more; 0 gets none while there are others.
+        weight: Share of the calls, from 1e-9 to 1e9, or 0: that gets none while there are others.
         zone: Where it stands, for balancers that prefer near ones; None if that does not matter.
         metadata: Anything else, text to text; a copy is kept that nobody can change.
 
@@ -58,26 +61,38 @@ class ServiceInstance:
     service: str
     host: str
     port: int
-    id: str = field(default_factory=new_id, kw_only=True)
-    version: str = field(default="", kw_only=True)
-    weight: float = field(default=1, kw_only=True)
-    zone: str | None = field(default=None, kw_only=True)
-    metadata: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
+    id: str = field(kw_only=True)
+    version: str = field(kw_only=True)
+    weight: float = field(kw_only=True)
+    zone: str | None = field(kw_only=True)
+    metadata: Mapping[str, str] = field(kw_only=True, hash=False)
 
-    def __post_init__(self) -> None:
-        """Refuse what nobody could call."""
-        service_name("service", self.service)
-        _matched("host", self.host, _HOST, "a host name or an address, without scheme and port")
-        if count("port", self.port) > _LAST_PORT:
-            msg = f"port must be from 1 to {_LAST_PORT}, not {self.port!r}"
-            raise ValueError(msg)
-        service_name("id", self.id)
-        instance("version", self.version, str, "text")
-        _matched("version", self.version, _VERSION, "letters, digits and _.+-, or empty")
-        non_negative("weight", self.weight)
-        if self.zone is not None:
-            service_name("zone", self.zone)
-        object.__setattr__(self, "metadata", _metadata(self.metadata))
+    def __init__(
+        self,
+        service: str,
+        host: str,
+        port: int,
+        *,
+        id: str | None = None,
+        version: str = "",
+        weight: float = 1,
+        zone: str | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        fields = {
+            "service": service_name("service", service),
+            "host": _matched(
+                "host", host, _HOST, "a host name or an address, without scheme and port"
+            ),
+            "port": _port(port),
+            "id": new_id() if id is None else service_name("id", id),
+            "version": _matched("version", version, _VERSION, "letters, digits and _.+-, or empty"),
+            "weight": _weight(weight),
+            "zone": None if zone is None else service_name("zone", zone),
+            "metadata": _metadata(metadata),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[partial[ServiceInstance], tuple[()]]:
         """Copy and pickle by the fields: a read-only view of a mapping has no way of its own."""
@@ -107,6 +122,20 @@ def _matched(name: str, value: str, pattern: re.Pattern[str], allowed: str) -> s
     instance(name, value, str, "text")
     if not pattern.fullmatch(value):
         msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def _port(value: int) -> int:
+    if count("port", value) > _LAST_PORT:
+        msg = f"port must be from 1 to {_LAST_PORT}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def _weight(value: float) -> float:
+    if non_negative("weight", value) and not _LIGHTEST <= value <= _HEAVIEST:
+        msg = f"weight must be 0, or from {_LIGHTEST} to {_HEAVIEST}, not {value!r}"
         raise ValueError(msg)
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import cast
 
 import pytest
@@ -27,6 +28,7 @@ def test_address(host, address):
 def test_an_id_is_made_for_each_and_the_rest_has_defaults():
     one, two = (ServiceInstance("users", "localhost", 80) for _ in range(2))
     assert one.id != two.id
+    assert ServiceInstance("users", "localhost", 80, id=None).id not in {"", one.id, two.id}
     assert (one.version, one.weight, one.zone, dict(one.metadata)) == ("", 1, None, {})
 
 
@@ -37,6 +39,18 @@ def test_metadata_is_a_copy_that_nobody_changes():
     assert record.metadata == {"rack": "7"}
     with pytest.raises(TypeError):
         cast("dict[str, str]", record.metadata)["rack"] = "9"
+
+
+def test_a_record_is_made_of_another_as_of_any_data():
+    record = ServiceInstance("users", "localhost", 80, weight=2, metadata={"rack": "7"})
+    other = replace(record, weight=0)
+    assert (other.id, other.weight, other.metadata) == (record.id, 0, record.metadata)
+    for name in record.__slots__:
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, name, 3)
+    match record:
+        case ServiceInstance("users", host, port, zone=None):
+            assert (host, port) == ("localhost", 80)
 
 
 def test_records_are_hashed_compared_copied_and_pickled():
@@ -67,6 +81,8 @@ def test_records_are_hashed_compared_copied_and_pickled():
         ({"version": None}, TypeError, "version must be text"),
         ({"weight": -1}, ValueError, "weight must be a finite number >= 0"),
         ({"weight": float("nan")}, ValueError, "weight must be"),
+        ({"weight": 5e-324}, ValueError, "weight must be 0, or from 1e-09 to 1000000000.0"),
+        ({"weight": 1e300}, ValueError, "weight must be 0, or from"),
         ({"zone": ""}, ValueError, "zone must be"),
         ({"metadata": [1]}, TypeError, "metadata must be a mapping"),
         ({"metadata": {"a": 1}}, TypeError, r"metadata\['a'\] must be text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from math import inf
 from typing import Any
 
@@ -389,6 +390,18 @@ STRATEGIES = (
     ConsistentHash(),
     Random(),
 )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_weights_of_every_kind_with_newcomers(bench, strategy):
+    for weights in product([0, 1e-9, 0.1, 777.3, 1e9], repeat=3):
+        here = bench(instances("z"), strategy=strategy, slow_start=10.0)
+        here.pool.update([who(str(at), weight) for at, weight in enumerate(weights)])
+        serving = [str(at) for at, weight in enumerate(weights) if weight or not any(weights)]
+        for _ in range(3):
+            assert here.used() == "".join(serving)
+            assert {here.call() for _ in range(5)} <= set(serving)
+            here.now += 4.0
 
 
 class Life(RuleBasedStateMachine):
