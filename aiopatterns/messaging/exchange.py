@@ -36,7 +36,7 @@ from aiopatterns.messaging.courier import COURIERS, Courier
 from aiopatterns.messaging.draft import Draft
 from aiopatterns.messaging.frames import Outcome, Reply, open_frame, pack_delivery, pack_reply
 from aiopatterns.messaging.intake import Intake
-from aiopatterns.messaging.listing import DIRECTORY, Listed, inbox_of
+from aiopatterns.messaging.listing import DIRECTORY, MOST, Listed, inbox_of, is_member
 from aiopatterns.messaging.presence import Presence
 from aiopatterns.messaging.remote import described, raised
 from aiopatterns.messaging.requests import Requests
@@ -210,7 +210,13 @@ class Exchange:
     # ------------------------------------------------------------------------ subscriptions
 
     def subscribe(self, pattern: str, handler: Handler, terms: Terms) -> int:
-        """Begin a subscription; return its number."""
+        """Begin a subscription; return its number.
+
+        Raises:
+            QueueFullError: There are :data:`MOST` of them.
+        """
+        if len(self.intakes) >= MOST:
+            raise QueueFullError(f"a broker has at most {MOST:,} subscriptions", name=self._name)
         self._numbers = number = self._numbers + 1
         intake = Intake(
             pattern,
@@ -415,7 +421,7 @@ class Exchange:
         number = int(digits) if digits.isdecimal() and len(digits) <= _DIGITS else 0
         if member == self.member:
             self._answer_here(number, outcome, value)
-        elif number:  # else no broker has written this
+        elif number and is_member(member):  # else no broker has written this
             self._answer_there(member, number, outcome, value)
 
     def _answer_there(self, member: str, number: int, outcome: Outcome, value: Any) -> None:

@@ -24,7 +24,7 @@ from aiopatterns.core.errors import BackendError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.messaging.brokerevents import BrokerInterrupted, BrokerResumed
-from aiopatterns.messaging.listing import TTL, Listing, read_listing
+from aiopatterns.messaging.listing import TTL, Listing, read_edition
 from aiopatterns.messaging.routes import KEEP
 
 if TYPE_CHECKING:
@@ -100,19 +100,21 @@ class Presence:
 
     def list(self, listed: Listed) -> None:
         """List a subscription; it is in force here at once."""
+        self._routes.list_here(listed)
         self._listed[listed.number] = listed
         self._change()
 
     def unlist(self, number: int) -> None:
         """List it no more; harmless if it is not listed."""
-        if self._listed.pop(number, None) is not None:
+        listed = self._listed.pop(number, None)
+        if listed is not None:
+            self._routes.unlist_here(listed)
             self._change()
 
     def depart(self) -> None:
         """List nothing to others from now on: this broker is about to leave."""
         self._departing = True
-        self._edition += 1
-        self._bell.set()
+        self._change()
 
     def renew(self) -> None:
         """Tell the directory again, now: it may have lost what it was told."""
@@ -181,7 +183,6 @@ class Presence:
 
     def _change(self) -> None:
         self._edition += 1
-        self._routes.list_here(Listing(self._edition, tuple(self._listed.values())))
         self._bell.set()
 
     async def _follow(self) -> None:
@@ -201,7 +202,7 @@ class Presence:
         self._revision = snapshot.revision
         own = snapshot.members.get(self._routes.here.member)
         if own is not None:
-            self._seen = max(self._seen, read_listing(own).edition)
+            self._seen = max(self._seen, read_edition(own))
             self._changed.wake_all()
         elif self._told >= 0:
             self._bell.set()  # it has forgotten

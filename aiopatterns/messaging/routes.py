@@ -28,13 +28,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.clock import monotonic, rng
-from aiopatterns.messaging.listing import Listing, inbox_of, read_listing
+from aiopatterns.messaging.listing import inbox_of, is_member, read_listing
 from aiopatterns.messaging.topics import ANY, REST, TopicTrie
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from aiopatterns.core.telemetry import Subscription
+    from aiopatterns.messaging.listing import Listed
 
 __all__ = ["GONE", "KEEP", "Group", "Peer", "Place", "Plan", "Routes"]
 
@@ -61,7 +62,7 @@ class Peer:
         self.member: Final = member
         self.inbox: Final[str] = inbox_of(member)
         self.data: bytes = b""  # its listing, as it was read last
-        self.places: list[Subscription] = []
+        self.places: dict[Listed, Subscription] = {}
         self.gone_until: float = 0.0
         self.missing_since: float | None = None
 
@@ -202,9 +203,19 @@ class Routes:
             self._plans[topic] = plan
         return plan
 
-    def list_here(self, listing: Listing) -> None:
-        """Take what this broker itself wants from now on."""
-        self._place(self.here, listing)
+    def list_here(self, listed: Listed) -> None:
+        """Let this broker itself have the messages of one more subscription.
+
+        Raises:
+            ValueError: Its pattern is none.
+        """
+        self._add(self.here, listed)
+        self._plans.clear()
+
+    def unlist_here(self, listed: Listed) -> None:
+        """Take that back."""
+        self.here.places.pop(listed).close()
+        self._plans.clear()
 
     def hope(self) -> None:
         """Pass nobody over any more."""
@@ -214,7 +225,7 @@ class Routes:
     def heed(self, members: Mapping[str, bytes]) -> None:
         """Take the members of the directory."""
         for member, data in members.items():
-            if member != self.here.member:
+            if member != self.here.member and is_member(member):
                 self._heed_one(member, data)
         now = monotonic()
         for member, peer in self._peers.items():
@@ -231,7 +242,7 @@ class Routes:
         ]
         for peer in dead:
             del self._peers[peer.member]
-            self._place(peer, Listing())
+            self._place(peer, ())
         return dead
 
     def _heed_one(self, member: str, data: bytes) -> None:
@@ -242,19 +253,23 @@ class Routes:
         if peer.data != data:
             peer.data = data
             peer.gone_until = 0.0
-            self._place(peer, read_listing(data))
+            self._place(peer, read_listing(data).subscriptions)
 
-    def _place(self, peer: Peer, listing: Listing) -> None:
-        """Put the places of ``peer`` in the stead of its former ones."""
-        for former in peer.places:
-            former.close()
-        peer.places = []
-        for listed in listing.subscriptions:
-            place = Place(peer, listed.number, listed.group, _rank(listed.pattern))
-            # What a newer release lists may be no pattern to this one.
-            with suppress(ValueError):
-                peer.places.append(self._trie.add(listed.pattern, place))
+    def _place(self, peer: Peer, subscriptions: Iterable[Listed]) -> None:
+        """Give ``peer`` these places; those that it has had already stay as they are."""
+        wanted = dict.fromkeys(subscriptions)
+        for listed in peer.places.keys() - wanted.keys():
+            peer.places.pop(listed).close()
+        for listed in wanted:
+            if listed not in peer.places:
+                # What a newer release lists may be no pattern to this one.
+                with suppress(ValueError):
+                    self._add(peer, listed)
         self._plans.clear()
+
+    def _add(self, peer: Peer, listed: Listed) -> None:
+        place = Place(peer, listed.number, listed.group, _rank(listed.pattern))
+        peer.places[listed] = self._trie.add(listed.pattern, place)
 
 
 def _rank(pattern: str) -> tuple[int, ...]:

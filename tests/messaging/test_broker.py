@@ -538,7 +538,7 @@ async def test_a_failed_handler_is_told_and_stops_nothing(brokers):
                     await sleep(0.005)
         assert seen == [0, 3]
         failed = [each for each in events if isinstance(each, BrokerHandlerFailed)]
-        assert [each.error for each in failed] == ["ValueError('one')", "CancelledError()"]
+        assert [each.error for each in failed] == ["ValueError: one", "CancelledError: "]
         assert {(each.pattern, each.topic) for each in failed} == {("topic", "topic")}
 
 

@@ -12,6 +12,7 @@ from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import CodecError, NoHandlersError, QueueFullError, RemoteError
+from aiopatterns.messaging import exchange as module
 from aiopatterns.messaging.brokerevents import BrokerFrameRefused
 from aiopatterns.messaging.exchange import Exchange, Totals
 from aiopatterns.messaging.frames import Outcome, pack_delivery, pack_reply
@@ -64,7 +65,16 @@ async def test_addresses_for_replies_that_nobody_has_written_get_none():
     way = Stormy(MemoryBackend())
     async with running(way) as exchange:
         exchange.subscribe("echo", lambda m: m.payload, TERMS)
-        for address in ("x", "x.", ".1", "x.-1", "x.1x", "x.99999999999999999999", "x.\u0665"):
+        for address in (
+            "x",
+            "x.",
+            ".1",
+            "x.-1",
+            "x.1x",
+            "x.99999999999999999999",
+            "x.\u0665",
+            "y" * 100 + ".1",
+        ):
             message = Message(type="t", topic="echo", reply_to=address, payload=1)
             frame = pack_delivery([1], SCRIBE.envelopes.encode(message))
             await way.publish(exchange.routes.here.inbox, frame)
@@ -72,7 +82,7 @@ async def test_addresses_for_replies_that_nobody_has_written_get_none():
         await exchange.courier.flush()
         replies = [each.channel for each in way.published if each.data[:1] == b"\x02"]
         assert replies == ["broker:", "broker:x"]  # what they say is harmless: nobody listens
-        assert exchange.totals().handled == 7
+        assert exchange.totals().handled == 8
 
 
 @pytest.mark.parametrize(
@@ -97,6 +107,17 @@ async def test_replies_that_cannot_be_read_are_an_end_as_well(outcome, body, err
             group.start_soon(asking)
             await sleep(0.01)
             await way.publish(here.routes.here.inbox, pack_reply(1, outcome, body))
+
+
+async def test_too_many_subscriptions_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    async with running(Stormy(MemoryBackend())) as exchange:
+        for _ in range(2):
+            number = exchange.subscribe("t", lambda m: None, TERMS)
+        with pytest.raises(QueueFullError, match="at most 2 subscriptions"):
+            exchange.subscribe("t", lambda m: None, TERMS)
+        exchange.unsubscribe(number)
+        exchange.subscribe("t", lambda m: None, TERMS)
 
 
 async def test_too_much_to_be_sent_is_an_error():

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from aiopatterns.core.codec import MSGPACK
-from aiopatterns.messaging.listing import Listed, Listing, inbox_of, read_listing
+from aiopatterns.messaging.listing import (
+    MOST,
+    Listed,
+    Listing,
+    inbox_of,
+    is_member,
+    read_edition,
+    read_listing,
+)
 
 
 def test_a_listing_is_read_as_it_was_written():
@@ -22,6 +30,25 @@ def test_fields_of_a_newer_release_are_left_out_and_missing_ones_have_defaults()
 def test_what_cannot_be_read_lists_nothing():
     for data in (b"", b"\xff", MSGPACK.encode({"a": 1}), MSGPACK.encode([1, [["no number"]]])):
         assert read_listing(data) == Listing()
+
+
+def test_what_frames_cannot_hold_lists_nothing():
+    for number in (-1, 1 << 32, 1 << 63):
+        assert read_listing(MSGPACK.encode([1, [[number, "t"]]])) == Listing()
+    for size, listed in ((MOST, MOST), (MOST + 1, 0)):
+        data = MSGPACK.encode([1, [[number, "t"] for number in range(size)]])
+        assert len(read_listing(data).subscriptions) == listed
+
+
+def test_the_edition_alone():
+    assert read_edition(Listing(3, (Listed(1, "t"),)).encode()) == 3
+    assert read_edition(b"whatever") == 0
+
+
+def test_ids_of_brokers():
+    assert is_member("5f" * 12)
+    assert not is_member("x" * 65)
+    assert not is_member("\u00e9")
 
 
 def test_an_inbox_is_found_by_the_id():

@@ -53,7 +53,8 @@ def test_plans_are_those_of_a_plain_model(
     snapshots: list[Mapping[str, list[Subscribed]]], own: list[Subscribed]
 ):
     routes = Routes("me")
-    routes.list_here(listing(*own))
+    for listed in listing(*own).subscriptions:
+        routes.list_here(listed)
     known: dict[str, list[Subscribed]] = {"me": own}
     for snapshot in snapshots:
         known |= snapshot  # who is missing is kept for a while
@@ -102,11 +103,29 @@ def test_plans_are_remembered_until_something_changes():
     plan = routes.plan("t")
     routes.heed(members(a=[("t", None)]))
     assert routes.plan("t") is plan
-    routes.list_here(listing(("t", None)))
+    routes.list_here(Listed(1, "t"))
     assert [named(place) for place in routes.plan("t").each] == ["a1", "me1"]
+    routes.unlist_here(Listed(1, "t"))
+    assert [named(place) for place in routes.plan("t").each] == ["a1"]
     for number in range(1_024):
         routes.plan(f"topic.{number}")
     assert routes.plan("t").each != ()
+
+
+def test_a_change_of_one_place_leaves_the_others_as_they_are():
+    routes = Routes("me")
+    routes.heed(members(a=[("t", None), ("t", "g")]))
+    before = {*routes.plan("t").each}
+    routes.heed(members(a=[("t", None)]))
+    routes.heed(members(a=[("t", None), ("t", "h"), ("u", None)]))
+    assert {*routes.plan("t").each} == before
+    assert [group.name for group in routes.plan("t").groups] == ["h"]
+
+
+def test_members_that_no_broker_can_be_are_none():
+    routes = Routes("me")
+    routes.heed({name: listing(("t", None)).encode() for name in ("x" * 1_000, "\u00e9", "b")})
+    assert [named(place) for place in routes.plan("t").each] == ["b1"]
 
 
 def test_patterns_of_a_newer_release_that_are_none_here_are_left_out():

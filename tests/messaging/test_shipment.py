@@ -44,7 +44,8 @@ def routes(**brokers: Sequence[str | None]) -> Routes:
     def listing(groups: Sequence[str | None]) -> Listing:
         return Listing(1, tuple(Listed(n, "t", group) for n, group in enumerate(groups, 1)))
 
-    made.list_here(listing(brokers.pop("me", ())))
+    for listed in listing(brokers.pop("me", ())).subscriptions:
+        made.list_here(listed)
     made.heed({name: listing(groups).encode() for name, groups in brokers.items()})
     return made
 
