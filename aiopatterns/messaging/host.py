@@ -99,6 +99,7 @@ class Host:
     """
 
     __slots__ = (
+        "_borrowed",
         "_exit",
         "_scene",
         "_service",
@@ -121,6 +122,7 @@ class Host:
         self._service = service
         self._staging = staging
         self._scene = Scene(service.name, staging.broker)
+        self._borrowed = True  # the broker is open around this run
         self._exit = CancelScope()  # around all, for the lifespan to close in
         self._stopping = Event()
         self._subscriptions: list[BrokerSubscription] = []
@@ -169,6 +171,7 @@ class Host:
     async def _open(self, stack: AsyncExitStack) -> None:
         """Open what is closed, enter the lifespan, and wait for what is needed."""
         staging = self._staging
+        self._borrowed = staging.broker.is_open
         for owner in (staging.broker, staging.registry, staging.checker):
             if owner is not None and not owner.is_open:
                 await stack.enter_async_context(owner)
@@ -280,7 +283,8 @@ class Host:
     async def _leave(self) -> None:
         """Cut off what is left; be gone from the broker, within a bounded time."""
         self._scene.cut()
-        with move_on_after(FAREWELL, shield=True):
+        # A broker of our own is leaving as well: it tells for all, or is cancelled and cannot.
+        with move_on_after(FAREWELL if self._borrowed else 0.0, shield=True):
             await self._close(0.0)
             await self._quiet()
         if current_effective_deadline() == -inf:  # cancelled: the lifespan may close yet
