@@ -132,7 +132,7 @@ class CheckLoop:
         self._bell = Bell()  # rings when a check is wanted sooner
         self._turn = Bell()  # rings when the next check has ended
         self._over = False
-        self._scope = CancelScope()
+        self._scope: CancelScope | None = None  # of the task, which needs a loop
         self._steps: Steps[object] = Steps()
         self._grace = min(GRACE * plan.interval, GRACE_SECONDS)
         self._alarm: Timer | None = None  # when the check that runs now is closed
@@ -199,7 +199,8 @@ class CheckLoop:
     def end(self) -> None:
         """Stop; those who wait for a result are told."""
         self._over = True
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
         self._turn.set()
         self.hurry()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -51,6 +53,29 @@ class Target:
 
 
 async def fine() -> None: ...
+
+
+# Made where there is no loop, and opened on several.
+CHECKER = HealthChecker({"fine": fine, "alive": Check(fine, kinds=("liveness",))}, interval=60)
+GROWING = HealthChecker({"fine": fine})
+GROWING.add("more", fine)
+GROWING.remove("fine")
+
+
+def test_a_checker_at_module_level_is_opened_on_loop_after_loop():
+    async def lifespan_of(checker: HealthChecker, name: str) -> None:
+        assert checker.state(name) is UNKNOWN
+        async with checker:
+            await checker.check_now(name)
+            assert checker.report("readiness").ok
+        assert checker.state(name) is UNKNOWN
+
+    for _ in range(2):
+        asyncio.run(lifespan_of(CHECKER, "fine"))
+        simulate(partial(lifespan_of, CHECKER, "fine"))
+        asyncio.run(lifespan_of(GROWING, "more"))
+    GROWING.add("fine", fine)
+    asyncio.run(lifespan_of(GROWING, "fine"))
 
 
 def wrong(value: object) -> Any:
