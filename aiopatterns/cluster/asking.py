@@ -9,6 +9,7 @@ Guarantees:
 * A registry that does not answer costs one call in each second :data:`PATIENCE` seconds, and is
   no error while what is known is good enough for it.
 * When it is not (the registry's ``max_stale``), calls raise until the backend is back.
+* What was found out while the registry was open is over when that is closed.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ class Asking:
         rules: By what its pool decides.
     """
 
-    __slots__ = ("_asked", "_flights", "_known", "_pool", "_registry", "_rules")
+    __slots__ = ("_asked", "_flights", "_known", "_opening", "_pool", "_registry", "_rules")
 
     def __init__(self, registry: ServiceRegistry, rules: Rules) -> None:
         self._registry = registry
         self._rules = rules
         self._pool = Pool(rules)
         self._flights = SingleFlight()
+        self._opening: object = None  # of the registry, when it was asked first
         self._known = False  # whether the pool may be used
         self._asked = -inf  # when the registry was asked last
 
@@ -81,9 +83,9 @@ class Asking:
 
         Cancellation: leaves the question to those who share it.
         """
-        now = monotonic()
-        if now < self._asked:  # another clock: that of another simulation
-            self._pool, self._known = Pool(self._rules), False
+        now, opening = monotonic(), self._registry.opening
+        if opening is not self._opening:  # another one, maybe with another loop and clock
+            self._pool, self._known, self._opening = Pool(self._rules), False, opening
         if not self._known:
             await self._flights.run(self._rules.service, self._ask)
         elif now >= self._asked + INTERVAL:

@@ -236,6 +236,15 @@ class ServiceRegistry(Owner):
         service_name("service", service)
         return ServiceWatch(partial(self._attach, service), partial(self._detach, service))
 
+    @property
+    def opening(self) -> object:
+        """What is another object each time that the registry is opened.
+
+        Raises:
+            ClosedError: It is not open.
+        """
+        return self._open_group()
+
     def statistics(self) -> RegistryStatistics:
         """Return what this registry does now."""
         books = self._books.values()

@@ -119,6 +119,18 @@ async def test_the_registry_has_to_be_open():
         await asking.refresh()
 
 
+@pytest.mark.promise("cluster-bad-input")
+async def test_of_a_registry_that_was_closed_nothing_is_known_any_more():
+    registry = ServiceRegistry("memory://", propagation=0)
+    asking = Asking(registry, RULES)
+    for name in "ab":
+        async with registry, registry.register(who(name)):
+            assert await call(asking) == name
+        for _ in range(2):
+            with pytest.raises(ClosedError, match="ServiceRegistry"):
+                await call(asking)
+
+
 def test_another_simulation_is_another_time():
     registry = ServiceRegistry("memory://", propagation=0)
     asking = Asking(registry, RULES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +50,22 @@ AGAIN = Retry(on=OSError, attempts=3, backoff=Constant(0))
 
 async def name(endpoint: ServiceInstance) -> str:
     return endpoint.id
+
+
+# Made where there is no loop, and opened on several.
+REGISTRY = ServiceRegistry("memory://", propagation=0)
+BALANCER = LoadBalancer(REGISTRY, "users")
+CLIENTS = [ServiceClient("users", REGISTRY, stack=AGAIN), ServiceClient("users", BALANCER)]
+
+
+def test_all_of_them_at_module_level_work_on_loop_after_loop():
+    async def lifespan_of(endpoint: str) -> None:
+        async with REGISTRY, REGISTRY.register(who(endpoint)), BALANCER:
+            assert [await client.call(name) for client in CLIENTS] == [endpoint] * 2
+
+    for endpoint in "abc":
+        asyncio.run(lifespan_of(endpoint))
+        simulate(partial(lifespan_of, endpoint + endpoint))
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
