@@ -33,6 +33,7 @@ from aiopatterns.cache.batch import Batch
 from aiopatterns.cache.forgetting import Forgetting
 from aiopatterns.cache.load import ANY, NEW
 from aiopatterns.cache.loads import Loads
+from aiopatterns.cache.rules import shown
 from aiopatterns.cache.stock import NO_TAGS, Stock
 from aiopatterns.cache.tags import checked
 from aiopatterns.cache.terms import MISSING, Bounds, LoadTimeouts, Missing, Ttl
@@ -313,7 +314,7 @@ class Cache(Owner, Generic[K, V]):
         Cancellation: this process has forgotten them; if the backend was not told of the pattern
             yet, it is told in the background that everything of this cache is invalid.
         """
-        text("pattern", pattern)
+        pattern = shown(text("pattern", pattern))
         self._check()
         self._forgetting.forget_matching(pattern)
         if self._far is not None:

@@ -3,15 +3,16 @@
 ====================================  =================================  ==========================
 key of ``Kv``                         holds                              lives
 ====================================  =================================  ==========================
-``cache:<name>:k:<key>``              an envelope                        as long as its value
+``cache:<name>:k:<key>``              an envelope                        as long as its value,
+                                      in place of another, a tombstone   :data:`GRACE` at least
 ``cache:<name>:k:<key>``              a tombstone                        :data:`GRACE`
 ``cache:<name>:v:<tag>``              the version of a tag               :data:`LONGEST`
 ``cache:<name>:v:``                   that of the whole cache, rules     :data:`LONGEST`
 ``cache:<name>:l:<key>:<writing>``    whose turn it is to load           a lease
 ====================================  =================================  ==========================
 
-Keys of different types never meet: ``"1"`` is ``s1``, ``1`` is ``i1``, ``b"1"`` is ``b31``. What is too
-long for a name is its hash.
+Keys of different types never meet: ``"1"`` is ``s1``, ``1`` is ``i1``, ``b"1"`` is ``b31``. Nor do those
+of different caches, for a colon in ``<name>`` is escaped. What is too long for a name is its hash.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, final
 
+from aiopatterns.backends.names import escaped
 from aiopatterns.core.validate import text
 
 if TYPE_CHECKING:
     from aiopatterns.cache.invalidation import Key
 
-__all__ = ["GRACE", "LONGEST", "FarNames"]
+__all__ = ["GRACE", "LONGEST", "WRITTEN_WITHIN", "FarNames"]
 
-#: Seconds that a tombstone lives: what was read before it is not filled in any more after that.
+#: Seconds that a tombstone lives, or what takes its place: what was read before it is not filled in
+#: any more after that.
 GRACE: Final = 60.0
 #: Seconds that anything lives in the shared tier at most: 30 days. An eternal value is loaded anew.
 LONGEST: Final = 30 * 86_400.0
+#: Seconds after which a write that compares nothing is too late, or a rule: nobody waits for it.
+WRITTEN_WITHIN: Final = 0.5
 
 _LONGEST_NAME: Final = 128  # bytes of the name of a cache
 _LONGEST_PART: Final = 512  # bytes of a key or tag; names have at most 1,024
@@ -55,11 +60,11 @@ class FarNames:
         if len(text("name", name).encode()) > _LONGEST_NAME:
             msg = f"name of a shared cache must be at most {_LONGEST_NAME} bytes, not {name!r}"
             raise ValueError(msg)
-        self.channel: str = f"cache:{name}"
+        self.channel: str = f"cache:{escaped(name, ':')}"
         #: What the names of all values begin with.
-        self.keys: str = f"cache:{name}:k:"
-        self._turns = f"cache:{name}:l:"
-        self._versions = f"cache:{name}:v:"
+        self.keys: str = f"{self.channel}:k:"
+        self._turns = f"{self.channel}:l:"
+        self._versions = f"{self.channel}:v:"
 
     def key(self, key: Key) -> str:
         """Return where the value of ``key`` is.
@@ -71,11 +76,19 @@ class FarNames:
         return self.keys + _part(key)
 
     def shown(self, name: str) -> str | None:
-        """Return the key of a value as text, given the name; None if the name does not tell it."""
+        """Return the key of a value as text, given the name; None if the name does not tell it.
+
+        That is so if the key was too long for a name, or if the name is none of ours.
+        """
         part = name.removeprefix(self.keys)
-        if part[0] not in "sib":
+        if part[:1] not in {"s", "i", "b"}:
             return None
-        return str(bytes.fromhex(part[1:])) if part[0] == "b" else part[1:]
+        if part[0] != "b":
+            return part[1:]
+        try:
+            return repr(bytes.fromhex(part[1:]))
+        except ValueError:
+            return None
 
     def version(self, tag: str) -> str:
         """Return where the version of ``tag`` is; "" is the whole cache."""

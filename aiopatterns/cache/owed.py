@@ -127,10 +127,13 @@ class Outbox:
         return await self.send(items, changes, self.owed.add(items))
 
     async def send(self, items: Sequence[Item], changes: Sequence[Change], ticket: int) -> bool:
-        """Send ``changes``, which settle ``items``; False if they have to be told again."""
+        """Send ``changes``, which settle ``items``; False if they have to be told again.
+
+        So it is also if one was too late. They compare nothing, so it is not for what a key holds.
+        """
         told = False
         try:
-            told = None not in await self._pieces.change(changes)
+            told = all(await self._pieces.change(changes))
         finally:
             self.owed.settle(items, ticket, told=told)
         return told

@@ -10,7 +10,9 @@
          look has found all that they concern: they are dropped
 
 The first step is what invalidates. The others are tidying up: who is cancelled there, or loses the
-server, leaves values behind that nobody takes for valid, and rules that the next one drops.
+server, leaves values behind that nobody takes for valid, and rules that the next one drops. A
+tombstone takes the place of what is taken away: an empty one would let in a fill that was refused
+before.
 
 A fill that was under way when the rule was written may be stored for :data:`GRACE` seconds after
 it, with the old version. So a rule is dropped only by a look that began later than that.
@@ -26,30 +28,28 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.protocols import DELETE, Change
-from aiopatterns.cache.envelope import is_tombstone, opened
-from aiopatterns.cache.farnames import GRACE, LONGEST
+from aiopatterns.backends.protocols import Change
+from aiopatterns.cache.envelope import is_tombstone, opened, tombstone
+from aiopatterns.cache.farnames import GRACE, LONGEST, WRITTEN_WITHIN
 from aiopatterns.cache.invalidation import ALL, MATCHING, Item
-from aiopatterns.cache.rules import Rules, beginning
-from aiopatterns.cache.terms import Life
-from aiopatterns.core.clock import monotonic
+from aiopatterns.cache.rules import Rules, beginning, matcher
+from aiopatterns.core.clock import monotonic, yield_now
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.cache.farnames import FarNames
     from aiopatterns.cache.gate import Gate
     from aiopatterns.cache.owed import Outbox
     from aiopatterns.cache.pieces import Pieces
+    from aiopatterns.cache.rules import Rule
     from aiopatterns.cache.serverclock import ServerClock
 
 __all__ = ["Patterns"]
 
 # Attempts to add a rule while others do so too; then everything is cleared.
 _ATTEMPTS: Final = 10
-# Seconds after which a rule that is still on its way is not written any more.
-_WRITTEN_WITHIN: Final = 0.5
 # Keys that the server looks at for one page, and values that are read in one command.
 _PAGE: Final = 1_000
 _VALUES: Final = 100
@@ -114,7 +114,7 @@ class Patterns:
             if read is None:
                 return False
             raw, rules = read
-            until = self._now() + _WRITTEN_WITHIN
+            until = self._clock.time(monotonic() + WRITTEN_WITHIN)
             made = rules.added(pattern, until)
             item = Item(ALL) if made is None else Item(MATCHING, pattern)
             value = beginning() if made is None else made.sealed()
@@ -134,50 +134,49 @@ class Patterns:
 
     async def _tidy(self) -> None:
         """Take away what is invalid, and drop the rules that have done their work."""
-        began = self._now()
+        began = self._clock.time(monotonic())
         read = await self._read()
         if read is None or not await self._take_away(read[1]):
             return
-        done = {rule.number for rule in read[1].rules if rule.before + GRACE <= began}
+        done = {rule for rule in read[1].rules if rule.before + GRACE <= began}
         if done and not self._backend.url.startswith("redis+cluster:"):
             await self._drop(done)
 
     async def _take_away(self, rules: Rules) -> bool:
         """Look at all keys; return whether that went well to the end."""
+        fits = matcher(*(rule.pattern for rule in rules.rules))
         scan, cursor = partial(self._backend.kv.scan, self._names.keys, limit=_PAGE), None
         while True:
             page = await self._gate.call(partial(scan, cursor=cursor))
-            if page is None or not await self._take(page.keys, rules):
+            if page is None or not await self._take(page.keys, fits, rules):
                 return False
             cursor = page.cursor
             if cursor is None:
                 return True
+            await yield_now()  # a server in memory never waits
 
-    async def _take(self, names: Collection[str], rules: Rules) -> bool:
+    async def _take(
+        self, names: Collection[str], fits: Callable[[object], bool], rules: Rules
+    ) -> bool:
         """Take away those of some keys that are invalid."""
         texts = {name: self._names.shown(name) for name in names}
-        fitting = [name for name, text in texts.items() if text is None or rules.fits(text)]
+        fitting = [name for name, text in texts.items() if text is None or fits(text)]
         stored = await self._pieces.get(fitting, piece=_VALUES) if fitting else {}
         if stored is None:
             return False
         gone = [
-            Change(name, DELETE, expected=raw)
+            Change(name, tombstone(), expected=raw, ttl=GRACE)
             for name, raw in stored.items()
             if not is_tombstone(raw) and not _counts(raw, texts[name], rules)
         ]
         return None not in await self._pieces.change(gone)
 
-    async def _drop(self, numbers: Collection[int]) -> None:
+    async def _drop(self, done: Collection[Rule]) -> None:
         """Drop rules; if the record has just changed, the next one will do it."""
         read = await self._read()
         if read is not None and read[0] is not None:
-            value = read[1].without(numbers).sealed()
+            value = read[1].without(done).sealed()
             await self._pieces.change([Change(self._record, value, expected=read[0], ttl=LONGEST)])
-
-    def _now(self) -> float:
-        """Return the server's time; if that is not known exactly, an earlier one."""
-        now = monotonic()
-        return self._clock.outside(Life(now, now)).fresh_until
 
 
 def _counts(raw: bytes, text: str | None, rules: Rules) -> bool:

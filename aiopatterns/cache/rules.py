@@ -103,10 +103,6 @@ class Rules(NamedTuple):
             for rule in self.rules
         )
 
-    def fits(self, text: str) -> bool:
-        """Whether one of the rules is about a key."""
-        return any(fnmatchcase(text, rule.pattern) for rule in self.rules)
-
     def added(self, pattern: str, before: float) -> Rules | None:
         """Return the record with one rule more, in place of an older one for the same pattern.
 
@@ -121,9 +117,9 @@ class Rules(NamedTuple):
         made = Rules(mark, (*others, Rule(number, before, pattern)))
         return made if len(made.sealed()) <= MOST_BYTES else None
 
-    def without(self, numbers: Collection[int]) -> Rules:
-        """Return the record without some rules."""
-        return self._replace(rules=tuple(r for r in self.rules if r.number not in numbers))
+    def without(self, done: Collection[Rule]) -> Rules:
+        """Return the record without some rules; others may have their numbers by now."""
+        return self._replace(rules=tuple(rule for rule in self.rules if rule not in done))
 
 
 def beginning() -> bytes:
@@ -136,13 +132,13 @@ def shown(key: object) -> str:
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, bytes):
-        return str(bytes(key))
+        return repr(bytes(key))
     return str(int(key)) if isinstance(key, int) else str(key)
 
 
-def matcher(pattern: str) -> Callable[[object], bool]:
-    """Return what tells whether a key fits ``pattern``. 0.4 us for each."""
-    fits = re.compile(translate(pattern)).match
+def matcher(*patterns: str) -> Callable[[object], bool]:
+    """Return what tells whether a key fits one of ``patterns``. 0.4 us, 5 us for a hundred."""
+    fits = re.compile("|".join(map(translate, patterns)) or "(?!)").match
     return lambda key: fits(shown(key)) is not None
 
 

@@ -46,6 +46,10 @@ class ServerClock:
         self._at = now = monotonic()
         self._low, self._high = server - now, server - asked
 
+    def time(self, at: float) -> float:
+        """Return what time it is there at ``at``; if that is not known exactly, an earlier one."""
+        return at + self._low
+
     def outside(self, life: Life) -> Life:
         """Return a life by the server's clock."""
         return Life(life.fresh_until + self._low, life.stale_until + self._low)

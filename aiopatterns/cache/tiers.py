@@ -8,7 +8,7 @@
 
 A read remembers what the key held. A fill is a *compare-and-set*: it is stored if the key still
 holds exactly that. An invalidation writes a tombstone, unlike any other, which lives longer than
-any load whose value may be stored::
+any load whose value may be stored; so does what takes its place, however short its own life is::
 
     reader  read: absent        load (old row) ........ fill, expects absent: refused
     writer                 commit, invalidate: tombstone
@@ -24,8 +24,9 @@ the same. A lost version is made anew and makes invalid what carried the old one
 
 Guarantees:
 
-* Never an error because the server is not there, slow, full or read-only; no call waits longer
-  than 0.25 s for it, and none waits while it is known to be down.
+* Never an error because the server is not there, slow, full or read-only; nobody waits longer than
+  0.25 s for an answer, of which a batch needs one for each 1,000 keys, and not at all while it is
+  known to be down.
 * Nothing counts of a load that began before its key, its tag, a pattern that its key fits or the
   whole cache was invalidated.
 * An invalidation that could not be told is told when the server is back, before anything is read.
@@ -59,7 +60,7 @@ from anyio import TASK_STATUS_IGNORED
 
 from aiopatterns.backends.protocols import Change
 from aiopatterns.cache.envelope import Envelope, codec_id, opened, sealed, version
-from aiopatterns.cache.farnames import GRACE, LONGEST, FarNames
+from aiopatterns.cache.farnames import GRACE, LONGEST, WRITTEN_WITHIN, FarNames
 from aiopatterns.cache.fleet import Fleet
 from aiopatterns.cache.gate import Gate
 from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item, Key, News
@@ -545,8 +546,7 @@ class Far(Generic[K, V]):
         change = self._sealed(filled)
         if change is None:
             return None
-        before = self._clock.outside(Life(end, end)).fresh_until
-        return change._replace(expected=seen.raw, before=before)
+        return change._replace(expected=seen.raw, before=self._clock.time(end))
 
     def _told(
         self,
@@ -555,14 +555,18 @@ class Far(Generic[K, V]):
         versions: Mapping[str, bytes],
         tags: Sequence[str],
     ) -> list[Change]:
-        """Return the changes that write ``values`` and tell of it; without what cannot be written."""
-        seen = Seen(None, 0.0, versions)
+        """Return the changes that write ``values`` and tell of it; without what cannot be written.
+
+        One that comes late is not made: it could undo what others have invalidated since.
+        """
+        seen = Seen(b"whatever", 0.0, versions)
+        before = self._clock.time(monotonic() + WRITTEN_WITHIN)
         changes = {
             key: self._sealed(Filled(key, seen, value, life, 0.0, tags))
             for key, value in values.items()
         }
         return [
-            self._outbox.told(Item(KEYS, key), change)
+            self._outbox.told(Item(KEYS, key), change._replace(before=before))
             for key, change in changes.items()
             if change is not None
         ]
@@ -571,8 +575,8 @@ class Far(Generic[K, V]):
         """Return the change that writes a value, or None if it cannot be written."""
         life, versions = filled.life, filled.seen.versions
         marks = (_WHOLE, *filled.tags)
-        ttl = min(life.stale_until - monotonic(), LONGEST)
-        if ttl <= 0 or versions is None or not all(tag in versions for tag in marks):
+        left = life.stale_until - monotonic()
+        if left <= 0 or versions is None or not all(tag in versions for tag in marks):
             return None
         try:
             payload = None if filled.value is MISSING else self._codec.encode(filled.value)
@@ -582,6 +586,9 @@ class Far(Generic[K, V]):
             return None
         numbers = [(tag, versions[tag]) for tag in marks]
         envelope = Envelope(payload, *self._clock.outside(life), filled.cost, numbers)
+        # What it takes the place of may be a tombstone, which has its own time to stand there.
+        least = 0.0 if filled.seen.raw is None else GRACE
+        ttl = min(max(left, least), LONGEST)
         return Change(self._names.key(filled.key), sealed(envelope, self._codec_id), ttl=ttl)
 
 

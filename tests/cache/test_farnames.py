@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from aiopatterns.backends.names import check_name
 from aiopatterns.cache.farnames import FarNames
+from aiopatterns.cache.rules import shown
 
 NAMES = FarNames("n")
 TEXTS = st.text(max_size=700).filter(lambda text: text.isprintable())
@@ -31,6 +32,27 @@ def test_names_can_be_read():
     assert NAMES.version("") == "cache:n:v:"
     assert NAMES.key("x" * 600).startswith("cache:n:k:#")
     assert NAMES.version("x" * 600).startswith("cache:n:v:#")
+
+
+def test_different_caches_have_different_names():
+    """Also if one is called as the other calls its keys."""
+    other = FarNames("n:k:sx")
+    assert not other.keys.startswith(NAMES.keys)
+    assert other.key("1") != NAMES.key("x:k:s1")
+    assert FarNames("n:v:t").version("u") != NAMES.version("t:v:u")
+    assert FarNames("n:l:sk:").channel != NAMES.turn("k", None)
+    assert FarNames("a%3Ab").channel != FarNames("a:b").channel
+    longest = FarNames("::" * 64)
+    for name in (longest.key("x" * 511), longest.turn("x" * 511, b"1"), longest.version("x" * 512)):
+        check_name("key", name)
+
+
+@pytest.mark.parametrize("key", ["", "user:1", "#1", 17, -1, b"\xff"])
+def test_names_tell_their_keys(key):
+    assert NAMES.shown(NAMES.key(key)) == shown(key)
+    assert NAMES.shown(NAMES.key("x" * 600)) is None
+    for other in ("", "bxy", "?"):
+        assert NAMES.shown(f"cache:n:k:{other}") is None
 
 
 def test_each_writing_has_a_turn_of_its_own():

@@ -12,11 +12,12 @@ from anyio import create_task_group, fail_after
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.cache import gate, patterns
+from aiopatterns.cache import Cache, gate, patterns
+from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.farnames import GRACE
 from aiopatterns.cache.rules import Rules
 from aiopatterns.cache.terms import MISSING
-from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
@@ -51,6 +52,11 @@ async def load(key):
     return f"{key}#1"
 
 
+async def values_left(kv) -> list[str]:
+    stored = await kv.get_many((await kv.scan("cache:near:k:", limit=10_000)).keys)
+    return sorted(name for name, raw in stored.items() if not is_tombstone(raw))
+
+
 async def rules_of(cache) -> Rules:
     raw = await cache._far._backend.kv.get(RECORD)
     return Rules.opened(raw)
@@ -71,8 +77,7 @@ async def what_fits_goes_and_nothing_else(backends):
             assert left == [f"{key}#1" for key in keys[2:5]]
         # What is left in the server is what counts; a name that does not tell its key went too.
         kv = here._far._backend.kv
-        found = (await kv.scan("cache:near:k:", limit=10_000)).keys
-        assert sorted(found) == ["cache:near:k:b" + b"user:3".hex(), "cache:near:k:i17",
+        assert await values_left(kv) == ["cache:near:k:b" + b"user:3".hex(), "cache:near:k:i17",
                                  "cache:near:k:sorg:1"]  # fmt: skip
         here.stock.clear()
         assert await here.get("org:1") == "org:1#1"
@@ -152,7 +157,9 @@ def test_rules_are_dropped_when_no_old_load_can_be_stored_any_more():
             assert not (await there._far.read(["a"]))["a"].known
             await there.invalidate_matching("d*")
             assert [each.pattern for each in (await rules_of(here)).rules] == ["c*", "d*"]
-            assert await server.kv.get("cache:near:k:sa") is None, "also what came later is gone"
+            assert await values_left(server.kv) == ["cache:near:k:sb"], (
+                "also what came later is gone"
+            )
             await sleep(GRACE + 1)
             await here.invalidate_matching("e")
             assert [each.pattern for each in (await rules_of(here)).rules] == ["e"]
@@ -175,9 +182,10 @@ def test_other_codecs_and_other_bytes():
             await here.set("a3", 3)
             await server.kv.set("cache:near:k:sa2", b"V\x01 something")
             await third.invalidate("a3")
+            stood = await server.kv.get("cache:near:k:sa3")
             await here.invalidate_matching("a*")
-            left = (await server.kv.scan("cache:near:k:")).keys
-            assert left == ["cache:near:k:sa3"], "a tombstone stays"
+            assert await values_left(server.kv) == []
+            assert await server.kv.get("cache:near:k:sa3") == stood, "a tombstone stays"
 
     simulate(scenario)
 
@@ -296,8 +304,7 @@ def test_a_server_that_is_lost_at_any_call(at, monkeypatch):
             await sleep(GRACE + 1)
             await there.invalidate_matching("b*")
             assert len((await rules_of(here)).rules) == 1
-            left = (await server.kv.scan("cache:near:k:")).keys
-            assert "cache:near:k:sb1" not in left
+            assert "cache:near:k:sb1" not in await values_left(server.kv)
 
     simulate(scenario)
 
@@ -317,7 +324,7 @@ def test_a_lost_record():
             here.stock.clear()
             assert await here.get("a") is MISSING
             await server.kv.delete(RECORD)
-            await here._far._patterns._drop([1])
+            await here._far._patterns._drop(())
 
             async def lose():
                 await server.kv.delete(RECORD)
@@ -325,6 +332,81 @@ def test_a_lost_record():
             ways[0].way = lose
             seen = (await here._far.read(["a"]))["a"].seen
             assert await here._far.fill("a", seen, 1, here.stock.ttl.life(1, 0.0)) == "skipped"
+
+    simulate(scenario)
+
+
+@pytest.mark.promise("cache-no-stale-fill")
+def test_a_rule_of_a_later_record_is_not_dropped_for_its_number():
+    """Somebody clears, so that rules are counted anew, while a look is under way."""
+
+    async def scenario():
+        server, ways = MemoryBackend(), list[Any]()
+
+        def way():
+            ways.append(Shaky(server))
+            return ways[-1]
+
+        async with caches(way) as (here, there):
+            await here.invalidate_matching("a*")
+            await sleep(GRACE + 1)
+            seen = None
+
+            async def meanwhile():
+                nonlocal seen
+                if ways[0].calls[-1] == "scan" and seen is None:
+                    await there.clear()
+                    seen = (await there._far.read(["b"]))["b"].seen
+                    await there.invalidate_matching("b*")
+
+            ways[0].way = meanwhile
+            await here.invalidate_matching("c*")
+            life = there.stock.ttl.life("old", monotonic())
+            assert await there._far.fill("b", seen, "old", life) == "stored"
+            assert not (await there._far.read(["b"]))["b"].known
+
+    simulate(scenario)
+
+
+def late(way):
+    """Let writes get lost on their way; return them, for the server to get later."""
+    lost = []
+
+    async def change_many(changes):
+        lost.extend(changes)
+        raise BackendUnavailableError("no answer")
+
+    way.kv.change_many = change_many
+    return lost
+
+
+@pytest.mark.promise("cache-no-stale-fill")
+def test_what_a_look_takes_away_makes_no_room_for_an_old_fill():
+    async def scenario():
+        server, ways = MemoryBackend(), list[Any]()
+
+        def way():
+            ways.append(Shaky(server))
+            return ways[-1]
+
+        async with caches(way, 4) as (here, slow, reader, writer):
+            reader._far._keeper._news._local = Deaf()
+            await slow.get("k")  # the record is made
+            lost = late(ways[1])
+            await slow.set("k", "set before the rule")
+            seen = None
+
+            async def meanwhile():
+                nonlocal seen
+                if ways[0].calls[-1] == "scan" and seen is None:
+                    seen = (await reader._far.read(["k"]))["k"].seen
+                    await writer.invalidate("k")
+                    assert await server.kv.change_many(lost) == [True]
+
+            ways[0].way = meanwhile
+            await here.invalidate_matching("*")
+            life = reader.stock.ttl.life("old", monotonic())
+            assert await reader._far.fill("k", seen, "old", life) == "refused"
 
     simulate(scenario)
 
@@ -401,6 +483,52 @@ def test_cancelled_anywhere_it_is_told():
         return Trial(work(), check)
 
     cancel_everywhere(scenario, minimum=8)
+
+
+class Text(str):
+    """Of a type of one's own."""
+
+    __slots__ = ()
+
+
+async def test_a_pattern_may_be_of_a_type_of_its_own():
+    async with caches(lambda: Shaky(MemoryBackend()), 1) as (here,):
+        await here.get_or_load("a", load)
+        await here.get_or_load("b", load)
+        await here.invalidate_matching(Text("a*"))
+        here.stock.clear()
+        assert [await here.get(key, None) for key in "ab"] == [None, "b#1"]
+
+
+def test_names_that_are_none_of_ours_are_looked_at_and_no_harm():
+    async def scenario():
+        server = MemoryBackend()
+        async with caches(lambda: Shaky(server), 1) as (here,):
+            for name in ("", "bxy", "?", "s\U0001f984*[a]"):
+                await server.kv.set(f"cache:near:k:{name}", b"1")
+            await here.set("\U0001f984*[b]", 1)
+            await here.invalidate_matching("\U0001f984[*][[]a]")
+            assert await values_left(server.kv) == ["cache:near:k:s\U0001f984*[b]"]
+
+    simulate(scenario)
+
+
+async def test_a_look_at_many_keys_lets_others_run():
+    server, turns = MemoryBackend(), 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await sleep(0)
+
+    async with server, Cache[str, int]("near", ttl=60, backend=server) as here:
+        await server.kv.set_many({f"cache:near:k:s{n}": b"1" for n in range(5_000)}, ttl=60)
+        async with create_task_group() as tasks:
+            tasks.start_soon(others)
+            await here.invalidate_matching("none")
+            tasks.cancel_scope.cancel()
+        assert turns >= 5
 
 
 @pytest.mark.promise("cache-bad-input")

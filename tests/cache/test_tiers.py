@@ -133,6 +133,55 @@ def test_a_fill_that_comes_after_the_tombstone_is_over_is_too_late():
     simulate(scenario)
 
 
+@pytest.mark.promise("cache-no-stale-fill")
+@pytest.mark.parametrize("how", ["fill", "put"])
+def test_a_short_life_does_not_end_what_a_tombstone_says(how):
+    """What takes its place is over soon, and then the key must not look as it did before."""
+
+    async def scenario():
+        async with fars(2) as (here, there):
+            slow = await seen(here, "k")
+            await there.invalidate(["k"])
+            if how == "fill":
+                assert await stored(there, "k", "new", life=lasting(1)) == "stored"
+            else:
+                await there.put({"k": "new"}, lasting(1))
+            await sleep(2)
+            assert not (await there.read(["k"]))["k"].known
+            assert await here.fill("k", slow, "old", lasting()) == "refused"
+            assert await stored(there, "k", "newer", life=lasting(1)) == "stored"
+            await sleep(2)
+            assert await here.fill("k", slow, "old", lasting()) == "refused"
+            await sleep(GRACE)
+            assert (await there.read(["k"]))["k"].seen.raw is None
+
+    simulate(scenario)
+
+
+@pytest.mark.promise("cache-no-stale-fill")
+def test_a_value_that_was_held_up_on_its_way_is_not_written():
+    async def scenario():
+        async with fars(2) as (here, there):
+            await seen(here, "k")
+            held = []
+
+            async def change_many(changes):
+                held.extend(changes)
+                raise BackendUnavailableError("no answer")
+
+            here._backend.kv.change_many = change_many
+            await here.put({"k": "old"}, lasting())
+            assert here._outbox.owed.due == 1
+            del here._backend.kv.change_many
+            await there.invalidate(["k"])
+            await sleep(3)
+            assert not here._outbox.owed
+            assert await there._backend.kv.change_many(held) == [False]
+            assert not (await there.read(["k"]))["k"].known
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("how", ["tag", "other tag", "clear"])
 async def test_versions_make_many_keys_invalid(how):
     async with fars(2) as (here, there):
