@@ -101,32 +101,32 @@ class Pending:
         Raises:
             Exception: What it ended by, if that was no reply.
         """
-        if not self._ended:
+        if not self._ended and self.peer is not None:
             self._parked = self._requests.home.future()
             yield from self._parked.__await__()
         if self._error is not None:
             raise self._error
-        replied = self.peer is not None
-        self._ended = replied
-        return replied
+        return self._ended
 
     def reply(self, value: object) -> None:
         """End it by a reply, unless something else has."""
         if not self._ended:
             self.value = value
-            self._end()
+            self._ended = True
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """End it by an error, unless something else has."""
         if not self._ended:
             self._error = error
-            self._end()
+            self._ended = True
+            self._wake()
 
     def absent(self) -> None:
-        """The one that was asked is not there."""
+        """The one that was asked is not there; until the next is, it may end by other means."""
         if not self._ended:
             self.peer = None
-            self._end()
+            self._wake()
 
     def told(self, result: int | AioPatternsError) -> None:
         """Take how the sending went; nobody at the inbox is as good as a reply."""
@@ -150,8 +150,7 @@ class Pending:
         self._alarms.disarm(self._expire)
         self._requests.forget(self.number)
 
-    def _end(self) -> None:
-        self._ended = True
+    def _wake(self) -> None:
         if self._parked is not None and not self._parked.done():  # else cancelled in this turn
             self._parked.set_result(None)
 

@@ -84,6 +84,27 @@ async def test_who_is_not_there_is_asked_once_and_the_next_may_be():
     pending.leave()
 
 
+async def test_what_ends_it_before_the_next_is_asked_ends_it():
+    requests, peer = Requests(), Peer("a")
+    pending = asked(requests, peer)
+    pending.absent()
+    pending.expire()  # in the same turn
+    with pytest.raises(TimeoutExceededError):
+        await pending
+    pending.leave()
+    pending = asked(requests, peer)
+    pending.absent()
+    requests.close()
+    with pytest.raises(ClosedError):
+        await pending
+    pending.leave()
+    pending = asked(requests, peer)
+    pending.absent()
+    pending.reply("after all")
+    assert await pending is True
+    pending.leave()
+
+
 async def test_a_lost_connection_ends_those_from_afar():
     requests, here, there = Requests(), Peer("here"), Peer("there")
     near, far, not_asked = asked(requests, here), asked(requests, there), requests.open("t", 60)
