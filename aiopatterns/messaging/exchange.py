@@ -235,17 +235,22 @@ class Exchange:
         self.presence.unlist(number)
         intake = self.intakes.pop(number, None)
         if intake is not None:
+            intake.close()
+            self._forget_ended()
             self._ending.append(intake)
 
     def totals(self) -> Totals:
         """Return the figures of all subscriptions so far, also of those that have ended."""
-        for intake in (each for each in self._ending if not each.busy):
-            self._ended = self._ended.plus(intake.statistics())
-        self._ending = [each for each in self._ending if each.busy]
         totals = self._ended
         for intake in self._every():
             totals = totals.plus(intake.statistics())
         return totals
+
+    def _forget_ended(self) -> None:
+        """Keep of subscriptions that have ended their figures alone."""
+        for intake in (each for each in self._ending if not each.busy):
+            self._ended = self._ended.plus(intake.statistics())
+        self._ending = [each for each in self._ending if each.busy]
 
     def _every(self) -> tuple[Intake, ...]:
         """Return all that may have something to do."""

@@ -9,7 +9,8 @@
 With ``key=`` messages of one key are handled one at a time, in the order of arrival, while those
 of other keys go on beside them. Without it, and with more than one worker, there is no order.
 
-Workers are long-lived, and started when they are first needed. Every handler runs in a context
+Workers are long-lived, started when they are first needed, and end when the intake is closed and
+nothing waits. Every handler runs in a context
 of its own, made from that of ``subscribe``, in which the message's correlation, deadline and hops
 are bound; what it changes there is gone with it. A message whose deadline is over is not handled.
 
@@ -135,6 +136,7 @@ class Intake:
         "_home",
         "_idle",
         "_lanes",
+        "_open",
         "_quiet",
         "_ready",
         "_received",
@@ -168,6 +170,7 @@ class Intake:
         self._home = home
         self._idle: list[Parked] = []  # workers that wait for a message
         self._quiet = Waiters()
+        self._open = True
         self._dropping = False
         self._called = False  # whether a worker is on its way
         self._workers = self._waiting = self._active = self._received = 0
@@ -209,6 +212,12 @@ class Intake:
         """Wait until nothing waits and nothing is in a handler."""
         while self.busy:
             await self._quiet.wait()
+
+    def close(self) -> None:
+        """Let the workers end when nothing waits; nothing is offered from now on."""
+        self._open = False
+        while self._idle:
+            self._call_worker()
 
     def abandon(self) -> None:
         """Give back what still waits: whoever asks is told that nobody is here."""
@@ -287,11 +296,14 @@ class Intake:
             del self._lanes[key]
 
     async def _work(self) -> None:
-        """Handle messages, for ever."""
+        """Handle messages until this is closed."""
         steps, left = Steps[object](), _TURN
         self._called = False
         while True:
             while not self._ready:
+                if not self._open:
+                    self._workers -= 1
+                    return
                 self._dropping = False
                 parked = self._home.future()
                 self._idle.append(parked)

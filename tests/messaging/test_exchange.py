@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -163,6 +164,19 @@ async def test_sums_are_those_of_all_subscriptions_also_of_ended_ones():
             4,
             5,
         )
+
+
+async def test_subscriptions_that_have_ended_leave_nothing_but_their_figures():
+    async with running(Stormy(MemoryBackend())) as exchange:
+        tasks = len(asyncio.all_tasks())
+        for number in range(20):
+            place = exchange.subscribe("t", lambda m: m.payload, TERMS)
+            assert await ask(exchange, "t", number) == number
+            exchange.unsubscribe(place)
+        await anyio.wait_all_tasks_blocked()
+        assert len(asyncio.all_tasks()) == tasks
+        assert len(exchange._ending) == 1
+        assert exchange.totals() == Totals(handled=20)
 
 
 async def test_on_a_cluster_counts_prove_nothing():

@@ -271,6 +271,40 @@ async def test_an_error_without_words_is_told_and_stops_nothing():
     assert [e.error for e in events if isinstance(e, BrokerHandlerFailed)] == ["Mute", "Mute"]
 
 
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "keyed"])
+async def test_closed_it_handles_what_waits_and_its_workers_end(keyed: bool):
+    release, handled = anyio.Event(), list[Any]()
+
+    async def handler(given: Message) -> None:
+        await release.wait()
+        handled.append(given.payload)
+
+    options = terms(concurrency=3, key=(lambda m: m.key) if keyed else None)
+    async with anyio.create_task_group() as group:  # ends when all workers have
+        intake = Intake(
+            "t",
+            handler,
+            options,
+            home=Home(),
+            answer=lambda given, outcome, value: None,
+            spawn=group.start_soon,
+        )
+        release.set()
+        for number in range(3):
+            intake.offer(message(number, key="k"))
+        await wait_all_tasks_blocked()
+        release = anyio.Event()
+        for number in range(3, 9):
+            intake.offer(message(number, key="ab"[number % 2]))
+        await wait_all_tasks_blocked()
+        intake.close()
+        await wait_all_tasks_blocked()
+        release.set()
+    assert sorted(handled) == list(range(9))
+    conserved(intake)
+    assert intake.statistics().handled == 9
+
+
 async def test_an_interrupted_handler_is_answered_and_what_waits_is_given_back():
     answers: list[tuple[Any, Outcome, Any]] = []
 
