@@ -323,11 +323,13 @@ class Registration:
 
         Raises:
             ValueError: There is no such state.
-            ClosedError: The block is over, or a newer process has taken the id.
+            ClosedError: The block has not begun or is over, or a newer process has taken the id.
 
         Cancellation: the state is told nevertheless, as soon as that can be done.
         """
-        self._state = _state(state)
+        asked = _state(state)
+        self._require_listed()
+        self._state = asked
         self._wanted += 1
         self._bell.set()
         wanted = self._wanted
@@ -336,7 +338,11 @@ class Registration:
             await self._waiters.wait(lost=self._waiters.wake_all)
 
     async def wait_lost(self) -> None:
-        """Wait until a newer process has taken the id; then it is time to go."""
+        """Wait until a newer process has taken the id; then it is time to go.
+
+        Raises:
+            ClosedError: The block has not begun, or is over.
+        """
         while not self._lost:
             self._require_listed()
             await self._waiters.wait(lost=self._waiters.wake_all)
@@ -359,10 +365,12 @@ class Registration:
             self._refusal = error
         finally:
             self._begun.set()
-            with move_on_after(FAREWELL, shield=True), suppress(BackendError):
-                await self._say_goodbye()
-            self._over.set()
-            self._waiters.wake_all()
+            try:
+                with move_on_after(FAREWELL, shield=True), suppress(BackendError):
+                    await self._say_goodbye()
+            finally:  # also if a host cancels all tasks twice: who leaves waits for this
+                self._over.set()
+                self._waiters.wake_all()
 
     def _require_begun(self) -> None:
         """Raise what kept this registration from beginning."""
@@ -392,6 +400,12 @@ class Registration:
         return self._lost or self._over.is_set()
 
     def _require_listed(self) -> None:
+        if self._scope is None:
+            msg = (
+                f"{self.instance.id!r} is not registered yet; use it inside"
+                " 'async with registry.register(...) as registration:'"
+            )
+            raise ClosedError(msg)
         if self._is_over:
             why = "a newer process has taken its id" if self._lost else "its block is over"
             who = self.instance

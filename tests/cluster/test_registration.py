@@ -493,6 +493,46 @@ def test_the_registry_closes_while_a_registration_begins():
     explore(main, range(20))
 
 
+@pytest.mark.promise("cluster-bad-input")
+def test_before_its_block_it_has_no_state_to_tell():
+    async def main():
+        async with served() as (server, _, registry):
+            registration = registry.register(who(), state="starting")
+            for ask in (partial(registration.set_state, "ready"), registration.wait_lost):
+                with pytest.raises(ClosedError, match="'a' is not registered yet; use it inside"):
+                    await ask()
+            async with registration:
+                assert await listed(server) == {"a": "starting"}
+            with pytest.raises(ClosedError, match="its block is over"):
+                await registration.set_state("ready")
+            assert registration.state is STARTING
+            assert not registration.lost
+
+    simulate(main)
+
+
+def test_leaving_ends_though_a_host_cancels_its_task_in_its_goodbye():
+    async def main():
+        async with served() as (_, way, registry):
+            before = asyncio.all_tasks()
+            async with registry.register(who()):
+                (task,) = asyncio.all_tasks() - before
+                way.hangs = True
+                asyncio.get_running_loop().call_later(0.1, task.cancel)
+            way.hangs = False
+
+    simulate(main)
+
+
+def test_leaving_ends_though_its_goodbye_meets_a_defect_of_the_backend():
+    async def main():
+        with pytest.raises(RuntimeError, match="a defect"):
+            async with served() as (_, way, registry), registry.register(who()):
+                way.refuses = RuntimeError("a defect")
+
+    simulate(main)
+
+
 @pytest.mark.promise("cluster-cancel-everywhere")
 def test_cancelled_anywhere_it_leaves_nothing_behind():
     def scenario() -> Trial:
