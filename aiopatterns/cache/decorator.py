@@ -119,6 +119,7 @@ def cached(
 
     Raises:
         ValueError: A template does not fit the function; raised when it is decorated.
+        TypeError: By ``key``, ``fresh`` and ``invalidate``: the function cannot be called so.
 
     Example::
 
@@ -134,6 +135,9 @@ def cached(
         function("key", key)
 
     def decorate(fn: Callable[P, Awaitable[V]]) -> Cached[P, V]:
+        if isinstance(fn, (staticmethod, classmethod)):
+            msg = "@cached goes below @staticmethod and @classmethod, next to the function"
+            raise TypeError(msg)
         return _decorated(cache, async_function("the function", fn), key, tags)
 
     return decorate
@@ -159,14 +163,15 @@ def _decorated(
         marks = [name(args, kwargs) for name in names]
         return cache.get_or_load(made, lambda _: load(*args, **kwargs), tags=marks, fresh=fresh)
 
+    def key_of(*args: P.args, **kwargs: P.kwargs) -> Any:
+        called.bind(*args, **kwargs)  # a wrong call would name a key that nobody has
+        return make(args, kwargs)
+
     async def anew(*args: P.args, **kwargs: P.kwargs) -> V:
-        return await ask(make(args, kwargs), args, kwargs, fresh=True)
+        return await ask(key_of(*args, **kwargs), args, kwargs, fresh=True)
 
     async def invalidate(*args: P.args, **kwargs: P.kwargs) -> None:
-        await cache.invalidate(make(args, kwargs))
-
-    def key_of(*args: P.args, **kwargs: P.kwargs) -> Any:
-        return make(args, kwargs)
+        await cache.invalidate(key_of(*args, **kwargs))
 
     if only is None or quick is None:
         through = _through(cache.stock, make, ask)
@@ -191,7 +196,21 @@ class _Method(partial["Coroutine[Any, Any, Any]"]):
         return made
 
     def __get__(self, instance: object, owner: type | None = None) -> _Method:
-        return self if instance is None else _Method(self.func, instance)
+        if instance is None or self.args:
+            return self
+        bound = _Method(self.func, instance)
+        bound.__doc__, bound.__module__ = self.func.__doc__, self.func.__module__
+        return bound
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Method) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name, as functions and methods are."""
+        return (getattr, (*self.args, self.__name__)) if self.args else self.__qualname__
 
     def __getattr__(self, name: str) -> Any:
         # With more of these it would be taken for a function of another signature.
@@ -216,6 +235,11 @@ class _Method(partial["Coroutine[Any, Any, Any]"]):
     async def invalidate(self, *args: Any, **kwargs: Any) -> None:
         """Forget the value of this call."""
         await self._function.invalidate(*self.args, *args, **kwargs)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        """The function and the very object that it is bound to."""
+        return (self.func, *map(id, self.args))
 
     @property
     def _function(self) -> Cached[..., Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -186,6 +189,82 @@ async def test_what_is_bound_has_the_verbs_of_the_rest_of_its_arguments(cache):
         _ = bound.nothing
 
 
+SHOPS: Cache[str, object] = Cache("shops", ttl=60)
+
+
+class Stand:
+    """At module level, for only what is there can be pickled."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached(SHOPS, key="{self.name}/{item}")
+    async def price(self, item: str) -> str:
+        """Ask for it."""
+        return f"{self.name} {item}"
+
+
+class Borrower:
+    name = "borrower"
+    price = Stand("lender").price
+
+
+@cached(SHOPS, key="{item}")
+async def price_of(item: str) -> str:
+    return item
+
+
+async def test_what_is_bound_is_as_a_bound_method_is(cache):
+    a, b = Stand("a"), Stand("b")
+    borrower: Any = Borrower()
+    assert await borrower.price("x") == "lender x", "it is not bound again"
+    assert a.price == a.price
+    assert len({a.price, a.price, b.price, Stand.price, Stand.price}) == 3
+    assert a.price not in {b.price, Stand.price, None}
+    bound: Any = a.price
+    assert (bound.__doc__, bound.__module__) == ("Ask for it.", __name__)
+    for function in (price_of, Stand.price):
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert copy.deepcopy(function) is function
+    there = pickle.loads(pickle.dumps(a.price))
+    assert await there("x") == "a x"
+    assert there.key("x") == "a/x"
+    assert await copy.deepcopy(b.price)("x") == "b x"
+    as_class_methods_do = MethodType(Stand.price, a)  # from Python 3.13 on
+    assert await as_class_methods_do("y") == "a y"
+
+
+async def test_a_call_that_would_be_refused_has_no_key(cache):
+    """To invalidate what there cannot be would be to invalidate nothing, without a sign."""
+
+    @cached(cache, key="two:{a}")
+    async def load(a: int, b: int = 0) -> int:
+        return a
+
+    class Shop:
+        @cached(cache, key="{item}")
+        async def price(self, item: str) -> str:
+            return item
+
+    one: Any = price_of
+    two: Any = load
+    unbound: Any = Shop.price
+    bound: Any = Shop().price
+    for verb in ("key", "invalidate", "fresh"):
+        for function, args, named in (
+            (one, (), {}),
+            (one, (), {"items": "x"}),
+            (one, ("x", "y"), {}),
+            (two, (), {"b": 1}),
+            (two, (1,), {"a": 1}),
+            (unbound, ("x",), {}),
+            (bound, (), {}),
+        ):
+            with pytest.raises(TypeError, match="argument"):
+                made = getattr(function, verb)(*args, **named)
+                await made
+
+
 async def test_a_function_of_one_parameter_is_called_by_name_and_by_default(cache):
     @cached(cache, key="one:{user_id}")
     async def load(user_id: int = 7) -> int:
@@ -285,3 +364,7 @@ def test_what_does_not_fit_is_refused_when_it_is_decorated(cache):
         cached(cache, key="{n}", tags="tag")(load)
     with pytest.raises(TypeError, match="must be an async function, not the plain function"):
         cached(cache, key="{n}")(test_what_does_not_fit_is_refused_when_it_is_decorated)
+    kinds: tuple[Any, ...] = (staticmethod, classmethod)
+    for kind in kinds:
+        with pytest.raises(TypeError, match="@cached goes below @staticmethod and"):
+            untyped(cache, key="{n}")(kind(load))
