@@ -47,7 +47,7 @@ from aiopatterns.backends.opening import resolve
 from aiopatterns.core.clock import monotonic, sleep, yield_now
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import deadline
-from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.core.errors import BackendUnavailableError, ClosedError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.validate import (
     choice,
@@ -308,6 +308,8 @@ class Broker(Owner):
         subscription = BrokerSubscription(exchange, number)
         try:
             if not await exchange.presence.in_force(CONFIRMED_WITHIN):
+                if exchange.closed:
+                    raise ClosedError(f"the broker was closed while {topic!r} was subscribed to")
                 raise BackendUnavailableError(
                     f"{self._backend.url} has not taken the subscription of {topic!r}"
                     f" within {CONFIRMED_WITHIN:g} s"
@@ -454,4 +456,4 @@ class Broker(Owner):
 
     def _settle(self) -> None:
         assert self._exchange is not None, "made by the opening"
-        self._exchange.requests.close()
+        self._exchange.close()

@@ -13,7 +13,8 @@ at a time, which is what keeps a long round trip from holding up all others; the
 order in which they were handed in.
 
 Guarantees: each parcel that was handed in is told once how it went, unless it is not wanted any
-more; in an outage as well. Not guaranteed: order across an outage.
+more; in an outage as well, and at the end: :meth:`Courier.close` tells those that may not have
+left. Not guaranteed: order across an outage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from aiopatterns.backends.protocols import Notice
-from aiopatterns.core.errors import BackendError
+from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -76,7 +77,17 @@ class Courier:
         failed: Told when a batch could not be sent.
     """
 
-    __slots__ = ("_counts", "_failed", "_idle", "_outgoing", "_pubsub", "_under_way", "_waiters")
+    __slots__ = (
+        "_closed",
+        "_counts",
+        "_cut_off",
+        "_failed",
+        "_idle",
+        "_outgoing",
+        "_pubsub",
+        "_under_way",
+        "_waiters",
+    )
 
     def __init__(
         self, pubsub: PubSub, *, counts: bool, failed: Callable[[BackendError], object]
@@ -88,6 +99,8 @@ class Courier:
         self._waiters = Waiters()
         self._idle = Waiters()
         self._under_way = 0
+        self._cut_off: list[Parcel] = []  # on their way when their courier was cancelled
+        self._closed = False
 
     def __len__(self) -> int:
         """Return how many parcels have not been told how it went."""
@@ -96,6 +109,9 @@ class Courier:
     def post(self, parcel: Parcel) -> bool:
         """Hand ``parcel`` in; False if too many wait already."""
         outgoing = self._outgoing
+        if self._closed:
+            parcel.told(_closed())
+            return True
         if len(outgoing) >= MAX_OUTGOING:
             return False
         outgoing.append(parcel)
@@ -123,6 +139,15 @@ class Courier:
         while self._outgoing:
             await self._send(self._take())
 
+    def close(self) -> None:
+        """Tell all that may not have left, and whatever is handed in from now on."""
+        self._closed = True
+        for parcel in (*self._cut_off, *self._outgoing):
+            if parcel.wanted:
+                parcel.told(_closed())
+        self._cut_off.clear()
+        self._outgoing.clear()
+
     def _take(self) -> list[Parcel]:
         """Return the next batch; what remains is another courier's."""
         outgoing, batch = self._outgoing, list[Parcel]()
@@ -140,6 +165,9 @@ class Courier:
             results = await self._results(batch)
             for parcel, result in zip(batch, results, strict=True):
                 parcel.told(result)
+        except BaseException:
+            self._cut_off += batch
+            raise
         finally:
             self._under_way -= len(batch)
             if not len(self):
@@ -154,3 +182,7 @@ class Courier:
             return [copy(error) for _ in batch]  # no two may share a traceback
         # A node of a cluster counts only those who are connected to it.
         return received if self._counts else [max(1, count) for count in received]
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the broker was closed; what was to be sent may have been or not")

@@ -24,6 +24,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import (
     BackendError,
+    ClosedError,
     CodecError,
     NoHandlersError,
     QueueFullError,
@@ -121,6 +122,7 @@ class Exchange:
         "_numbers",
         "_scribe",
         "_tasks",
+        "closed",
         "courier",
         "gaps",
         "intakes",
@@ -152,6 +154,7 @@ class Exchange:
         self.received: int = 0
         self.refused: int = 0
         self.gaps: int = 0
+        self.closed: bool = False
         self._numbers = self._ids = 0
         self._ending: list[Intake] = []  # subscriptions that were closed and still handle
         self._ended = Totals()
@@ -201,11 +204,20 @@ class Exchange:
 
     async def _leave(self) -> None:
         """Give back what was not handled, and be out of the directory."""
-        for intake in self._every():
+        for number in [*self.intakes]:
+            self.unsubscribe(number)
+        for intake in self._ending:
             intake.abandon()
         with move_on_after(FAREWELL, shield=True), suppress(BackendError):
             await self.courier.finish()
             await self.presence.leave()
+
+    def close(self) -> None:
+        """Tell all who wait for something, in whatever task, that this run is over."""
+        self.closed = True
+        self.requests.close()
+        self.courier.close()
+        self.presence.end()
 
     # ------------------------------------------------------------------------ subscriptions
 
@@ -335,8 +347,11 @@ class Exchange:
 
         Raises:
             NoHandlersError: There is nobody.
+            ClosedError: This run is over.
             TimeoutExceededError: Time is up.
         """
+        if self.closed:
+            raise ClosedError(f"the broker was closed while somebody for {topic!r} was looked for")
         with move_on_after(until - monotonic()):
             if not looked:
                 await self.presence.look()

@@ -62,6 +62,7 @@ class Presence:
         "_departing",
         "_directory",
         "_edition",
+        "_ended",
         "_interrupted",
         "_listed",
         "_missing",
@@ -86,7 +87,7 @@ class Presence:
         self._buried = buried
         self._listed: dict[int, Listed] = {}
         self._edition = self._revision = 0
-        self._departing = False
+        self._departing = self._ended = False
         self._told = self._seen = -1  # the newest edition that the directory has, that was seen
         self._changed = Waiters()  # who waits for one of these to grow
         self._bell = Bell()  # rings when there is something to tell
@@ -128,12 +129,12 @@ class Presence:
         """
         edition = self._edition
         with move_on_after(within):
-            while self._told < edition:
+            while self._told < edition and not self._ended:
                 await self._changed.wait()
         if self._told < edition:
             return False
         with move_on_after(SEEN_WITHIN):
-            while self._seen < edition:
+            while self._seen < edition and not self._ended:
                 await self._changed.wait()
         return True
 
@@ -176,6 +177,11 @@ class Presence:
                 self._buried(peer)
             if self._routes.missing:
                 self._missing.set()
+
+    def end(self) -> None:
+        """Let nobody wait any more: the loops have ended."""
+        self._ended = True
+        self._changed.wake_all()
 
     async def leave(self) -> None:
         """Be out of the directory. 1 round trip; raises as that does."""

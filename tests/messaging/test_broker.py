@@ -664,6 +664,49 @@ async def test_requests_of_a_broker_to_itself_end_with_it(brokers):
     assert len(ended) == 3
 
 
+@pytest.mark.parametrize("verb", ["publish", "send", "request", "subscribe"])
+async def test_who_waits_in_another_task_is_told_of_the_end(verb: str):
+    memory = MemoryBackend()
+    way = Stormy(memory)
+    async with fleet(lambda **options: Broker(memory, **options), 1) as (there,):
+        await there.subscribe("topic", echo, group="g")
+        async with anyio.create_task_group() as group:
+            with pytest.raises(RuntimeError, match="boom"):
+                async with Broker(way) as here:
+                    await known(there, here)
+                    way.hangs = True
+                    group.start_soon(uses, here, verb, echo if verb == "subscribe" else 1)
+                    await sleep(0.01)
+                    raise RuntimeError("boom")
+            way.hangs = False
+
+
+async def uses(broker: Broker, verb: str, argument: object) -> None:
+    with pytest.raises(ClosedError, match="was closed"):
+        await getattr(broker, verb)("topic", argument)
+
+
+async def test_who_looks_for_somebody_in_another_task_is_told_of_the_end():
+    memory = MemoryBackend()
+    async with anyio.create_task_group() as group, memory:
+        way = Stormy(memory)
+        async with Broker(way) as broker:
+            way.back()  # from now on somebody may come back
+            for verb in ("send", "request"):
+                group.start_soon(uses, broker, verb, 1)
+            await sleep(0.01)
+
+
+async def test_closing_a_subscription_after_its_broker_takes_no_time(brokers):
+    async with brokers() as broker:
+        subscription = await broker.subscribe("topic", echo)
+        await broker.request("topic", 1)
+    with anyio.fail_after(CONFIRMED_WITHIN / 2):
+        await subscription.close()
+    assert subscription.statistics().handled == 1
+    assert broker.statistics().subscriptions == 0
+
+
 async def test_an_error_in_the_block_leaves_bare_and_abandons(brokers):
     boom = RuntimeError("boom")
     with pytest.raises(RuntimeError) as raised:

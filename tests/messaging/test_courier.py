@@ -9,7 +9,12 @@ import anyio
 from anyio import wait_all_tasks_blocked
 
 from aiopatterns.backends.protocols import Notice
-from aiopatterns.core.errors import AioPatternsError, BackendError, BackendUnavailableError
+from aiopatterns.core.errors import (
+    AioPatternsError,
+    BackendError,
+    BackendUnavailableError,
+    ClosedError,
+)
 from aiopatterns.messaging import courier as module
 from aiopatterns.messaging.courier import COURIERS, Courier
 
@@ -135,6 +140,24 @@ async def test_too_many_are_refused(monkeypatch):
     courier = Courier(wrong(PubSub()), counts=True, failed=lambda error: None)
     assert [courier.post(Parcel(n)) for n in range(3)] == [True, True, False]
     await courier.finish()
+    assert len(courier) == 0
+
+
+async def test_closed_it_tells_all_that_may_not_have_left():
+    pubsub = PubSub()
+    pubsub.gate = anyio.Event()
+    parcels = [Parcel(n) for n in range(4)]
+    async with carrying(pubsub) as (courier, _):
+        courier.post(parcels[0])
+        courier.post(parcels[1])
+        await wait_all_tasks_blocked()
+    courier.post(parcels[2])
+    parcels[1].wanted = False
+    courier.close()
+    assert courier.post(parcels[3])
+    assert [[type(each) for each in parcel.results] for parcel in parcels] == [
+        [ClosedError], [], [ClosedError], [ClosedError]
+    ]  # fmt: skip
     assert len(courier) == 0
 
 
