@@ -82,7 +82,9 @@ if TYPE_CHECKING:
     from aiopatterns.jobs.worker import Worker
     from aiopatterns.messaging.broker import Broker
     from aiopatterns.messaging.bus import EventBus
+    from aiopatterns.messaging.consumer import StreamConsumer
     from aiopatterns.messaging.service import Service
+    from aiopatterns.messaging.stream import Stream
     from aiopatterns.resilience.breaker import CircuitBreaker
     from aiopatterns.resilience.bulkhead import Bulkhead
     from aiopatterns.resilience.fallback import Fallback
@@ -151,6 +153,8 @@ __all__ = [
     "ServiceRegistry",
     "ShardedCache",
     "Stack",
+    "Stream",
+    "StreamConsumer",
     "Timeout",
     "TimeoutExceededError",
     "TokenBucket",
@@ -197,7 +201,9 @@ _HOMES: Final = MappingProxyType(
         "jobs.worker": ("Worker",),
         "messaging.broker": ("Broker",),
         "messaging.bus": ("EventBus",),
+        "messaging.consumer": ("StreamConsumer",),
         "messaging.service": ("Service",),
+        "messaging.stream": ("Stream",),
         "resilience.breaker": ("CircuitBreaker",),
         "resilience.bulkhead": ("Bulkhead",),
         "resilience.fallback": ("Fallback",),

@@ -545,8 +545,16 @@ class Log(Protocol):
         """Return the number of entries. O(1), 1 round trip."""
         ...
 
-    async def trim(self, *, max_length: int) -> int:
-        """Remove the oldest entries beyond exactly ``max_length``; return how many. 1 round trip."""
+    async def trim(self, *, max_length: int, keep_unread: bool = False) -> int:
+        """Remove the oldest entries beyond exactly ``max_length``; return how many.
+
+        Args:
+            max_length: Entries to keep.
+            keep_unread: Keep more, if they are entries that a group has not claimed, or that are
+                held or wait for a retry in one, and all behind the oldest of these.
+
+        Complexity: O(removed + held and parked), 1 round trip; 2 with ``keep_unread``.
+        """
         ...
 
     async def create_group(self, group: str, *, after: str = "0") -> bool:

@@ -11,13 +11,17 @@ from aiopatterns.messaging.brokerevents import (
     BrokerSubscriptionFailed,
 )
 from aiopatterns.messaging.bus import BusStatistics, EventBus, HandlerFailed
+from aiopatterns.messaging.consumer import ConsumerStatistics, StreamConsumer
 from aiopatterns.messaging.context import Context
+from aiopatterns.messaging.delivery import Delivery
 from aiopatterns.messaging.endpoint import HandlerStatistics
 from aiopatterns.messaging.envelope import Envelopes
 from aiopatterns.messaging.hosting import run_services
 from aiopatterns.messaging.inbox import Inbox
 from aiopatterns.messaging.intake import SubscriptionStatistics
+from aiopatterns.messaging.letters import DeadLetter
 from aiopatterns.messaging.message import Message
+from aiopatterns.messaging.outbox import Backlog, Outbox, OutboxRefused
 from aiopatterns.messaging.service import Service
 from aiopatterns.messaging.serviceevents import (
     ServiceDraining,
@@ -27,7 +31,14 @@ from aiopatterns.messaging.serviceevents import (
 )
 from aiopatterns.messaging.servicerecords import ServiceHealth, ServiceState, ServiceStatistics
 from aiopatterns.messaging.servicerun import ServiceRun
-from aiopatterns.messaging.outbox import Backlog, Outbox, OutboxRefused
+from aiopatterns.messaging.stream import Stream, StreamStatistics
+from aiopatterns.messaging.streamevents import (
+    StreamDeadLettered,
+    StreamDeliveryLost,
+    StreamHandlerFailed,
+    StreamInterrupted,
+    StreamResumed,
+)
 from aiopatterns.messaging.subscriber import SubscriberStatistics
 from aiopatterns.messaging.tags import command, event, every, query
 from aiopatterns.messaging.topics import TopicTrie
@@ -45,7 +56,10 @@ __all__ = [
     "BrokerSubscription",
     "BrokerSubscriptionFailed",
     "BusStatistics",
+    "ConsumerStatistics",
     "Context",
+    "DeadLetter",
+    "Delivery",
     "Envelopes",
     "EventBus",
     "Form",
@@ -64,6 +78,14 @@ __all__ = [
     "ServiceStatistics",
     "ServiceStopped",
     "ServiceTimerFailed",
+    "Stream",
+    "StreamConsumer",
+    "StreamDeadLettered",
+    "StreamDeliveryLost",
+    "StreamHandlerFailed",
+    "StreamInterrupted",
+    "StreamResumed",
+    "StreamStatistics",
     "SubscriberStatistics",
     "SubscriptionStatistics",
     "TopicTrie",

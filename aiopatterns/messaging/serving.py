@@ -15,13 +15,13 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.core.context import adopt, correlation_id
+from aiopatterns.core.context import Bound, adopt, bind_correlation, correlation_id
 from aiopatterns.core.errors import RejectedError
 
 if TYPE_CHECKING:
     from aiopatterns.messaging.message import Message
 
-__all__ = ["MAX_HOPS", "origin", "serve"]
+__all__ = ["MAX_HOPS", "bindings", "origin", "serve"]
 
 #: How many services work may pass.
 MAX_HOPS: Final = 32
@@ -37,6 +37,18 @@ def serve(message: Message) -> None:
     """
     _served.set(message)
     adopt(message.correlation_id, message.deadline)
+
+
+def bindings(message: Message) -> list[Bound[Message] | Bound[str]]:
+    """Return what lets a block be on behalf of ``message``, in a context that others share.
+
+    The bindings are entered in their order and left in the opposite one. The deadline is not
+    among them: who has such a block has messages that wait for ever.
+    """
+    bound: list[Bound[Message] | Bound[str]] = [Bound(_served, message)]
+    if message.correlation_id is not None:
+        bound.append(bind_correlation(message.correlation_id))
+    return bound
 
 
 def origin(topic: str) -> tuple[str | None, str | None, int]:

@@ -116,6 +116,12 @@ class Group:
         """Return how many entries were never claimed."""
         return self._entries.count_after(self._last)
 
+    def settled(self) -> Key:
+        """Return a key up to which every entry is settled: below all that are held or parked."""
+        open_keys = [key_of(each) for each in (*self._held, *self._parked)]
+        milliseconds, sequence = min(open_keys, default=(self._last[0], self._last[1] + 1))
+        return min(self._last, (milliseconds, sequence - 1))
+
     def dead(self, limit: int) -> list[tuple[Claimed, bytes]]:
         """Return the newest dead letters, newest first."""
         newest = reversed(self._dead.values())

@@ -17,7 +17,7 @@ from aiopatterns.backends.memory.group import Group, id_of
 from aiopatterns.backends.names import check_name, check_names, check_payloads, parse_id
 from aiopatterns.backends.protocols import Entry
 from aiopatterns.backends.turns import DEDUP, checked
-from aiopatterns.core.validate import count, non_negative, optional_count
+from aiopatterns.core.validate import count, instance, non_negative, optional_count
 from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -84,10 +84,14 @@ class MemoryLog:
         self._home.require_open()
         return len(self._entries)
 
-    async def trim(self, *, max_length: int) -> int:
-        """Remove the oldest entries beyond exactly ``max_length``; return how many."""
+    async def trim(self, *, max_length: int, keep_unread: bool = False) -> int:
+        """Remove the oldest entries beyond ``max_length``; return how many."""
         count("max_length", max_length, minimum=0)
+        instance("keep_unread", keep_unread, bool, "a bool")
         self._home.require_open()
+        if keep_unread and self._groups:
+            settled = min(each.settled() for each in self._groups.values())
+            max_length = max(max_length, self._entries.count_after(settled))
         return self._entries.trim(max_length)
 
     async def create_group(self, group: str, *, after: str = "0") -> bool:

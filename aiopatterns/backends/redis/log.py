@@ -45,7 +45,7 @@ from aiopatterns.backends.protocols import Claimed, Entry, GroupTurned, PendingE
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.backends.turns import DEDUP, MAX_DEAD, checked
 from aiopatterns.core.clock import monotonic, rng
-from aiopatterns.core.validate import count, non_negative, optional_count
+from aiopatterns.core.validate import count, instance, non_negative, optional_count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -74,6 +74,7 @@ _PENDING: Final = Script("log_pending")
 _LAG: Final = Script("log_lag")
 _DEAD: Final = Script("log_dead")
 _REQUEUE: Final = Script("log_requeue")
+_TRIM: Final = Script("log_trim")
 
 
 @final
@@ -123,9 +124,11 @@ class RedisLog:
         """Return the number of entries. 1 round trip."""
         return int(await self._client.read("XLEN", f"{self._tag}:s"))
 
-    async def trim(self, *, max_length: int) -> int:
-        """Remove the oldest entries beyond exactly ``max_length``; return how many. 1 round trip."""
+    async def trim(self, *, max_length: int, keep_unread: bool = False) -> int:
+        """Remove the oldest entries beyond ``max_length``; return how many. 1 or 2 round trips."""
         count("max_length", max_length, minimum=0)
+        if instance("keep_unread", keep_unread, bool, "a bool"):
+            return await self._trim_settled(max_length)
         return int(await self._client.once("XTRIM", f"{self._tag}:s", "MAXLEN", "=", max_length))
 
     async def create_group(self, group: str, *, after: str = "0") -> bool:
@@ -223,6 +226,19 @@ class RedisLog:
         keys = [*self._keys("groups"), *self._keys(*fields, group=group)]
         reply = await self._client.run(_REQUEUE, keys, [group, _BELL, *ids], repeatable=True)
         return int(self._there(group, reply))
+
+    async def _trim_settled(self, max_length: int) -> int:
+        """Trim what every group has settled; again, if there are others by the time it is done."""
+        removed = -1
+        while removed < 0:
+            named = [
+                each.decode() for each in await self._client.read("HKEYS", *self._keys("groups"))
+            ]
+            own = [self._keys("own", group=each)[0] for each in named]
+            keys = [*self._keys("s", "groups"), *own]
+            reply = await self._client.run(_TRIM, keys, [max_length, *named], repeatable=False)
+            removed = int(reply)
+        return removed
 
     async def _look(self, line: Line, group: str, deadline: float) -> bool:
         """Look, and if there is nothing wait until there may be, a retry is due, or time is up."""

@@ -33,7 +33,7 @@ __all__ = ["acl_rule", "commands", "missing_rights"]
 _FORMS: Final = """
 asking; bzpopmin K 0.1; client.setname ap; cluster.slots; del K;
 discard; eval return(1) 1 K; evalsha 0 1 K; exists K; get K; hdel K f; hexists K f; hget K f;
-hgetall K; hincrby K f 1; hlen K; hmget K f; hset K f v; hsetnx K f v; incrby K 1; info server;
+hgetall K; hincrby K f 1; hkeys K; hlen K; hmget K f; hset K f v; hsetnx K f v; incrby K 1; info server;
 lindex K 0; llen K; lpop K; lpos K v; lpush K v; lrange K 0 0; ltrim K 0 0; mget K; multi; pexpire K 1; ping;
 psubscribe C; pttl K; publish C v; punsubscribe C; rpop K; rpush K v; sadd K v; scan 0; scard K; select 0;
 set K v; sinter K; sismember K v; smembers K; smismember K v; spop K; srandmember K; srem K v;

@@ -1,0 +1,538 @@
+"""The fetcher: everything one consumer says to the log of its stream, in one turn after the other.
+
+Exactly one turn is in flight. What comes to an end meanwhile collects; when the answer is there, the
+next turn goes out at once with all of it, and asks for all that there is room for. So it clocks
+itself: a message that ends on a quiet stream is acknowledged right away, and at full load a turn
+carries a hundred acknowledgements and brings a hundred entries, while those before are handled::
+
+         .------------------------------------------------------------.
+         v                                                            |
+    anything to say? --no--> park, until a message ends, an entry is  |
+         | yes               appended, or claims are to be renewed    |
+         v                                                            |
+       turn --answer--> claimed: read, handed on; lost: told ---------'
+         |                                                            ^
+         '--error--> wait a little, say the same again, ask what is   |
+                     held, adopt what is unknown, lose what is gone --'
+
+Guarantees:
+
+* The fetcher is never cancelled while a turn is on its way: it is told to end, and then says what
+  is left and gives back what it holds. An entry whose claim was never heard of is found by ``held``.
+* At every instant ``claimed == acked + retried + dead + released + lost + in_hand``.
+* An outage ends nothing; a group that the server has lost is made again.
+* An idle consumer takes a turn every :data:`WATCH` seconds, so it takes over what others have
+  abandoned also when nothing is appended.
+
+Not guaranteed: that a message is handled once. An acknowledgement that a killed process has not
+sent, or that came after its claim had ended, makes it come again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+from anyio import CancelScope, move_on_after
+
+from aiopatterns.backends.protocols import Entry, GroupTurn
+from aiopatterns.core.clock import Home, call_later, monotonic, rng, sleep, yield_now
+from aiopatterns.core.errors import BackendError, CodecError
+from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.waiters import Gate, Waiters
+from aiopatterns.messaging.claim import Claim
+from aiopatterns.messaging.letters import reason_of
+from aiopatterns.messaging.streamevents import (
+    StreamDeadLettered,
+    StreamDeliveryLost,
+    StreamInterrupted,
+    StreamResumed,
+)
+from aiopatterns.resilience.backoff import Exponential
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskStatus
+
+    from aiopatterns.backends.protocols import Claimed, GroupTurned, Log
+    from aiopatterns.core.clock import Parked
+    from aiopatterns.messaging.envelope import Envelopes
+
+__all__ = ["WATCH", "FetchTerms", "Fetcher"]
+
+#: Seconds between two turns of a consumer that has room; what others have abandoned waits no longer.
+WATCH: Final = 0.8
+
+# The waits between tries.
+_AGAIN: Final = Exponential(initial=0.05, factor=2, cap=1.5, jitter="equal")
+# How long one wait on the log's side lasts.
+_WAIT: Final = 10.0
+# Everything that others hold counts as abandoned after so many seconds, for who takes over.
+_AT_ONCE: Final = 1e-6
+# Entries that one turn takes over at most.
+_INHERITANCE: Final = 10_000
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchTerms:
+    """How a consumer takes entries.
+
+    Attributes:
+        stream: Name of the stream.
+        group: The group.
+        consumer: Id of the consumer, new at each opening.
+        prefetch: Entries in hand at most.
+        max_deliveries: How often an entry is handed out at most.
+        claim_idle: Seconds of silence after which a claim ends.
+    """
+
+    stream: str
+    group: str
+    consumer: str
+    prefetch: int
+    max_deliveries: int
+    claim_idle: float
+
+
+@final
+class Fetcher:
+    """The dialogue of one consumer with the log.
+
+    Args:
+        log: Where the entries are.
+        terms: How they are taken.
+        envelopes: Reads them.
+        admit: Called with each claim; it must not raise.
+        fetching: Whether to claim from the beginning.
+    """
+
+    __slots__ = (
+        "_admit",
+        "_ending",
+        "_envelopes",
+        "_fetching",
+        "_flying",
+        "_gate",
+        "_inherits",
+        "_life",
+        "_log",
+        "_quiet",
+        "_renew_at",
+        "_resting",
+        "_seat",
+        "_speaking",
+        "_talk",
+        "_waiting",
+        "_wants",
+        "_watch_at",
+        "acked",
+        "claimed",
+        "dead",
+        "held",
+        "home",
+        "lost",
+        "released",
+        "retried",
+        "terms",
+        "turns",
+    )
+
+    def __init__(
+        self,
+        log: Log,
+        terms: FetchTerms,
+        envelopes: Envelopes,
+        *,
+        admit: Callable[[Claim], object],
+        fetching: bool = True,
+    ) -> None:
+        self.terms: Final = terms
+        self.held: dict[str, Claim] = {}
+        self.claimed = self.acked = self.retried = self.dead = self.released = self.lost = 0
+        self.turns = 0
+        self._log = log
+        self._envelopes = envelopes
+        self._admit = admit
+        self._fetching = fetching
+        self._inherits = False  # what others hold is to be taken over
+        self._talk = _Talk()
+        self._flying: GroupTurn | None = None  # sent, not answered
+        self.home: Final = Home()
+        self._gate = Gate(self.home)
+        self._quiet = Waiters()
+        self._life = CancelScope(shield=True)
+        self._seat: Parked | None = None
+        self._resting = False  # parked, with room for entries
+        self._speaking = self._ending = False
+        self._waiting = 0  # claims that nobody has begun
+        self._wants = True  # nobody knows what there is: the first turn asks
+        self._renew_at = self._watch_at = -inf
+
+    @property
+    def claiming(self) -> bool:
+        """Whether it claims."""
+        return self._fetching
+
+    # --------------------------------------------------------------------- what consumers say
+
+    def begin(self, claim: Claim) -> None:
+        """Somebody is at work on ``claim``."""
+        claim.begun = True
+        self._waiting -= 1
+        if not self._waiting and self._wants:
+            self._signal()
+
+    def ack(self, claim: Claim) -> None:
+        """The entry is done."""
+        if self._let_go(claim):
+            self.acked += 1
+            self._talk.acks.append(claim.id)
+
+    def release(self, claim: Claim) -> None:
+        """Give the entry back, this delivery not counted."""
+        if self._let_go(claim):
+            self.released += 1
+            self._talk.releases.append(claim.id)
+
+    def release_later(self, claim: Claim, delay: float) -> None:
+        """Give the entry back after a while, this delivery not counted; it stays in hand till then."""
+        if delay <= 0:
+            self.release(claim)
+        elif self.held.get(claim.id) is claim:
+            claim.later(delay, lambda: self.release(claim))
+
+    def retry(self, claim: Claim, delay: float) -> None:
+        """The entry failed, and may be handed out again after ``delay`` seconds."""
+        if self._let_go(claim):
+            self.retried += 1
+            self._talk.retries[claim.id] = delay
+
+    def bury(self, claim: Claim, reason: str) -> None:
+        """The entry is given up."""
+        if self._let_go(claim):
+            self._tell_dead(claim.id, claim.attempt, reason)
+
+    # ------------------------------------------------------------------ what the owner says
+
+    def resume(self, *, inherits: bool) -> None:
+        """Claim from now on; ``inherits``: begin with all that others hold, in order."""
+        self._fetching = self._wants = True
+        self._inherits = inherits
+        self._signal()
+
+    def pause(self) -> None:
+        """Claim nothing from now on."""
+        self._fetching = self._inherits = False
+
+    def relinquish(self) -> None:
+        """Claim nothing from now on, and give back what nobody is at work on."""
+        self.pause()
+        for claim in [*self.held.values()]:
+            if not claim.begun or claim.rests:
+                self.release(claim)
+
+    def give_up(self) -> None:
+        """Another consumer has, or takes, all that is in hand."""
+        for claim in [*self.held.values()]:
+            self._lose(claim)
+
+    def finish(self) -> None:
+        """End :meth:`run`, which gives back what is in hand; a turn on its way is waited for."""
+        self.pause()
+        self._ending = True
+        if not self._speaking:
+            self._life.cancel()
+
+    async def quiet(self) -> None:
+        """Wait until nothing is in hand."""
+        while self.held:
+            await self._quiet.wait()
+
+    # ------------------------------------------------------------------------------- the tasks
+
+    async def run(self, grace: float, *, task_status: TaskStatus[None]) -> None:
+        """Make the group, then take one turn after the other until :meth:`finish`.
+
+        Args:
+            grace: Seconds to give back in what is in hand.
+            task_status: Told when the group is there.
+
+        Raises:
+            BackendUnavailableError: Nobody answers at the beginning; later that ends nothing.
+        """
+        await self._log.create_group(self.terms.group)
+        task_status.started()
+        with self._life:
+            while not self._ending:
+                if self._must_speak():
+                    await self._speak()
+                else:
+                    await self._park()
+        with move_on_after(grace, shield=True):
+            await self._leave()
+
+    async def listen(self) -> None:
+        """Wait on the log's side while there is room, and wake the other task."""
+        failures = 0
+        while True:
+            while not self._resting:
+                await self._gate
+            try:
+                woken = await self._log.wait(self.terms.group, timeout=_WAIT)
+                failures = 0
+            except (BackendError, ValueError):
+                failures += 1
+                await sleep(_AGAIN.delay(failures, rng=rng()))
+                woken = True  # the other task finds out what is wrong
+            if woken:
+                self._wants = True
+                self._resting = False
+                self._signal()
+
+    # ----------------------------------------------------------------- private core: speaking
+
+    def _room(self) -> int:
+        """How many entries to ask for: as soon as half is free, or nobody has anything to begin."""
+        free = self.terms.prefetch - len(self.held)
+        if not self._fetching or (self._waiting and 2 * free < self.terms.prefetch):
+            return 0
+        return max(free, 0)
+
+    def _must_speak(self) -> bool:
+        if self._talk or self._inherits:
+            return True
+        now = monotonic()
+        if self.held and now >= self._renew_at:
+            return True
+        if now >= self._watch_at:
+            self._wants = True
+        return self._wants and self._room() > 0
+
+    async def _speak(self) -> None:
+        """Take one turn; after an error, find out what is so."""
+        self._speaking = True
+        try:
+            if self._inherits:
+                await self._take_over()
+            else:
+                self._flying = self._compose(self._room())
+                self._apply(await self._log.turn(*self._who, self._flying))
+        except (BackendError, ValueError) as error:
+            self._speaking = False
+            if not self._ending:
+                await self._recover(error)
+        self._speaking = False
+        await yield_now()  # a log in memory never waits
+
+    @property
+    def _who(self) -> tuple[str, str]:
+        return self.terms.group, self.terms.consumer
+
+    def _compose(self, limit: int, idle: float | None = None) -> GroupTurn:
+        """Take what there is to say, and renew what is in hand when it is time."""
+        now, renews = monotonic(), list[str]()
+        if now >= self._renew_at:
+            self._renew_at = now + self.terms.claim_idle / 3
+            renews = [*self.held]
+        if limit:
+            self._wants = False
+        talk, self._talk = self._talk, _Talk()
+        return GroupTurn(
+            talk.acks,
+            talk.releases,
+            talk.retries,
+            talk.buried,
+            renews,
+            limit,
+            self.terms.claim_idle if idle is None else idle,
+        )
+
+    def _apply(self, answer: GroupTurned) -> None:
+        """Do what the answer says."""
+        turn, self._flying = self._flying, None
+        assert turn is not None, "only turns are answered"
+        self.turns += 1
+        for each in answer.lost:
+            claim = self.held.get(each)
+            if claim is not None:
+                self._lose(claim)
+            elif listening():  # settled here, but too late
+                emit(StreamDeliveryLost(self.terms.stream, self.terms.group, each))
+        if turn.limit:
+            self._watch_at = monotonic() + min(WATCH, self.terms.claim_idle)
+            if len(answer.claimed) >= turn.limit:  # it could have been more
+                self._wants = True
+        for each in answer.claimed:
+            self._adopt(each)
+
+    async def _take_over(self) -> None:
+        """Claim what others of the group hold, at once and in order, before anything fresh."""
+        self.give_up()
+        pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
+        self._flying = self._compose(len(pending), _AT_ONCE)
+        answer = await self._log.turn(*self._who, self._flying)
+        self._inherits = False
+        self._apply(answer._replace(claimed=sorted(answer.claimed, key=_place)))
+        self._wants = True
+
+    def _adopt(self, claimed: Claimed) -> None:
+        """Take an entry in hand, unless it is not to be handled at all."""
+        former = self.held.get(claimed.id)
+        if former is not None:  # our own claim had ended before we could renew it
+            self._lose(former)
+        self.claimed += 1
+        try:
+            message = self._envelopes.decode(claimed.payload)
+        except CodecError as error:
+            self._tell_dead(claimed.id, claimed.deliveries, reason_of(error))
+            return
+        if claimed.deliveries > self.terms.max_deliveries:
+            reason = f"handed out {claimed.deliveries - 1} times, and never settled"
+            self._tell_dead(claimed.id, claimed.deliveries - 1, reason)
+            return
+        if claimed.deliveries > 1 or message.deadline is not None:
+            message = msgspec.structs.replace(message, attempt=claimed.deliveries, deadline=None)
+        claim = self.held[claimed.id] = Claim(claimed.id, message, claimed.deliveries)
+        self._waiting += 1
+        self._admit(claim)
+
+    # --------------------------------------------------------------- private core: letting go
+
+    def _tell_dead(self, entry: str, attempts: int, reason: str) -> None:
+        self.dead += 1
+        self._talk.buried[entry] = reason.encode(errors="replace")
+        self._signal()
+        if listening():
+            terms = self.terms
+            emit(StreamDeadLettered(terms.stream, terms.group, entry, attempts, reason))
+
+    def _let_go(self, claim: Claim) -> bool:
+        """Take ``claim`` out of the hands; False if it is not in them any more."""
+        if self.held.get(claim.id) is not claim:
+            return False
+        claim.disarm()
+        self._drop(claim)
+        self._signal()
+        return True
+
+    def _lose(self, claim: Claim) -> None:
+        claim.lost = True
+        self.lost += 1
+        self._drop(claim)
+        claim.hurry()
+        if listening():
+            emit(StreamDeliveryLost(self.terms.stream, self.terms.group, claim.id))
+
+    def _drop(self, claim: Claim) -> None:
+        del self.held[claim.id]
+        if not claim.begun:
+            claim.begun = True
+            self._waiting -= 1
+        if not self.held:
+            self._quiet.wake_all()
+
+    # ------------------------------------------------------------------- private core: waiting
+
+    def _signal(self) -> None:
+        if self._seat is not None and not self._seat.done():
+            self._seat.set_result(None)
+
+    async def _park(self) -> None:
+        """Wait until there is something to say."""
+        self._seat = seat = self.home.future()
+        at = self._renew_at if self.held else inf
+        if self._room() > 0:
+            at = min(at, self._watch_at)
+            self._resting = True
+            self._gate.open()
+        timer = None if at == inf else call_later(max(at - monotonic(), 0.0), self._signal)
+        try:
+            await seat
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._seat = None
+            self._resting = False
+
+    async def _recover(self, error: Exception) -> None:
+        """Ask until the log answers, then bring both sides together."""
+        terms, since, failures, held = self.terms, monotonic(), 0, None
+        if listening():
+            emit(StreamInterrupted(terms.stream, terms.group, reason_of(error)))
+        while held is None:
+            failures += 1
+            await sleep(_AGAIN.delay(failures, rng=rng()))
+            try:
+                held = await self._clear_up()
+            except (BackendError, ValueError):
+                continue
+        if listening():
+            emit(StreamResumed(terms.stream, terms.group, monotonic() - since))
+        self._reconcile(held)
+
+    async def _clear_up(self) -> list[Claimed]:
+        """Say again what may not have been heard, and return what is held."""
+        await self._log.create_group(self.terms.group)
+        if self._flying is not None:
+            await self._log.turn(*self._who, self._flying._replace(limit=0))
+            self._flying = None
+        return await self._log.held(*self._who)
+
+    def _reconcile(self, held: list[Claimed]) -> None:
+        """Lose what is gone, adopt what a lost answer brought."""
+        theirs = {each.id: each.deliveries for each in held}
+        for claim in [*self.held.values()]:
+            if theirs.get(claim.id) != claim.deliveries:
+                self._lose(claim)
+        self._wants = True
+        for claimed in held:
+            if claimed.id not in self.held and claimed.id not in self._talk:
+                self._adopt(claimed)
+
+    async def _leave(self) -> None:
+        """Give back what is in hand and say what is left, until it was heard or time is up."""
+        for claim in [*self.held.values()]:
+            self.release(claim)
+        failures = 0
+        while self._flying is not None or self._talk:
+            try:
+                if self._flying is not None:
+                    unknown = [each.id for each in await self._clear_up()]
+                    self._talk.releases += [each for each in unknown if each not in self._talk]
+                self._flying = self._compose(0)
+                self._apply(await self._log.turn(*self._who, self._flying))
+            except (BackendError, ValueError):
+                failures += 1
+                await sleep(_AGAIN.delay(failures, rng=rng()))
+
+
+@final
+class _Talk:
+    """What is to be said in the next turn."""
+
+    __slots__ = ("acks", "buried", "releases", "retries")
+
+    def __init__(self) -> None:
+        self.acks: list[str] = []
+        self.releases: list[str] = []
+        self.retries: dict[str, float] = {}
+        self.buried: dict[str, bytes] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.acks or self.releases or self.retries or self.buried)
+
+    def __contains__(self, entry: str) -> bool:
+        return (
+            entry in self.acks
+            or entry in self.releases
+            or entry in self.retries
+            or entry in self.buried
+        )
+
+
+def _place(claimed: Claimed) -> tuple[int, int]:
+    return Entry(claimed.id, b"").sort_key
