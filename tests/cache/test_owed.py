@@ -156,6 +156,20 @@ async def test_a_refusal_is_tried_again_later():
         assert home.outbox.owed.due == len(ITEMS)
 
 
+def test_many_patterns_are_everything():
+    """Each question asks all of them, and to tell one again is to tell that all is invalid."""
+    owed = Owed()
+    tickets = [(item, owed.add([item])) for item in (Item(MATCHING, f"{n}*") for n in range(100))]
+    assert not owed.concerns("x", ())
+    last = Item(MATCHING, "100*")
+    ticket = owed.add([last])
+    assert owed.concerns("x", ())
+    assert len(owed) == owed.due == 1
+    for item, each in (*tickets, (last, ticket)):
+        owed.settle([item], each, told=True)
+    assert owed.again(10)[0] == [Item(ALL)]
+
+
 async def test_bad_keys_are_refused_before_they_are_owed():
     home = Home()
     wrong: Any = 1.5
