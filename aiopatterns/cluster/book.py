@@ -103,8 +103,16 @@ class Book:
             return None
         return replace(self.snapshot, age=max(monotonic() - self._at, 0.0))
 
-    def take(self, members: Members) -> bool:
-        """Take in what was just read; return whether callers would see a difference."""
+    def take(self, members: Members, *, asked: float) -> bool:
+        """Take in what was just read; return whether callers would see a difference.
+
+        Args:
+            members: The answer.
+            asked: When it was asked for, in monotonic seconds. Questions run side by side, so an
+                answer may come after that to a later question; it is left out.
+        """
+        if self._members and members.revision < self._members.revision and asked < self._at:
+            return False
         self._at = monotonic()
         if self._members is None or members.revision != self._members.revision:
             self._pages = {name: self._page(name, data) for name, data in members.members.items()}

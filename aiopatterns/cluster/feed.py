@@ -149,7 +149,7 @@ class Feed:
                 except StopAsyncIteration:
                     return
                 self._contact.answered(asked=changes.confirmed)
-                self.heed(changed=self.book.take(members))
+                self.heed(changed=self.book.take(members, asked=changes.confirmed))
             if self._late.cancelled_caught:
                 self.heed(changed=self.book.look())
 

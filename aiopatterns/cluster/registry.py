@@ -42,7 +42,7 @@ from aiopatterns.cluster.feed import Feed, ServiceWatch
 from aiopatterns.cluster.instance import ServiceInstance, service_name
 from aiopatterns.cluster.preservation import RATIO
 from aiopatterns.cluster.registration import Desk, Registration, directory_name
-from aiopatterns.core.clock import sleep
+from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError
 from aiopatterns.core.lifecycle import Owner, OwnerState, raise_bare
 from aiopatterns.core.validate import in_range, non_negative, optional_positive, positive
@@ -204,12 +204,12 @@ class ServiceRegistry(Owner):
         Complexity: O(n).
         """
         self._open_group()
-        known = self._last_good(service_name("service", service))
+        known, asked = self._last_good(service_name("service", service)), monotonic()
         try:
             with move_on_after(math.inf if known is None else self._interval):
                 members = await self._backend.directory(directory_name(service)).snapshot()
                 self._reading.answered()
-                return self._taken(service, members)
+                return self._taken(service, members, asked)
         except BackendError as error:
             self._reading.failed(error)
             if known is None:
@@ -305,10 +305,10 @@ class ServiceRegistry(Owner):
             if (feed := self._feeds.get(service)) is not None:
                 feed.heed(changed=changed)
 
-    def _taken(self, service: str, members: Members) -> Snapshot:
+    def _taken(self, service: str, members: Members, asked: float) -> Snapshot:
         """Enter what was read into the service's book."""
         book, feed = self._book(service), self._feeds.get(service)
-        changed = book.take(members)
+        changed = book.take(members, asked=asked)
         if feed is None:
             if book.is_blank:  # nothing is lost: names of strangers fill no memory
                 self._close_book(service)

@@ -8,7 +8,7 @@ from aiopatterns.backends import Members
 from aiopatterns.cluster import InstanceState, ServiceInstance
 from aiopatterns.cluster.book import Book, LapseBelieved, LapseDoubted
 from aiopatterns.cluster.record import written
-from aiopatterns.core.clock import sleep
+from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.testing import capture_events, simulate
 
 STARTING, READY, DRAINING = InstanceState.STARTING, InstanceState.READY, InstanceState.DRAINING
@@ -25,6 +25,11 @@ def stale(kept: Book) -> str:
 
 def who(name: str, port: int = 80) -> ServiceInstance:
     return ServiceInstance("users", "localhost", port, id=name)
+
+
+def take(kept: Book, found: Members) -> bool:
+    """Take in what was asked for just now."""
+    return kept.take(found, asked=monotonic())
 
 
 def members(revision: int, ready: str = "", **others: bytes) -> Members:
@@ -44,10 +49,10 @@ def test_a_blank_book():
 
 def test_the_first_look_is_news_though_nobody_is_there():
     blank = book()
-    assert blank.take(members(0))
+    assert take(blank, members(0))
     assert blank.is_blank
     assert blank.known is not None
-    assert not blank.take(members(0))
+    assert not take(blank, members(0))
 
 
 def test_states_order_and_goodbyes():
@@ -59,7 +64,7 @@ def test_states_order_and_goodbyes():
         d=written(who("d"), "draining", epoch=1),
         l=written(who("l"), "left", epoch=1),
     )
-    assert kept.take(seen)
+    assert take(kept, seen)
     snapshot = kept.snapshot
     assert snapshot.instances == (who("a"), who("b"), who("c"))
     assert dict(snapshot.states) == dict.fromkeys("abc", READY) | {"s": STARTING, "d": DRAINING}
@@ -67,22 +72,40 @@ def test_states_order_and_goodbyes():
     assert not kept.is_blank
 
 
+def test_an_answer_that_another_has_overtaken_is_left_out():
+    async def main():
+        kept = book()
+        asked = monotonic()
+        await sleep(1)
+        assert take(kept, members(8, "ab"))
+        assert not kept.take(members(7, "a"), asked=asked)
+        assert (kept.snapshot.revision, kept.snapshot.instances) == (8, (who("a"), who("b")))
+        assert kept.take(members(9, "a"), asked=asked)  # it was slow, and is the newest
+        asked = monotonic()
+        await sleep(1)
+        kept.confirm(monotonic())
+        assert not kept.take(members(8, "ab"), asked=asked)
+        assert take(kept, members(1, "b"))  # the server has begun to count anew
+
+    simulate(main)
+
+
 def test_what_callers_do_not_see_is_no_news():
     kept = book()
-    kept.take(members(1, "a", l=written(who("l"), "left", epoch=1)))
-    assert not kept.take(members(2, "a"))
+    take(kept, members(1, "a", l=written(who("l"), "left", epoch=1)))
+    assert not take(kept, members(2, "a"))
     assert kept.snapshot.revision == 2
-    assert kept.take(members(3, "ab"))
+    assert take(kept, members(3, "ab"))
 
 
 def test_a_record_is_read_once_and_stays_the_same_object():
     kept = book()
-    kept.take(members(1, "ab"))
+    take(kept, members(1, "ab"))
     before = kept.snapshot.instances
-    kept.take(members(2, "ab", c=written(who("c"), "ready", epoch=1)))
+    take(kept, members(2, "ab", c=written(who("c"), "ready", epoch=1)))
     assert all(one is two for one, two in zip(before, kept.snapshot.instances, strict=False))
     changed = Members(3, members(3, "ab").members | {"a": written(who("a", 81), "ready", epoch=1)})
-    assert kept.take(changed)
+    assert take(kept, changed)
     assert kept.snapshot.instances == (who("a", 81), who("b"))
     assert kept.snapshot.instances[1] is before[1]
 
@@ -90,18 +113,18 @@ def test_a_record_is_read_once_and_stays_the_same_object():
 def test_records_of_strangers_are_skipped_and_counted_once():
     kept = book()
     for revision in range(3):
-        kept.take(members(revision, "a", x=b"\xff", y=b'{"format":2}'))
+        take(kept, members(revision, "a", x=b"\xff", y=b'{"format":2}'))
         assert kept.snapshot.instances == (who("a"),)
     assert kept.malformed == 2
-    kept.take(members(4, "a", x=b"\xfe"))
+    take(kept, members(4, "a", x=b"\xfe"))
     assert kept.malformed == 3
     assert not kept.is_blank
 
 
 def test_a_record_that_becomes_unreadable_is_no_lapse():
     kept = book()
-    kept.take(members(1, "abcd"))
-    kept.take(members(2, "ab", c=b"of tomorrow", d=b"of tomorrow"))
+    take(kept, members(1, "abcd"))
+    take(kept, members(2, "ab", c=b"of tomorrow", d=b"of tomorrow"))
     assert kept.snapshot.instances == (who("a"), who("b"))
     assert stale(kept) == ""
 
@@ -109,11 +132,11 @@ def test_a_record_that_becomes_unreadable_is_no_lapse():
 def test_a_mass_lapse_is_told_at_its_beginning_and_at_its_end():
     async def main():
         kept = book()
-        kept.take(members(1, "abcd"))
+        take(kept, members(1, "abcd"))
         with capture_events() as events:
-            assert kept.take(members(2, "a"))
+            assert take(kept, members(2, "a"))
             assert stale(kept) == "bcd"
-            assert kept.take(members(3, "ab"))
+            assert take(kept, members(3, "ab"))
             assert events == [LapseDoubted("users", 1, 3)]
             assert kept.due() == 10 * TTL
             await sleep(10 * TTL - 1)
@@ -129,19 +152,19 @@ def test_a_mass_lapse_is_told_at_its_beginning_and_at_its_end():
 
 def test_a_mass_lapse_when_nobody_listens():
     kept = book()
-    kept.take(members(1, "abcd"))
-    kept.take(members(2, "a"))
+    take(kept, members(1, "abcd"))
+    take(kept, members(2, "a"))
     assert len(stale(kept)) == 3
     assert not kept.is_blank
-    kept.take(members(3, "abcd"))
+    take(kept, members(3, "abcd"))
     assert stale(kept) == ""
 
 
 def test_in_doubt_a_single_one_is_kept():
     async def main():
         kept = book()
-        kept.take(members(1, "abc"))
-        assert kept.take(members(2, "ab"))
+        take(kept, members(1, "abc"))
+        assert take(kept, members(2, "ab"))
         assert stale(kept) == ""
         assert kept.doubt()
         assert stale(kept) == "c"
@@ -153,7 +176,7 @@ def test_in_doubt_a_single_one_is_kept():
 def test_the_age_is_since_the_last_look_that_confirmed():
     async def main():
         kept = book()
-        kept.take(members(1, "a"))
+        take(kept, members(1, "a"))
         await sleep(3)
         assert kept.known is not None
         assert kept.known.age == 3.0

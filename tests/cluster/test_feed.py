@@ -12,7 +12,7 @@ import pytest
 from aiopatterns.cluster import ServiceInstance, ServiceRegistry, Snapshot
 from aiopatterns.cluster.contact import RegistryInterrupted, RegistryResumed
 from aiopatterns.cluster.record import written
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, explore, simulate
 from tests.cluster.weather import Server, way_to
@@ -83,6 +83,31 @@ def test_a_slow_watcher_gets_the_newest_only():
                 assert scope.cancelled_caught
 
     explore(main, range(20))
+
+
+def test_answers_that_overtake_each_other_take_nobody_back():
+    async def main():
+        async with reading() as (server, way, registry):
+            way.delay = 0.3
+
+            async def ask() -> None:
+                while True:
+                    await registry.instances("users")
+                    await sleep(0.1 * rng().random())
+
+            async with registry.watch("users") as snapshots:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(3):
+                        tasks.start_soon(ask)
+                    for at in range(20):
+                        await put(server, "abc"[at % 3], rng().choice(["ready", "left"]))
+                        await sleep(0.3 * rng().random())
+                    tasks.cancel_scope.cancel()
+                await sleep(5)
+                newest = await server.memory.directory("svc:users").snapshot()
+                assert (await anext(snapshots)).revision == newest.revision
+
+    explore(main, range(100))
 
 
 def test_what_callers_do_not_see_is_not_told():
