@@ -21,7 +21,7 @@ from anyio import CancelScope, create_task_group, current_time, move_on_after
 from aiopatterns.cluster.contact import AGAIN
 from aiopatterns.cluster.registration import directory_name
 from aiopatterns.core.clock import monotonic, rng, sleep
-from aiopatterns.core.errors import BackendError
+from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.waiters import Waiters
 
@@ -176,7 +176,7 @@ class ServiceWatch:
     since. An async iterator, inside ``async with``; it ends with the block or with the registry.
     """
 
-    __slots__ = ("_attach", "_detach", "_feed", "_news", "_waiters")
+    __slots__ = ("_attach", "_begun", "_detach", "_feed", "_news", "_waiters")
 
     def __init__(
         self, attach: Callable[[ServiceWatch], Feed], detach: Callable[[ServiceWatch], object]
@@ -184,6 +184,7 @@ class ServiceWatch:
         self._attach = attach
         self._detach = detach
         self._feed: Feed | None = None
+        self._begun = False
         self._news = False
         self._waiters = Waiters()
 
@@ -198,6 +199,7 @@ class ServiceWatch:
             msg = "this watch is open already; enter it only once"
             raise RuntimeError(msg)
         self._feed = feed = self._attach(self)
+        self._begun = True
         self._news = feed.known is not None
         return self
 
@@ -218,8 +220,14 @@ class ServiceWatch:
     async def __anext__(self) -> Snapshot:
         """Wait for the newest snapshot.
 
+        Raises:
+            ClosedError: The block has not begun.
+
         Cancellation: loses nothing.
         """
+        if not self._begun:
+            msg = "this watch is not open; use it inside 'async with registry.watch(...) as snapshots:'"
+            raise ClosedError(msg)
         while (feed := self._feed) is not None:
             if self._news and (known := feed.known) is not None:
                 self._news = False

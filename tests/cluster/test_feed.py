@@ -380,6 +380,9 @@ def test_wrong_order():
         async with reading() as (_, _, registry):
             watch = registry.watch("users")
             async with watch:
+                with pytest.raises(ClosedError, match="use it inside 'async with registry.watch"):
+                    async for _ in registry.watch("users"):
+                        raise AssertionError
                 with pytest.raises(RuntimeError, match="this watch is open already"):
                     await watch.__aenter__()
             with pytest.raises(StopAsyncIteration):
