@@ -28,7 +28,8 @@ Guarantees:
   when nobody listens, and in any case at its deadline, whatever happens to the backend.
 * Of a group one member gets each message. One that has ended is found out when it is sent to, and
   the next one gets the message, at once.
-* Deadline, correlation and hops travel with a message into its handler, and on from there.
+* Correlation and hops travel with a message into its handler, and on from there; with a request its
+  deadline as well.
 * Leaving normally finishes what was accepted, and answers it.
 
 Not guaranteed: that a message arrives. It is handled at most once, by those who listen when it is
@@ -288,7 +289,8 @@ class Broker(Owner):
             ValueError: ``topic`` is no topic or pattern, or a value is out of its range.
             TypeError: A value is of another type.
             BackendUnavailableError: The backend has not answered for a while.
-            ClosedError: This broker is not open.
+            QueueFullError: This broker has 65,535 subscriptions.
+            ClosedError: This broker is not open, or was closed meanwhile.
 
         Cancellation: as if it had never been called.
 
@@ -343,7 +345,8 @@ class Broker(Owner):
             ValueError: ``topic`` is no topic, or a value is out of its range.
             CodecError: The payload cannot be written, or is too long; nobody gets it.
             BackendUnavailableError: Some receivers could not be sent to.
-            ClosedError: This broker is not open.
+            RejectedError: Services call each other in a circle, or too much waits to be sent.
+            ClosedError: This broker is not open, or was closed meanwhile.
 
         Cancellation: it may have been sent or not.
 
@@ -425,7 +428,7 @@ class Broker(Owner):
                 while the reply was due; it may have been handled.
             ValueError: ``topic`` is no topic, or a value is out of its range.
             CodecError: The payload cannot be written, or is too long.
-            RejectedError: Services ask each other in a circle.
+            RejectedError: Services ask each other in a circle, or too much waits to be sent.
             ClosedError: This broker is not open, or was closed meanwhile.
 
         Cancellation: the reply is dropped when it comes; the handler is not told.

@@ -1,6 +1,6 @@
 """Drafts: a message that is being sent, as often and in as many forms as its ways need.
 
-To another process it goes as an envelope, written once. To a subscription of the same broker it
+To another process it goes as an envelope, written once unless it has a deadline. To a subscription of the same broker it
 goes as the message itself, with a payload of its own.
 """
 
@@ -79,12 +79,12 @@ class Draft:
 
     @property
     def envelope(self) -> bytes:
-        """The message for another process.
+        """The message for another process; with a deadline it says how much is left by now.
 
         Raises:
             CodecError: It cannot be written, or is too long.
         """
-        if self._envelope is None:
+        if self._envelope is None or self._deadline is not None:
             message = self._message(self._payload)
             self._envelope = self._scribe.envelopes.encode(message)
         return self._envelope

@@ -93,8 +93,10 @@ class Shipment:
             copy = self._copy_for(copies, picked)
             copy.numbers.append(picked.number)
             copy.groups.append((group, picked))
-        if copies.keys() - {self._here}:
-            _ = self.draft.envelope  # if it cannot be written, nobody gets it
+        if copies.keys() != {self._here}:
+            _ = (
+                self.draft.envelope
+            )  # if it cannot be written, nobody gets it, also if nobody wants it
         ours = copies.pop(self._here, None)
         for copy in (*(() if ours is None else (ours,)), *copies.values()):
             self._send(copy)

@@ -398,6 +398,8 @@ async def test_what_cannot_travel_is_refused_before_anybody_gets_it(brokers):
             await broker.subscribe("topic", inbox, group="g")
         await heard(here, there)
         for bad in (object(), "x" * 1_001):
+            with pytest.raises(CodecError):  # also if nobody wants it
+                await here.publish("nobody", bad)
             for _ in range(2):  # once for each member of the group
                 for call in (here.request, here.publish, here.send):
                     with pytest.raises(CodecError):
@@ -672,7 +674,7 @@ async def test_who_waits_in_another_task_is_told_of_the_end(verb: str):
         await there.subscribe("topic", echo, group="g")
         async with anyio.create_task_group() as group:
             with pytest.raises(RuntimeError, match="boom"):
-                async with Broker(way) as here:
+                async with Broker(wrong(way)) as here:
                     await known(there, here)
                     way.hangs = True
                     group.start_soon(uses, here, verb, echo if verb == "subscribe" else 1)
@@ -690,7 +692,7 @@ async def test_who_looks_for_somebody_in_another_task_is_told_of_the_end():
     memory = MemoryBackend()
     async with anyio.create_task_group() as group, memory:
         way = Stormy(memory)
-        async with Broker(way) as broker:
+        async with Broker(wrong(way)) as broker:
             way.back()  # from now on somebody may come back
             for verb in ("send", "request"):
                 group.start_soon(uses, broker, verb, 1)

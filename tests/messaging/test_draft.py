@@ -6,12 +6,14 @@ from contextvars import copy_context
 
 import pytest
 
+from aiopatterns.core.clock import sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import CodecError
 from aiopatterns.messaging.draft import Draft, Labels
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.scribe import Scribe
 from aiopatterns.messaging.serving import serve
+from aiopatterns.testing import simulate
 
 SCRIBE = Scribe(MSGPACK, max_bytes=1_000)
 PLAIN: Labels = ("event", None, 1, None, None)
@@ -50,6 +52,16 @@ def test_every_receiver_in_this_process_has_a_payload_of_its_own():
 def test_the_envelope_is_written_once():
     draft = Draft("7a", "topic", 1, PLAIN, scribe=SCRIBE)
     assert draft.envelope is draft.envelope
+
+
+def test_the_time_that_is_left_is_that_of_each_try():
+    async def main() -> None:
+        draft = Draft("7a", "topic", 1, PLAIN, scribe=SCRIBE, deadline=5.0)
+        assert SCRIBE.envelopes.decode(draft.envelope).deadline == 5.0
+        await sleep(3)
+        assert SCRIBE.envelopes.decode(draft.envelope).deadline == 5.0
+
+    simulate(main)
 
 
 def test_it_is_on_behalf_of_what_ran_when_it_was_made():

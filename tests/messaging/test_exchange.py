@@ -113,11 +113,10 @@ async def test_replies_that_cannot_be_read_are_an_end_as_well(outcome, body, err
 async def test_too_many_subscriptions_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MOST", 2)
     async with running(Stormy(MemoryBackend())) as exchange:
-        for _ in range(2):
-            number = exchange.subscribe("t", lambda m: None, TERMS)
+        numbers = [exchange.subscribe("t", lambda m: None, TERMS) for _ in range(2)]
         with pytest.raises(QueueFullError, match="at most 2 subscriptions"):
             exchange.subscribe("t", lambda m: None, TERMS)
-        exchange.unsubscribe(number)
+        exchange.unsubscribe(numbers[0])
         exchange.subscribe("t", lambda m: None, TERMS)
 
 
