@@ -45,12 +45,11 @@ class Ring:
     for a sample of k.
     """
 
-    __slots__ = ("_at", "_names", "_order", "_places", "_turn", "_urgent")
+    __slots__ = ("_at", "_order", "_places", "_turn", "_urgent")
 
     def __init__(self, name: str) -> None:
         self._at = (stable_hash(name), name)
         self._places: list[tuple[int, str]] = []  # sorted
-        self._names: set[str] = set()
         self._order: list[str] = []  # the rest of this round robin
         self._turn = 0
         self._urgent: list[str] = []
@@ -61,14 +60,15 @@ class Ring:
     def add(self, name: str) -> None:
         """Add a member; it joins this round at a place by chance, as SWIM has it."""
         insort(self._places, (stable_hash(name), name))
-        self._names.add(name)
         self._order.insert(rng().randrange(len(self._order) + 1), name)
 
     def remove(self, name: str) -> None:
         """Take a member out."""
         places = self._places
         del places[bisect_left(places, (stable_hash(name), name))]
-        self._names.discard(name)
+        for later in (self._order, self._urgent):
+            if name in later:
+                later.remove(name)
 
     def alarm(self, name: str) -> None:
         """A member is suspect: it is next, if this node is one of its watchers."""
@@ -80,10 +80,8 @@ class Ring:
     def next(self) -> str | None:
         """Return whom to probe now; None if there is nobody."""
         self._turn += 1
-        while self._urgent:
-            name = self._urgent.pop(0)
-            if name in self._names:
-                return name
+        if self._urgent:
+            return self._urgent.pop(0)
         if not self._places:
             return None
         kind = self._turn % _TURNS
@@ -99,10 +97,7 @@ class Ring:
         return [name for _, name in picked if name != but][:wanted]
 
     def _round_robin(self) -> str:
-        while True:
-            if not self._order:
-                self._order = [name for _, name in self._places]
-                rng().shuffle(self._order)
-            name = self._order.pop()
-            if name in self._names:
-                return name
+        if not self._order:
+            self._order = [name for _, name in self._places]
+            rng().shuffle(self._order)
+        return self._order.pop()

@@ -89,6 +89,14 @@ def test_a_suspect_that_is_gone_by_then_is_passed_over():
     assert followers(ring, 4) == ["c"] * 4
 
 
+def test_who_comes_and_goes_without_end_takes_no_more_room():
+    ring = rings(["a", "b", "c", "d"])["a"]
+    for _ in range(100):
+        ring.remove("b")
+        ring.add("b")
+    assert len(ring._order) == 3
+
+
 def test_samples_are_different_and_leave_one_out():
     ring = rings()["node-0"]
     for wanted in (0, 1, 5, 18, 30):
