@@ -54,6 +54,9 @@ class GossipQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._sent)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._sent
+
     def put(self, key: K, piece: bytes) -> None:
         """Queue ``piece``, in place of what is queued under the same key."""
         self.drop(key)
@@ -66,16 +69,15 @@ class GossipQueue(Generic[K]):
         if sent is not None:
             del self._levels[sent][key]
 
-    def take(self, room: int, limit: int, *, overhead: int = 0) -> list[bytes]:
+    def take(self, room: int, limit: int) -> list[bytes]:
         """Return pieces to send now, and count them as sent.
 
         Args:
             room: Bytes that there is room for.
             limit: After how many transmissions a piece is dropped.
-            overhead: Bytes that each piece costs beside its own.
         """
         taken: list[bytes] = []
-        for sent, key, piece in list(self._fitting(room, overhead)):
+        for sent, key, piece in list(self._fitting(room)):
             del self._levels[sent][key]
             taken.append(piece)
             if sent + 1 < limit:
@@ -85,10 +87,10 @@ class GossipQueue(Generic[K]):
                 del self._sent[key]
         return taken
 
-    def _fitting(self, room: int, overhead: int) -> Iterator[tuple[int, K, bytes]]:
+    def _fitting(self, room: int) -> Iterator[tuple[int, K, bytes]]:
         for sent, level in enumerate(self._levels):
             for key, piece in level.items():
-                size = len(piece) + overhead
+                size = len(piece)
                 if size <= room:
                     room -= size
                     yield sent, key, piece

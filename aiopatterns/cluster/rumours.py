@@ -12,6 +12,7 @@ each message::
 Guarantees:
 
 * A broadcast is new at most once in one process.
+* What is told is kept, so the queue has the bounds of the store.
 * Memory is bounded: :data:`KEEP` seconds, :data:`KEEP_COUNT` messages and :data:`KEEP_BYTES` bytes
   in the store, :data:`MAX_BEYOND` numbers beyond, :data:`MAX_RUNS` runs.
 
@@ -25,7 +26,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.cluster.gossip import GossipQueue
-from aiopatterns.cluster.messages import Have, Rumour, piece
+from aiopatterns.cluster.messages import MAX_BROADCAST, Have, Rumour, piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ class _Run:
         return number <= self.upto or number in self.beyond
 
     def add(self, number: int) -> None:
-        """Know one more, and those of a gap that is given up once too much is beyond it."""
+        """Know one more."""
         self.beyond.add(number)
         self._close_gaps()
 
@@ -73,10 +74,15 @@ class _Run:
         self._close_gaps()
 
     def _close_gaps(self) -> None:
+        """Count on as far as all is known; once too much is beyond a gap, that is given up."""
         beyond = self.beyond
-        while beyond and (self.upto + 1 in beyond or len(beyond) > MAX_BEYOND):
-            self.upto = self.upto + 1 if self.upto + 1 in beyond else min(beyond)
-            beyond.discard(self.upto)
+        while self.upto + 1 in beyond:
+            self.upto += 1
+            beyond.remove(self.upto)
+        if len(beyond) > MAX_BEYOND:
+            self.upto = sorted(beyond)[-MAX_BEYOND - 1]
+            self.beyond = {number for number in beyond if number > self.upto}
+            self._close_gaps()
 
 
 @final
@@ -102,6 +108,13 @@ class Rumours:
         """How many are kept."""
         return len(self._store)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether one more would push out one that is still being told."""
+        store = self._store
+        full = len(store) >= KEEP_COUNT or self._bytes + MAX_BROADCAST > KEEP_BYTES
+        return full and _key(store[0][1]) in self.news
+
     def mine(self, payload: bytes, now: float) -> None:
         """Make a broadcast of this node, kept and queued for gossip."""
         self._number += 1
@@ -117,7 +130,7 @@ class Rumours:
         self._run(rumour.origin, rumour.epoch).add(rumour.number)
         self._store.append((now, rumour))
         self._bytes += len(rumour.payload)
-        self.news.put((rumour.origin, rumour.epoch, rumour.number), piece(rumour))
+        self.news.put(_key(rumour), piece(rumour))
         self.forget(now)
 
     def forget(self, now: float) -> None:
@@ -126,7 +139,9 @@ class Rumours:
         while store and (
             store[0][0] < now - KEEP or len(store) > KEEP_COUNT or self._bytes > KEEP_BYTES
         ):
-            self._bytes -= len(store.popleft()[1].payload)
+            oldest = store.popleft()[1]
+            self._bytes -= len(oldest.payload)
+            self.news.drop(_key(oldest))
 
     def digest(self) -> list[Have]:
         """Return what is known, for :meth:`lacking` of another node."""
@@ -159,3 +174,7 @@ class Rumours:
         if len(self._runs) > MAX_RUNS:
             del self._runs[next(iter(self._runs))]
         return run
+
+
+def _key(rumour: Rumour) -> tuple[str, int, int]:
+    return rumour.origin, rumour.epoch, rumour.number

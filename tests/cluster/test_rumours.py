@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,17 @@ def test_a_gap_with_too_much_beyond_it_is_given_up():
     assert kept.knows(rumour(1))  # it will not come any more
 
 
+def test_many_gaps_at_once_are_given_up_in_one_go():
+    """One by one it would take minutes of such digests as fit into one exchange."""
+    kept = Rumours("a", 1)
+    many = [Have(f"n{number}", 1, 0, list(range(2, 20_000, 2))) for number in range(20)]
+    began = perf_counter()
+    assert kept.lacking(many) == []
+    kept.adopt(many)
+    assert perf_counter() - began < 5
+    assert {len(each.beyond) for each in kept.digest()} == {MAX_BEYOND}
+
+
 def test_one_finds_what_the_other_lacks():
     kept = having(1, 2, 3, 4)
     assert [each.number for each in kept.lacking([])] == [1, 2, 3, 4]
@@ -90,6 +103,28 @@ def test_the_store_is_bounded_in_number_and_bytes():
     for number in range(1, 100):
         large.note(rumour(number, payload=bytes(1 << 15)), 0.0)
     assert len(large) == KEEP_BYTES >> 15
+
+
+def test_what_is_no_longer_kept_is_not_told_any_more():
+    kept = having(*range(1, KEEP_COUNT + 10))
+    assert len(kept.news) == KEEP_COUNT
+    kept.forget(KEEP + 1)
+    assert (len(kept), len(kept.news)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "payload"), [(KEEP_COUNT, b"x"), (KEEP_BYTES >> 15, bytes(1 << 15))]
+)
+def test_it_is_crowded_while_one_more_would_push_out_one_that_is_still_told(number, payload):
+    kept = Rumours("a", 1)
+    for _ in range(number - 1):
+        kept.mine(payload, 0.0)
+    assert not kept.crowded
+    kept.mine(payload, 0.0)
+    assert kept.crowded
+    while kept.news:
+        kept.news.take(1 << 16, 2)
+    assert not kept.crowded
 
 
 def test_runs_are_bounded_and_the_most_silent_goes(monkeypatch):
