@@ -18,7 +18,7 @@ no owner: context variables, deadlines and cancellation are those of the publish
 
 Guarantees:
 
-* The error of a handler, or its timeout, never stops the others.
+* The error of a handler, its timeout, or that it cancelled itself, never stops the others.
 * Every handler that was subscribed when the event's turn came, and still is, is called once for
   each of its subscriptions that the event meets. After a subscription was closed, no call begins.
 * A handler that publishes, itself or in tasks it starts, never waits for itself: its events wait
@@ -42,10 +42,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar, final, overload
 
+from anyio import get_cancelled_exc_class
+
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import QueueFullError
 from aiopatterns.core.telemetry import Event, Subscription, emit, listening
 from aiopatterns.core.validate import choice, count, instance, text
+from aiopatterns.core.waiters import cancel_requested
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.subscriber import Subscriber
 from aiopatterns.messaging.topics import TopicTrie, topic_pattern
@@ -367,6 +370,10 @@ class EventBus:
                     await each.call(event)
                 except Exception as error:
                     self._note(delivery, each, error, topic)
+                except get_cancelled_exc_class() as error:
+                    if cancel_requested():
+                        raise
+                    self._note(delivery, each, _broken(each, error), topic)
         except BaseException:
             self._dropped += 1
             raise
@@ -475,3 +482,10 @@ class EventBus:
         del subscribed[subscriber]
         if not subscribed:
             del self._by_type[on]
+
+
+def _broken(subscriber: Subscriber, error: BaseException) -> RuntimeError:
+    """Return the error of a handler that raised a cancellation which nobody had asked for."""
+    broken = RuntimeError(f"handler {subscriber.name} cancelled itself")
+    broken.__cause__ = error
+    return broken

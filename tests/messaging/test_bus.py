@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import logging
@@ -302,6 +303,22 @@ async def test_errors_are_raised_if_asked_for(caplog):
     assert len(events) == 2
     assert not caplog.records
     idle(bus)
+
+
+async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing():
+    async def waits_for_a_cancelled_task(event: object) -> None:
+        task = asyncio.ensure_future(sleep(60))
+        task.cancel()
+        await task
+
+    bus, seen = EventBus(errors="raise"), list[object]()
+    bus.subscribe(int, waits_for_a_cancelled_task)
+    bus.subscribe(int, seen.append)
+    with pytest.raises(RuntimeError, match="waits_for_a_cancelled_task cancelled itself") as raised:
+        await bus.publish(1)
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+    assert seen == [1]
+    assert (bus.statistics().done, bus.statistics().errors) == (1, 1)
 
 
 async def test_errors_are_not_lost_with_a_publisher_that_is_cancelled(caplog):
