@@ -96,7 +96,7 @@ class Joining:
 
     async def _refresh(self) -> None:
         """Exchange the state with who is back, or else with somebody and a seed that is missed."""
-        returned, self._session.returned = self._session.returned, []
+        returned, self._session.returned = self._session.returned, {}
         members = self._session.members
         names = returned or members.ring.sample(1)
         addresses = [members.members[name].address for name in names if name in members.members]

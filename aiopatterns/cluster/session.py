@@ -11,6 +11,7 @@ All of it but asking others is synchronous, so a packet is heeded as a whole.
 
 from __future__ import annotations
 
+from errno import EMSGSIZE
 from typing import TYPE_CHECKING, Final, final
 
 from anyio import Event
@@ -36,6 +37,7 @@ from aiopatterns.cluster.peerevents import PeerChanged, PeerRejected, PeerStalle
 from aiopatterns.cluster.post import Post
 from aiopatterns.cluster.prober import Prober
 from aiopatterns.cluster.rumours import Rumours
+from aiopatterns.cluster.transport import MAX_EXCHANGE
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import CodecError, RejectedError
 from aiopatterns.core.telemetry import emit, listening
@@ -121,7 +123,7 @@ class Session:
         self.post: Post = Post(cluster, self.members, self.rumours, transport)
         self.prober: Prober = Prober(self.members, swim, self, now=now)
         #: Members that were dead and have spoken themselves, and what rings when one has.
-        self.returned: list[str] = []
+        self.returned: dict[str, None] = {}
         self.bell: Event = Event()
         self._due = now  # of the next round of gossip
         self.received: int = 0  # packets and requests that were heeded
@@ -257,7 +259,7 @@ class Session:
             self.prober.heed(packet.head, packet.sender, packet.address)
         was_dead = speaker is not None and not speaker.living
         if was_dead and self.members.members[packet.sender].living:
-            self.returned.append(packet.sender)
+            self.returned[packet.sender] = None
             self.bell.set()
 
     def _hear(self, rumours: list[Rumour]) -> None:
@@ -336,6 +338,8 @@ class Session:
     ) -> Answer:
         me = self.members.me
         data = encode(Request(self._cluster, me.name, me.address, body))
+        if len(data) > MAX_EXCHANGE:
+            raise OSError(EMSGSIZE, f"{len(data)} bytes are too many for one exchange")
         return answer_of(await self._transport.exchange(address, data, timeout=timeout))
 
     def _refusal(self, address: str, answer: Refused) -> RejectedError:

@@ -156,7 +156,7 @@ async def test_who_speaks_with_a_newer_incarnation_is_no_suspect_any_more():
         assert other.state("b") is MemberState.SUSPECT
         other.say(incarnation=BORN + 1)
         assert other.state("b") is MemberState.ALIVE
-        assert other.session.returned == []
+        assert not other.session.returned
 
 
 async def test_who_was_dead_and_speaks_has_returned():
@@ -164,9 +164,28 @@ async def test_who_was_dead_and_speaks_has_returned():
         other.say()
         other.session.members.bury("b", monotonic())
         other.say()
-        assert (other.state("b"), other.session.returned) == (MemberState.DEAD, [])
+        assert (other.state("b"), other.session.returned) == (MemberState.DEAD, {})
         other.say(incarnation=BORN + 1)
-        assert (other.state("b"), other.session.returned) == (MemberState.ALIVE, ["b"])
+        assert (other.state("b"), list(other.session.returned)) == (MemberState.ALIVE, ["b"])
+
+
+async def test_who_returns_again_and_again_is_noted_once():
+    async with session() as other:
+        other.say()
+        for times in range(1, 10):
+            other.session.members.bury("b", monotonic())
+            other.say(incarnation=BORN + times)
+        assert list(other.session.returned) == ["b"]
+
+
+async def test_a_state_that_is_too_large_to_be_told_at_once_is_an_error_like_any_other():
+    """Names of the greatest length for a whole table are more than one exchange may have."""
+    async with session() as other:
+        for number in range(9_000):
+            name = f"{number:04}" + "n" * 250
+            other.say(Update(name, "h" * 200 + ":80", BORN, 0))
+        with pytest.raises(OSError, match="bytes are too many for one exchange"):
+            await other.session.sync("b", joining=False)
 
 
 async def test_a_rumour_that_finds_no_room_is_taken_when_it_comes_again():
