@@ -35,6 +35,7 @@ and push-pull from memberlist, which is what Consul and Nomad stand on.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
@@ -61,7 +62,7 @@ from aiopatterns.core.telemetry import Subscription
 from aiopatterns.core.validate import count, function, instance, plain_function, positive, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -238,7 +239,10 @@ class PeerNode(Owner):
         return Subscription(lambda: self._watchers.pop(key))
 
     async def broadcast(self, message: object) -> None:
-        """Tell all others; returns at once, gossip does the rest.
+        """Tell all others; gossip does the rest.
+
+        It returns at once, unless there are others and so much is being told already that one
+        more would push out what has not gone round yet; then it waits for room.
 
         Args:
             message: Anything that msgpack holds; 32 KiB at most.
@@ -248,12 +252,14 @@ class PeerNode(Owner):
             CodecError: It cannot be encoded.
             ClosedError: The node is not open.
 
-        Cancellation: it is told nevertheless.
+        Cancellation: while it waits for room nothing is told; after that it is told nevertheless.
 
         Complexity: each node sends it about ``4 log10(n)`` times.
         """
-        session = self._run()
-        session.rumours.mine(_encoded(message, MAX_BROADCAST), monotonic())
+        payload = _encoded(message, MAX_BROADCAST)
+        while (session := self._run()).rumours.crowded and session.members.living > 1:
+            await sleep(self._swim.gossip)
+        session.rumours.mine(payload, monotonic())
         await yield_now()
 
     async def send(self, peer: str, message: object, *, timeout: float = 5.0) -> None:
@@ -394,9 +400,16 @@ def _seeds(given: Iterable[str], transport: Transport) -> tuple[str, ...]:
     if isinstance(given, (str, bytes)):
         msg = f"seeds must be several addresses, such as [{given!r}], not {given!r}"
         raise TypeError(msg)
+    if not isinstance(given, Iterable):
+        msg = f"seeds must be several addresses, not {given!r}"
+        raise TypeError(msg)
     seeds = tuple(text("seeds", seed) for seed in given)
     for seed in seeds:
-        transport.check(seed)
+        try:
+            transport.check(seed)
+        except ValueError as error:
+            msg = f"seeds must be addresses of peers: {error}"
+            raise ValueError(msg) from None
     return seeds
 
 

@@ -19,6 +19,7 @@ from aiopatterns.cluster import (
     Swim,
 )
 from aiopatterns.cluster.messages import MAX_BROADCAST, MAX_MESSAGE
+from aiopatterns.cluster.rumours import KEEP_COUNT
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import (
     ClosedError,
@@ -62,6 +63,29 @@ async def test_peers_find_each_other_and_talk():
         await until(lambda: len(peers.heard["a"]) == 2)
         assert peers.heard["a"][1] == ("a", "to itself")
         assert len(peers.heard["b"]) == 1  # not one's own broadcast
+
+
+def test_a_flood_of_broadcasts_waits_for_room_and_arrives_whole():
+    number = 3 * KEEP_COUNT
+
+    async def run() -> None:
+        async with crowd("abc") as peers:
+            for each in range(number):
+                await peers.nodes["a"].broadcast(each)
+                assert len(peers.nodes["a"]._run().rumours.news) <= KEEP_COUNT
+            with anyio.fail_after(60):
+                await until(lambda: all(len(peers.heard[name]) == number for name in "bc"))
+            for name in "bc":
+                assert {message for _, message in peers.heard[name]} == set(range(number))
+
+    simulate(run)
+
+
+async def test_a_node_that_is_alone_floods_nobody():
+    async with PeerNode("a", transport=MemoryTransport(MemoryNetwork())) as node:
+        for each in range(KEEP_COUNT + 10):
+            await node.broadcast(each)
+        assert node.statistics().broadcasts == KEEP_COUNT
 
 
 async def test_who_leaves_has_left_for_the_others_and_can_come_again():
@@ -445,6 +469,7 @@ def test_a_node_of_another_cluster_does_not_get_in():
         ({"transport": "a"}, TypeError, "transport.check must be a function, not None"),
         ({"seeds": "a"}, TypeError, r"seeds must be several addresses, such as \['a'\]"),
         ({"seeds": [""]}, ValueError, "seeds"),
+        ({"seeds": None}, TypeError, "seeds must be several addresses, not None"),
         ({"seeds": [17]}, TypeError, "seeds"),
         ({"swim": 1.0}, TypeError, "swim must be a Swim"),
         ({"secret": ""}, ValueError, "secret must not be empty"),
