@@ -29,7 +29,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.cluster.tcpaddress import at_loopback, everywhere, host_and_port, joined
+from aiopatterns.cluster.tcpaddress import at_loopback, host_and_port, joined
 from aiopatterns.cluster.tcpboard import Place, Switchboard
 from aiopatterns.cluster.tcpcounts import Counts
 from aiopatterns.cluster.transport import MAX_EXCHANGE, MAX_PACKET, OPEN
@@ -84,13 +84,14 @@ class TCPTransport:
             stranger, so a node demands a secret unless this is the loopback interface.
         port: The same; 0 for any that is free, :attr:`address` tells which.
         advertise: Where others reach it, as ``"host"`` or ``"host:port"``, if that is not where it
-            listens: behind a proxy or a published port of a container, and for ``"0.0.0.0"``, which
-            is a place to listen but none to call.
+            listens: behind a proxy or a published port of a container. For ``"0.0.0.0"``, which is
+            a place to listen but none to call, it is the address from which this machine would
+            call others.
         max_connections: Peers that may call at once, more are turned away; and peers that are
             called at once, where the one that was not called for longest makes room.
 
     Raises:
-        ValueError: A value is out of its range, or ``advertise`` is missing where it is needed.
+        ValueError: A value is out of its range.
         TypeError: A value is of another type.
 
     Example::
@@ -214,12 +215,6 @@ def _known_as(host: str, port: int, advertise: str | None) -> tuple[str, int]:
     """Return the host and port by which others reach who listens there; port 0 for the same."""
     host_and_port("host and port", joined(host, count("port", port, minimum=0) or _ANY))
     if advertise is None:
-        if everywhere(host):
-            msg = (
-                f'advertise must be "host" or "host:port" with host={host!r}, which is a place to'
-                " listen but none to call"
-            )
-            raise ValueError(msg)
         return host, 0
     if ":" in text("advertise", advertise).rpartition("]")[2]:
         return host_and_port("advertise", advertise)

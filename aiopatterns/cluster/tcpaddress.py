@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 
 from aiopatterns.cluster.instance import ServiceInstance
 from aiopatterns.core.validate import instance
 
-__all__ = ["at_loopback", "everywhere", "host_and_port", "joined"]
+__all__ = ["at_loopback", "everywhere", "host_and_port", "joined", "outward"]
 
 
 def host_and_port(name: str, address: str) -> tuple[str, int]:
@@ -54,3 +55,24 @@ def everywhere(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+def outward(host: str) -> str:
+    """Return the address of this machine that others see, for who listens ``everywhere``.
+
+    It is the one from which this machine would call a stranger; nothing is sent for that.
+
+    Raises:
+        OSError: This machine has no way to others of that family.
+    """
+    family, stranger = (AF_INET6, "2001:db8::1") if ":" in host else (AF_INET, "192.0.2.1")
+    with socket(family, SOCK_DGRAM) as probe:
+        try:
+            probe.connect((stranger, 9))
+        except OSError as error:
+            msg = (
+                f"advertise must be given: nothing tells where others reach host {host!r} ({error})"
+            )
+            raise OSError(error.errno, msg) from error
+        address: str = probe.getsockname()[0]
+    return address

@@ -14,7 +14,7 @@ from anyio import (
 )
 from anyio.abc import SocketAttribute, SocketListener
 
-from aiopatterns.cluster.tcpaddress import joined
+from aiopatterns.cluster.tcpaddress import everywhere, joined, outward
 from aiopatterns.cluster.tcpcounts import Mismatches
 from aiopatterns.cluster.tcpdoor import Door
 from aiopatterns.cluster.tcpguest import Guest
@@ -46,7 +46,7 @@ class Place:
     Attributes:
         host: Where it listens.
         port: The same; 0 for any that is free.
-        known_as: Host by which others reach it.
+        known_as: Host by which others reach it; if that is everywhere, it is found out.
         known_port: Port by which others reach it; 0 for the one it listens at.
         most: Guests at once, and links at once.
     """
@@ -148,6 +148,7 @@ class Switchboard(Owner):
 
     async def _listen(self, *, task_status: TaskStatus[str] = TASK_STATUS_IGNORED) -> None:
         place = self._place
+        known_as = outward(place.known_as) if everywhere(place.known_as) else place.known_as
         listeners = await create_tcp_listener(local_host=place.host, local_port=place.port)
         try:
             port: int = listeners.extra_attributes[SocketAttribute.local_port]()
@@ -155,7 +156,7 @@ class Switchboard(Owner):
                 for each in listeners.listeners:
                     assert isinstance(each, SocketListener), each
                     tasks.start_soon(self._door.accept, each, tasks)
-                task_status.started(joined(place.known_as, place.known_port or port))
+                task_status.started(joined(known_as, place.known_port or port))
         finally:
             with CancelScope(shield=True):
                 await listeners.aclose()

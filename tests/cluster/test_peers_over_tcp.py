@@ -41,7 +41,14 @@ def node(name, *, host="127.0.0.1", seeds=(), secret=None, **more):
 @pytest.mark.promise("cluster-peer-public", "cluster-bad-input")
 @pytest.mark.parametrize(
     ("host", "advertise"),
-    [("10.0.0.7", None), ("node.example", None), ("0.0.0.0", "10.0.0.7"), ("127.0.0.1", "a.b")],
+    [
+        ("10.0.0.7", None),
+        ("node.example", None),
+        ("0.0.0.0", None),
+        ("::", None),
+        ("0.0.0.0", "10.0.0.7"),
+        ("127.0.0.1", "a.b"),
+    ],
 )
 def test_a_peer_that_others_can_reach_demands_a_secret(host, advertise):
     with pytest.raises(ValueError, match="secret must be given"):
@@ -52,7 +59,7 @@ def test_a_peer_that_others_can_reach_demands_a_secret(host, advertise):
 @pytest.mark.promise("cluster-bad-input")
 @pytest.mark.parametrize("seed", ["nowhere", "here:x", ""])
 def test_a_seed_that_is_no_address_is_refused(seed):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="seeds must be"):
         node("a", seeds=[seed])
 
 

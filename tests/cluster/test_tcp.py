@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from anyio import sleep
 
+from aiopatterns.cluster import tcpboard
 from aiopatterns.cluster.secret import Secret
 from aiopatterns.cluster.tcp import TCPStatistics, TCPTransport
 from aiopatterns.cluster.tcpcounts import Counts
@@ -37,8 +38,6 @@ def serving(transport: TCPTransport, name="a", receive=len, **more):
         (("127.0.0.1", True), {}, TypeError, "port must be"),
         (("127.0.0.1", "7000"), {}, TypeError, "port must be"),
         (("127.0.0.1", 7000.0), {}, TypeError, "port must be"),
-        (("0.0.0.0", 7000), {}, ValueError, "advertise must be .* with host='0.0.0.0'"),
-        (("::", 7000), {}, ValueError, "advertise must be"),
         ((), {"advertise": ""}, ValueError, "advertise must be"),
         ((), {"advertise": 7}, TypeError, "advertise must be"),
         ((), {"advertise": "here:0"}, ValueError, "advertise must be"),
@@ -73,6 +72,8 @@ def test_an_address_can_be_looked_at(address):
         ("[::1]", None, False),
         ("10.0.0.7", None, True),
         ("node.example", None, True),
+        ("0.0.0.0", None, True),
+        ("::", None, True),
         ("0.0.0.0", "10.0.0.7", True),
         ("0.0.0.0", "127.0.0.1", True),
         ("127.0.0.1", "10.0.0.7", True),  # through some proxy
@@ -110,6 +111,15 @@ async def test_others_are_told_where_it_is_advertised(advertise, expected):
     async with serving(transport, secret=Secret("x")):
         port = transport.address.rpartition(":")[2]
         assert transport.address == expected.format(port)
+
+
+@pytest.mark.real
+async def test_who_listens_everywhere_is_called_where_this_machine_calls_from(monkeypatch):
+    monkeypatch.setattr(tcpboard, "outward", {"0.0.0.0": "127.0.0.1"}.__getitem__)
+    transport = TCPTransport("0.0.0.0")
+    async with serving(transport, secret=Secret("x")):
+        assert transport.address.startswith("127.0.0.1:")
+        assert await transport.exchange(transport.address, b"me", timeout=10) == b"em"
 
 
 @pytest.mark.real

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from errno import ENETUNREACH
+from socket import AF_INET, AF_INET6
+
 import pytest
 
-from aiopatterns.cluster.tcpaddress import at_loopback, everywhere, host_and_port, joined
+from aiopatterns.cluster import tcpaddress
+from aiopatterns.cluster.tcpaddress import at_loopback, everywhere, host_and_port, joined, outward
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,39 @@ def test_only_this_machine_reaches_loopback(host, expected):
 )
 def test_some_hosts_are_no_place_to_call(host, expected):
     assert everywhere(host) is expected
+
+
+class Machine:
+    """A socket of a machine that has a way to others, or none."""
+
+    def __init__(self, lost: bool):
+        self.lost = lost
+
+    def __call__(self, family, _kind):
+        self.family = family
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def connect(self, _address):
+        if self.lost:
+            raise OSError(ENETUNREACH, "Network is unreachable")
+
+    def getsockname(self):
+        return {AF_INET: ("10.0.0.7", 4711), AF_INET6: ("fd00::7", 4711, 0, 0)}[self.family]
+
+
+@pytest.mark.parametrize(("host", "found"), [("0.0.0.0", "10.0.0.7"), ("::", "fd00::7")])
+def test_who_listens_everywhere_is_found_where_it_calls_from(monkeypatch, host, found):
+    monkeypatch.setattr(tcpaddress, "socket", Machine(lost=False))
+    assert outward(host) == found
+
+
+def test_a_machine_without_a_way_to_others_asks_for_its_address(monkeypatch):
+    monkeypatch.setattr(tcpaddress, "socket", Machine(lost=True))
+    with pytest.raises(OSError, match=r"advertise must be given: .* host '0\.0\.0\.0'"):
+        outward("0.0.0.0")
