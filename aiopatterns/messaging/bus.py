@@ -371,8 +371,6 @@ class EventBus:
                 except Exception as error:
                     self._note(delivery, each, error, topic)
                 except get_cancelled_exc_class() as error:
-                    if cancel_requested():
-                        raise
                     self._note(delivery, each, _broken(each, error), topic)
         except BaseException:
             self._dropped += 1
@@ -485,7 +483,9 @@ class EventBus:
 
 
 def _broken(subscriber: Subscriber, error: BaseException) -> RuntimeError:
-    """Return the error of a handler that raised a cancellation which nobody had asked for."""
+    """Return the error of a handler that has cancelled itself; raise what others asked for."""
+    if cancel_requested():
+        raise error
     broken = RuntimeError(f"handler {subscriber.name} cancelled itself")
     broken.__cause__ = error
     return broken
