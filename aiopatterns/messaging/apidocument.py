@@ -34,7 +34,6 @@ __all__ = ["asyncapi"]
 _VERSION: Final = "3.0.0"
 _SCHEMAS: Final = "#/components/schemas/{name}"
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
-_KINDS: Final = {"command": "Command", "query": "Query", "event": "Event"}
 
 
 def asyncapi(
@@ -105,7 +104,7 @@ class _Document:
         payload = shape.payload_type() if shape.takes_payload else Any
         operation: dict[str, Any] = {
             "action": "receive",
-            "title": f"{_KINDS[tag.kind]} {tag.topic}",
+            "title": f"{tag.kind.capitalize()} {tag.topic}",
             "tags": [{"name": service}, {"name": tag.kind}],
             "channel": {"$ref": f"#/channels/{channel}"},
             "messages": [self._message(channel, name, payload)],

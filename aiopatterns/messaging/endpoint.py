@@ -18,9 +18,9 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope
 
-from aiopatterns.core.clock import monotonic
+from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import adopt, new_id, run_in
 from aiopatterns.core.errors import AioPatternsError, RejectedError, TimeoutExceededError
 from aiopatterns.core.notes import in_words
@@ -85,7 +85,7 @@ class Scene:
         broker: Where it runs.
     """
 
-    __slots__ = ("broker", "over", "scopes", "service", "state")
+    __slots__ = ("_scope_type", "broker", "over", "scopes", "service", "state")
 
     def __init__(self, service: str, broker: Broker) -> None:
         self.service: str = service
@@ -93,6 +93,16 @@ class Scene:
         self.state: Mapping[str, Any] = {}
         self.over: bool = False
         self.scopes: set[CancelScope] = set()
+        self._scope_type = CancelScope
+
+    def enter(self) -> CancelScope:
+        """Return the scope of one more call."""
+        if self._scope_type is CancelScope:
+            # CancelScope() looks for the running backend and its class every time; once will do.
+            self._scope_type = type(CancelScope())
+        scope = self._scope_type()
+        self.scopes.add(scope)
+        return scope
 
     def cut(self) -> None:
         """End all calls that run, and let none begin."""
@@ -193,21 +203,23 @@ class Endpoint:
 
     async def _run(self, ctx: Context, payload: object) -> Any:
         """Make one call, until it returns, its deadline is over, or the service is."""
-        scene, scope = self._scene, CancelScope()
+        scene = self._scene
         self._calls += 1
         if scene.over:
             self._cancelled += 1
             raise RejectedError(f"service {scene.service!r} is stopping", name=scene.service)
-        if ctx.deadline is not None:
-            scope.deadline = current_time() + ctx.deadline - monotonic() + _LATE
         self._active += 1
-        scene.scopes.add(scope)
-        began = monotonic()
+        scope, began = scene.enter(), monotonic()
+        timer = None
+        if ctx.deadline is not None:
+            timer = call_later(max(ctx.deadline - began, 0.0) + _LATE, scope.cancel)
         try:
             with scope:
                 return await self._counted(ctx, payload)
             raise self._interrupted()
         finally:
+            if timer is not None:
+                timer.cancel()
             scene.scopes.discard(scope)
             self._active -= 1
             self._seconds += monotonic() - began

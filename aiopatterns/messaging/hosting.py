@@ -24,9 +24,10 @@ from aiopatterns.messaging.service import Service
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from anyio.abc import TaskStatus
+    from anyio.abc import TaskGroup, TaskStatus
 
     from aiopatterns.cluster.registry import ServiceRegistry
+    from aiopatterns.core.lifecycle import Lifecycle
     from aiopatterns.messaging.broker import Broker
     from aiopatterns.messaging.servicerun import ServiceRun
 
@@ -69,21 +70,15 @@ async def run_services(
 
         await run_services([users, orders], Broker("redis://localhost"))
     """
-    ordered = in_order(services)
     terms: dict[str, Any] = {"grace": grace, "propagation": propagation, "wait": wait}
-    runs = [each.run(broker, registry, **terms) for each in ordered]
+    runs = tuple(each.run(broker, registry, **terms) for each in in_order(services))
+    closed = [each for each in (broker, registry) if each is not None and not each.is_open]
     try:
         async with create_task_group() as tasks:
-            ending = Event() if stop is None else stop
-            if stop is None:
-                tasks.start_soon(_obey, ending, tasks)
+            ending = stop or _ending_by_signal(tasks)
             async with AsyncExitStack() as stack:
-                for owner in (broker, registry):
-                    if owner is not None and not owner.is_open:
-                        await stack.enter_async_context(owner)
-                for run in runs:
-                    await stack.enter_async_context(run)
-                task_status.started((*runs,))
+                await _enter(stack, (*closed, *runs))
+                task_status.started(runs)
                 await ending.wait()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as errors:
@@ -127,7 +122,19 @@ def _place(
     placed.setdefault(service.name, service)
 
 
-async def _obey(ending: Event, tasks: Any) -> None:
+async def _enter(stack: AsyncExitStack, owners: Iterable[Lifecycle]) -> None:
+    for each in owners:
+        await stack.enter_async_context(each)
+
+
+def _ending_by_signal(tasks: TaskGroup) -> Event:
+    """Return an event that the first signal sets; the second cancels ``tasks``."""
+    ending = Event()
+    tasks.start_soon(_obey, ending, tasks)
+    return ending
+
+
+async def _obey(ending: Event, tasks: TaskGroup) -> None:
     """End gracefully at the first signal, at once at the second."""
     with open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:

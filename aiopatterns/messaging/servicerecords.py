@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiopatterns.cluster.healthreport import HealthReport
+    from aiopatterns.cluster.healthreport import CheckHealth, HealthReport
     from aiopatterns.messaging.endpoint import HandlerStatistics
 
 __all__ = ["ServiceHealth", "ServiceState", "ServiceStatistics"]
@@ -47,7 +47,9 @@ class ServiceStatistics:
     id: str
     state: ServiceState
     uptime: float = 0.0
-    handlers: Mapping[str, HandlerStatistics] = field(default_factory=dict, hash=False)
+    handlers: Mapping[str, HandlerStatistics] = field(
+        default_factory=dict[str, "HandlerStatistics"], hash=False
+    )
 
     @property
     def done(self) -> int:
@@ -90,9 +92,12 @@ class ServiceHealth:
         ready = self.state is ServiceState.READY and self.connected
         return ready and (self.checks is None or self.checks.ok)
 
+    def _checks(self) -> Mapping[str, CheckHealth]:
+        return {} if self.checks is None else self.checks.checks
+
     def as_dict(self) -> dict[str, object]:
         """Return what a page of health shows, ready for JSON."""
-        checks = {} if self.checks is None else self.checks.as_dict()["checks"]
+        checks = {name: each.as_dict() for name, each in self._checks().items()}
         return {
             "service": self.service,
             "id": self.id,

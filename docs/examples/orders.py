@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,7 @@ async def get_user(wanted: Wanted) -> User:
 
 
 @asynccontextmanager
-async def order_book() -> AsyncIterator[Mapping[str, Any]]:
+async def order_book() -> AsyncGenerator[Mapping[str, Any]]:
     """Stand for a database: what a lifespan yields is ctx.state."""
     yield {"numbers": count(1), "orders": dict[int, Order]()}
 
@@ -213,7 +213,7 @@ class Processes:
 
 
 @asynccontextmanager
-async def running(url: str, backend: Backend) -> AsyncIterator[Processes | None]:
+async def running(url: str, backend: Backend) -> AsyncGenerator[Processes | None]:
     """Run the three, in this process or in three others."""
     if url.startswith("memory:"):
         stop = anyio.Event()
@@ -238,7 +238,8 @@ async def running(url: str, backend: Backend) -> AsyncIterator[Processes | None]
 
 async def all_there(customer: Broker) -> None:
     """Wait until all three say that they are there."""
-    patient = Stack(Timeout(30), Retry(on=(NoHandlersError, OSError), attempts=None), Timeout(1))
+    absent = Retry(on=(NoHandlersError, OSError), attempts=None, backoff=Constant(0.05))
+    patient = Stack(Timeout(30), absent, Timeout(1))
     for name in SERVICES:
         told = await patient.call(customer.request, f"$SRV.PING.{name}")
         print(f"{told['name']} {told['version']} is {told['state']}")

@@ -56,7 +56,11 @@ def orders() -> Service:
     def audit(anything): ...
 
     @service.event("audit.>")
-    def foreign(it: Foreign | Callable[[], int]) -> Foreign: ...
+    def foreign(it: Foreign | Callable[[], int]) -> Foreign:
+        return Foreign()
+
+    @service.event("binary")
+    async def extension(it: msgspec.msgpack.Ext) -> None: ...
 
     @service.every(30)
     async def tidy() -> None: ...
@@ -135,6 +139,7 @@ def test_wildcards_are_parameters_and_timers_no_operations():
     assert "payload" not in messages["orders.audit"]
     assert "payload" not in messages["orders.foreign"]
     assert "payload" not in messages["orders.everything"]
+    assert "payload" not in messages["orders.extension"]  # has no words in JSON Schema
 
 
 @pytest.mark.promise("messaging-service-asyncapi")

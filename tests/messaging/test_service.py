@@ -193,7 +193,7 @@ async def test_a_payload_that_does_not_fit_is_told_and_the_handler_is_not_called
 
 @pytest.mark.promise("messaging-service-calls")
 async def test_a_handler_takes_what_it_wants():
-    service, got = Service("shapes"), []
+    service, got = Service("shapes"), list[Any]()
 
     @service.command("one")
     async def payload_alone(payload: int) -> None:
@@ -366,11 +366,12 @@ async def test_the_lifespan_is_entered_first_and_left_last(brokers):
         steps.clear()
         async with brokers() as broker:
             run = service.run(broker, propagation=0)
-            assert run.state is ServiceState.STOPPED
+            states = [run.state]
             async with run:
                 assert await broker.request("db") == "open"
-                assert run.state is ServiceState.READY
-            assert run.state is ServiceState.STOPPED
+                states.append(run.state)
+            states.append(run.state)
+            assert states == [ServiceState.STOPPED, ServiceState.READY, ServiceState.STOPPED]
         assert steps == ["begin", "call", "end"]
 
 
