@@ -51,7 +51,7 @@ SqlConnection: TypeAlias = (
     "AsyncConnection | AsyncSession | PsycopgConnection[Any] | sqlite3.Connection"
 )
 
-#: Seconds that a rollback after an error may take.
+#: Seconds that a rollback may take where nobody asks what becomes of it.
 ABANDONED_WITHIN: Final = 5.0
 _VALUE: Final = re.compile(r":([a-z_]+)")
 
@@ -110,12 +110,26 @@ class SqlLink(ABC):
         """Roll the open transaction back, if there is one."""
 
     async def abandon(self) -> None:
-        """Roll back after an error, so that the connection is of use again, if it still can be.
+        """Roll back what nobody needs any more; an error in that is none.
 
         Cancellation: a cancel scope's waits, :data:`ABANDONED_WITHIN` at most.
         """
         with move_on_after(ABANDONED_WITHIN, shield=True), suppress(Exception):
             await self.rollback()
+
+    async def look(self, statement: str, **values: object) -> Answer:
+        """Run a statement that only reads; a transaction is open afterwards if one was before.
+
+        Args:
+            statement: With ``:name`` for each of ``values``.
+            values: What stands for the names.
+        """
+        own = not self.in_transaction()
+        try:
+            return await self.run(statement, **values)
+        finally:
+            if own:
+                await self.abandon()
 
     async def create(self, *statements: str) -> None:
         """Create what may be there, also while others create the same.

@@ -20,6 +20,8 @@ Guarantees:
 * What is rolled back is never passed on; what is committed is passed on at least once.
 * A relay passes on in the order of ids, and stops at the first message that the sink refuses;
   those before it are marked.
+* What is no message, or one of a newer release, is set aside with the reason, and stays; those
+  behind it are passed on.
 * Relays that run at the same time lose nothing, and pass nothing on twice unless one fails.
 
 Not guaranteed: exactly one delivery. A crash after the sink and before the commit passes on again
@@ -42,7 +44,7 @@ from aiopatterns.backends.sql import link
 from aiopatterns.backends.sqlitelock import SqliteLock
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.context import run_in
-from aiopatterns.core.errors import CodecError, UnknownVersionError
+from aiopatterns.core.errors import CodecError, TimeoutExceededError
 from aiopatterns.core.notes import in_words, note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.threads import call_in_thread
@@ -66,8 +68,8 @@ __all__ = ["OUTBOX_TABLE", "Backlog", "Outbox", "OutboxRefused"]
 
 #: Where messages are, unless told otherwise.
 OUTBOX_TABLE: Final = "aiopatterns_outbox"
-#: Seconds in which a relay that was cancelled, or whose sink failed, marks what it has passed on.
-MARKED_WITHIN: Final = 5.0
+#: Seconds in which a relay marks what it has passed on; it cannot be cancelled meanwhile.
+MARKED_WITHIN: Final = 10.0
 
 _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS {table} (id {serial}, topic TEXT NOT NULL, envelope {blob} NOT NULL,"
@@ -95,7 +97,7 @@ _NO_HEADERS: Final = Message(type="none").headers
 @final
 @dataclass(frozen=True, slots=True)
 class OutboxRefused(Event):
-    """A row was set aside, because it holds no message.
+    """A row was set aside, because it holds no message that this release can read.
 
     Attributes:
         table: The outbox.
@@ -129,7 +131,7 @@ class Backlog:
 
 class _Row(NamedTuple):
     id: int
-    envelope: bytes
+    envelope: object
     attempts: int
 
 
@@ -141,6 +143,7 @@ class _Round:
     sent: list[int] = field(default_factory=list[int])
     refused: dict[int, str] = field(default_factory=dict[int, str])
     failed: int | None = None
+    marked: bool = False
 
 
 @final
@@ -261,9 +264,9 @@ class Outbox:
         Raises:
             RuntimeError: The open transaction has written something, which its rollback would
                 undo when it has been told to the world; or this outbox relays already.
-            UnknownVersionError: A newer release has added the message; its relay passes it on.
             ValueError: ``limit`` is out of its range.
             TypeError: ``sink`` or ``limit`` is of another type.
+            TimeoutExceededError: The database has not taken the marks in time.
             Exception: Whatever ``sink`` raises, when those before it are marked.
 
         Cancellation: what was passed on is marked, the message in the sink is not.
@@ -278,10 +281,11 @@ class Outbox:
         self._relaying = True
         lock: SqliteLock | None = None
         try:
+            own = await self._is_own()
             lock = await self._lock()
             if lock is not None and not await call_in_thread(lock.try_acquire):
                 return 0
-            return await self._relay(send, limit, own=await self._is_own())
+            return await self._relay(send, limit, own=own)
         finally:
             self._relaying = False
             if lock is not None:
@@ -292,12 +296,15 @@ class Outbox:
 
         Complexity: O(messages), 1 round trip.
         """
-        answer = await self._run(_BACKLOG)
+        statement = self._link.dialect.worded(_BACKLOG, self._table)
+        answer = await self._link.look(statement)
         everything, refused, oldest = answer.rows[0]
         return Backlog(everything - refused, refused, max(0.0, oldest or 0.0))
 
     async def retry_refused(self) -> int:
         """Let relays try again what was set aside, in the caller's transaction.
+
+        That is of use when relays of a newer release have started.
 
         Returns:
             How many rows there are.
@@ -314,7 +321,7 @@ class Outbox:
         """Return what keeps other relays out, where rows cannot be locked."""
         if self._link.dialect is not SQLITE:
             return None
-        found = await self._link.run(_FILE)
+        found = await self._link.look(_FILE)
         path: str = found.rows[0][0]
         return SqliteLock(f"{path}-{self._table}") if path else None
 
@@ -340,10 +347,10 @@ class Outbox:
             rows = await self._claim(limit)
             try:
                 await self._pass_on(rows, send, done)
+                await self._mark(done, own=own)
             except BaseException as error:
                 await self._mark_late(done, error, own=own)
                 raise
-            await self._mark(done, own=own)
         except BaseException:
             if own:
                 await self._link.abandon()
@@ -372,9 +379,9 @@ class Outbox:
     def _open(self, row: _Row, done: _Round) -> Message | None:
         """Return the message of a row, or None if there is none in it."""
         try:
+            if not isinstance(row.envelope, bytes):  # a column of SQLite's holds anything
+                raise CodecError(f"not bytes but {type(row.envelope).__name__}")
             message = self._envelopes.decode(row.envelope)
-        except UnknownVersionError:
-            raise
         except CodecError as error:
             done.refused[row.id] = in_words(error)
             return None
@@ -382,23 +389,34 @@ class Outbox:
 
     async def _mark_late(self, done: _Round, error: BaseException, *, own: bool) -> None:
         """Mark what was passed on before ``error``; nothing takes its place."""
+        if done.marked:
+            return
         if not isinstance(error, Exception):
             done.failed = None  # cancelled: that says nothing about the message
-        with move_on_after(MARKED_WITHIN, shield=True):
-            try:
-                await self._mark(done, own=own)
-            except Exception as another:
-                note(error, f"what was passed on is not marked: {in_words(another)}")
+        try:
+            await self._mark(done, own=own)
+        except Exception as another:
+            note(error, f"what was passed on could not be marked: {in_words(another)}")
 
     async def _mark(self, done: _Round, *, own: bool) -> None:
-        for row, reason in done.refused.items():
-            await self._run(_REFUSED, reason=reason, id=row)
-        if done.failed is not None:
-            await self._run(_FAILED, id=done.failed)
-        if done.sent:
-            await self._run(_SENT, many=self._link.dialect.many(done.sent))
-        if own:
-            await self._link.commit()
+        """Note what became of each row; who is cancelled meanwhile waits, or all comes again.
+
+        Raises:
+            TimeoutExceededError: The database does not answer.
+        """
+        with move_on_after(MARKED_WITHIN, shield=True):
+            for row, reason in done.refused.items():
+                await self._run(_REFUSED, reason=reason, id=row)
+            if done.failed is not None:
+                await self._run(_FAILED, id=done.failed)
+            if done.sent:
+                await self._run(_SENT, many=self._link.dialect.many(done.sent))
+            if own:
+                await self._link.commit()
+            done.marked = True
+        if not done.marked:
+            msg = f"the database has not taken the marks within {MARKED_WITHIN:g} s"
+            raise TimeoutExceededError(msg, timeout=MARKED_WITHIN)
         self._tell(done)
 
     def _tell(self, done: _Round) -> None:
