@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from math import inf
 from secrets import token_bytes
+from struct import pack
 from typing import TYPE_CHECKING, Final, final
 
 from anyio import (
@@ -61,6 +62,10 @@ _OPTIONS: Final = tuple(
     for name, value in (("TCP_USER_TIMEOUT", int(WRITTEN * 1_000)),)
     if hasattr(socket, name)
 )
+# How the called side closes (l_onoff, l_linger). An orderly end in the middle of the beginning tells
+# the caller that its secret is wrong, so every other end there is made to look like a failure.
+_ABRUPT: Final = pack("ii", 1, 0)
+_ORDERLY: Final = pack("ii", 0, 0)
 
 #: What says that a connection is no more.
 LOST: Final = (OSError, EndOfStream, BrokenResourceError, ClosedResourceError)
@@ -134,15 +139,20 @@ async def meet(stream: SocketStream, secret: Secret) -> tuple[Wire, str]:
         BrokenResourceError: The connection is no more.
     """
     first = challenge(token_bytes(NONCE_BYTES), sealed=not secret.known_to_all)
+    raw = stream.extra_attributes[SocketAttribute.raw_socket]()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABRUPT)
     with fail_after(HANDSHAKE):
         await stream.send(first)
         head = await _exactly(stream, HEAD_BYTES)
         rest = await _exactly(stream, rest_of_hello(head))
         address, proof = read_hello(rest)
         transcript = first + head + rest[:-PROOF_BYTES]
-        if not secret.proves("caller", transcript, proof):
+        proved = secret.proves("caller", transcript, proof)
+        if proved:
+            await stream.send(secret.proof("called", transcript))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
+        if not proved:
             raise SecretMismatchError(address=address)
-        await stream.send(secret.proof("called", transcript))
     caller, called = secret.seal("caller", transcript), secret.seal("called", transcript)
     return Wire(stream, out=called, back=caller), address
 
@@ -190,7 +200,7 @@ async def _introduce(stream: SocketStream, secret: Secret, address: str) -> Wire
         raise SecretMismatchError(f"the peer has {has} and this side has {have}")
     try:
         proof = await _exactly(stream, PROOF_BYTES)
-    except EndOfStream as error:  # it has read all there is and closed: not what a failure does
+    except EndOfStream as error:  # an orderly end: it has looked at the proof
         raise SecretMismatchError("the peer does not accept the secret of this side") from error
     if not secret.proves("called", transcript, proof):
         raise SecretMismatchError("the peer does not know the secret of this side")

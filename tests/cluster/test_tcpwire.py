@@ -6,7 +6,14 @@ import socket
 from math import inf
 
 import pytest
-from anyio import BrokenResourceError, EndOfStream, connect_tcp, create_task_group, sleep
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    EndOfStream,
+    connect_tcp,
+    create_task_group,
+    sleep,
+)
 from anyio.abc import SocketAttribute
 
 from aiopatterns.cluster import tcpwire
@@ -130,6 +137,22 @@ async def test_a_wrong_secret_is_never_answered():
         with pytest.raises(SecretMismatchError, match="does not accept the secret of this side"):
             await call(*host_and_port("", address), secret=Secret("another"), address="me:1")
     assert caught[0].address == "me:1"
+
+
+async def test_an_end_before_the_proof_was_looked_at_is_no_wrong_secret():
+    """Who is called may be leaving, or have too many strangers; that says nothing of the secret."""
+    called = CancelScope()
+
+    async def hosted(stream):
+        with called:
+            await meet(stream, SECRET)
+
+    async with listening_to(hosted) as address:
+        async with await connect_tcp(*host_and_port("", address)) as stream:
+            await exactly(stream, CHALLENGE_BYTES)
+            called.cancel()
+            with pytest.raises(BrokenResourceError):  # and not EndOfStream
+                await stream.receive()
 
 
 @pytest.mark.parametrize(
