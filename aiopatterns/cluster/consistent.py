@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsistentHash"]
 
-# The ring has 2 ** 32 places, as CRC-32 has values; points are the upper halves of 64 bits.
+# The ring has 2 ** 32 places, as CRC-32 has values; points are the upper halves of 64 bits, and the
+# lower ones say whose they are: whole numbers are sorted three times as fast as pairs.
 _RING: Final = 1 << 32
 _HALF: Final = 32
+_LOWER: Final = _RING - 1
 
 
 @final
@@ -88,8 +90,8 @@ class _Ring(Picker):
     ) -> None:
         super().__init__(endpoints)
         placed = sorted(_points(self.endpoints, rules.points))
-        self._hashes = [point for point, _ in placed]
-        self._owners = [self.endpoints[at] for _, at in placed]
+        self._hashes = [each >> _HALF for each in placed]
+        self._owners = [self.endpoints[each & _LOWER] for each in placed]
         self._random = rng().random
         self._traffic = traffic
         size = len(endpoints)
@@ -137,8 +139,8 @@ class _Ring(Picker):
         return iter(dict.fromkeys((*self._owners[at::-1], *self._owners[:at:-1])))
 
 
-def _points(endpoints: Sequence[Endpoint], points: int) -> Iterator[tuple[int, int]]:
-    """Place each endpoint by its weight.
+def _points(endpoints: Sequence[Endpoint], points: int) -> Iterator[int]:
+    """Place each endpoint by its weight: its points, each with its number in the lower half.
 
     The mean counts as the nearest power of two, so that the points of the others stay where they
     are when one changes.
@@ -148,4 +150,4 @@ def _points(endpoints: Sequence[Endpoint], points: int) -> Iterator[tuple[int, i
     unit = points / 2.0 ** round(log2(mean))
     for at, endpoint in enumerate(endpoints):
         for point in ring_points(endpoint.id, max(1, round(endpoint.weight * unit))):
-            yield point >> _HALF, at
+            yield point & ~_LOWER | at

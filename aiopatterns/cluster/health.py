@@ -24,8 +24,9 @@ Guarantees:
 * Failures that callers report may make a check UNHEALTHY; only checks that succeed end that.
 * A check that is cancelled because the checker closes counts for nothing.
 
-Not guaranteed: anything of a check that blocks the event loop. One that waits in a thread needs a
-timeout of its own there: no thread can be ended from outside, and a new one begins at the next check.
+Not guaranteed: anything of a check that blocks the event loop, or of tasks that it has started. One
+that waits in a thread needs a timeout of its own there: no thread can be ended from outside, and a
+new one begins at the next check.
 A loop that was blocked by others makes checks look slow, which is one more reason for ``fall``.
 
 Source: startup, liveness and readiness are those of Kubernetes; that passive evidence ejects and

@@ -8,8 +8,8 @@ stays unhealthy for ever because nobody looks any more. So a loop is built to su
           |   for half an interval    |                |                                | where it
           |   at most                 |                |                                | stands
 
-* A check that raises, anything at all, has failed. What is no ``Exception`` ends the loop, which is
-  started again at once.
+* A check that raises has failed. What is no ``Exception`` ends the loop, which is started again at
+  once; only ``SystemExit``, ``KeyboardInterrupt`` and ``GeneratorExit`` end the program.
 * A check that is too slow is cancelled. One that shields or swallows that is closed in the end as a
   generator is closed, and the loop started again in a fresh task.
 * Slots bound how many checks run at the same time. Who has waited for half of its interval runs

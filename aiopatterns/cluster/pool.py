@@ -136,7 +136,7 @@ class EndpointSkipped(Event):
 class BalancerStatistics:
     """What a balancer knows and did since it was opened.
 
-    Calls are those of ``pick``; ``choose`` counts nothing. At every instant ``calls`` is the sum of
+    Calls are those of ``pick``; of ``choose`` only ``panics`` knows. At every instant ``calls`` is the sum of
     ``in_flight``, ``successes``, ``failures`` and ``ignored``.
 
     Attributes:
