@@ -143,7 +143,7 @@ class _Round:
     sent: list[int] = field(default_factory=list[int])
     refused: dict[int, str] = field(default_factory=dict[int, str])
     failed: int | None = None
-    marked: bool = False
+    silent: bool = False  # the database, when all this was to be marked
 
 
 @final
@@ -389,7 +389,7 @@ class Outbox:
 
     async def _mark_late(self, done: _Round, error: BaseException, *, own: bool) -> None:
         """Mark what was passed on before ``error``; nothing takes its place."""
-        if done.marked:
+        if done.silent:
             return
         if not isinstance(error, Exception):
             done.failed = None  # cancelled: that says nothing about the message
@@ -413,11 +413,11 @@ class Outbox:
                 await self._run(_SENT, many=self._link.dialect.many(done.sent))
             if own:
                 await self._link.commit()
-            done.marked = True
-        if not done.marked:
-            msg = f"the database has not taken the marks within {MARKED_WITHIN:g} s"
-            raise TimeoutExceededError(msg, timeout=MARKED_WITHIN)
-        self._tell(done)
+            self._tell(done)
+            return
+        done.silent = True
+        msg = f"the database has not taken the marks within {MARKED_WITHIN:g} s"
+        raise TimeoutExceededError(msg, timeout=MARKED_WITHIN)
 
     def _tell(self, done: _Round) -> None:
         if listening():

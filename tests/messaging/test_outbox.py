@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from aiopatterns.backends.sql import link
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import bind_correlation, correlation_id
-from aiopatterns.core.errors import CodecError, RejectedError
+from aiopatterns.core.errors import CodecError, RejectedError, TimeoutExceededError
 from aiopatterns.messaging import Backlog, Envelopes, Message, Outbox, OutboxRefused
+from aiopatterns.messaging import outbox as module
 from aiopatterns.messaging.serving import MAX_HOPS, origin, serve
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, fail_everywhere
 from tests.backends.databases import KINDS, Database, commit, database_of, rollback
@@ -514,6 +515,41 @@ def _any(value: object) -> Any:
 
 
 def print_it(message: Message) -> None: ...
+
+
+class Hung:
+    """Stands before a link, and never answers what is to be deleted."""
+
+    def __init__(self, way: Any) -> None:
+        self.way = way
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.way, name)
+
+    async def run(self, statement: str, **values: object) -> Any:
+        if statement.startswith("DELETE"):
+            await anyio.sleep_forever()
+        return await self.way.run(statement, **values)
+
+
+@pytest.mark.parametrize("fail_at", [-1, 2])
+async def test_a_database_that_does_not_answer_holds_nobody_up_for_ever(monkeypatch, fail_at):
+    monkeypatch.setattr(module, "MARKED_WITHIN", 0.05)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        outbox = Outbox(connection)
+        await outbox.create_tables()
+        for each in (1, 2):
+            await outbox.add("thing.made", each)
+        connection.commit()
+        outbox._link = _any(Hung(outbox._link))
+        error = TimeoutExceededError if fail_at < 0 else OSError
+        with pytest.raises(error) as caught:
+            await outbox.relay(Sink(fail_at=fail_at))
+        told = str(caught.value) if fail_at < 0 else caught.value.__notes__[0]
+        assert "the database has not taken the marks within 0.05 s" in told
+        sink = Sink()
+        assert await Outbox(connection).relay(sink) == 2
+        assert sink.payloads == [1, 2]
 
 
 def test_without_tables_the_driver_says_so():
