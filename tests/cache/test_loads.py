@@ -215,11 +215,11 @@ async def test_a_load_that_ends_as_its_soft_time_does_is_not_kept_for_ever():
     """Else a hundred of them would stop all loads in the background."""
 
     def weigh(key, value):
-        time.sleep(0.02)  # the soft time is over when the load lands, before its caller wakes up
+        time.sleep(0.003)  # the soft time is over when the load lands, before its caller wakes up
         return 1
 
     stock: Any = Stock[str, str](Bounds(200, weight=200, weigh=weigh), Ttl.of(60), None)
-    loads: Loads[str, str] = Loads("test", stock, LoadTimeouts(soft=0.01), None)
+    loads: Loads[str, str] = Loads("test", stock, LoadTimeouts(soft=0.001), None)
     begun = []
 
     async def loader(key):

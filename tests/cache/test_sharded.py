@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from aiopatterns.backends import open_backend
+from aiopatterns.cache import keeper
 from aiopatterns.cache.sharded import ShardedCache
 from aiopatterns.cache.terms import MISSING, CacheStatistics, Ttl
 from aiopatterns.core import clock
@@ -292,7 +293,10 @@ def test_what_makes_no_sense_is_refused(options, error, message):
 
 
 @pytest.mark.real
-async def test_a_shard_whose_server_is_away_concerns_its_own_keys_alone(redis_url, tmp_path):
+async def test_a_shard_whose_server_is_away_concerns_its_own_keys_alone(
+    redis_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keeper, "_OPEN_WITHIN", 0.2)
     away = f"unix://{tmp_path}/nobody.sock"
     keys = [f"k{n}" for n in range(20)]
     for turn in ("cold", "warm"):
