@@ -76,6 +76,14 @@ async def test_leaving_normally_drains_then_ends_the_tasks():
     assert owner.statistics() == (OwnerState.STOPPED, 1)
 
 
+async def test_it_says_whether_it_is_open():
+    owner = Plain("plain")
+    assert not owner.is_open
+    async with owner:
+        assert owner.is_open
+    assert not owner.is_open
+
+
 async def test_an_owner_may_have_nothing_to_do():
     owner = Plain("plain")
     async with owner:

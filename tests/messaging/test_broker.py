@@ -1303,3 +1303,29 @@ def test_every_message_is_accounted_for_under_many_seeds():
             assert all(broker.statistics().pending == 0 for broker in made)
 
     explore(main, range(200))
+
+
+async def test_a_subscription_that_closes_takes_what_comes_in_the_time_of_its_propagation(brokers):
+    got: list[int] = []
+
+    async def slow(message: Message) -> None:
+        await sleep(0.01)
+        got.append(message.payload)
+
+    async with fleet(brokers, 1) as (broker,):
+        place = await broker.subscribe("topic", slow, group="g", concurrency=1)
+        number = place._number
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(place.close, 0.2)
+            await sleep(0.05)
+            for payload in range(3):  # as of somebody who has not heard of it yet
+                broker._exchange._offer(number, Message(type="t", topic="topic", payload=payload))
+            assert got == []
+        await place.quiet()
+        assert got == [0, 1, 2]
+        broker._exchange._offer(number, Message(type="t", topic="topic", payload=3))
+        await place.quiet()
+        assert got == [0, 1, 2]
+        await place.close()
+        with pytest.raises(ValueError, match="propagation"):
+            await place.close(-1)

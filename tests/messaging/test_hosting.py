@@ -187,3 +187,16 @@ async def test_a_second_signal_ends_it_at_once():
                 while run.is_open:
                     await sleep(0.005)
     assert run.statistics().cancelled == 1
+
+
+@pytest.mark.real
+@pytest.mark.promise("messaging-service-signals")
+async def test_a_signal_while_it_waits_for_what_it_needs_ends_it_at_once():
+    steps: list[str] = []
+    service = noted("orders", steps, "users")
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(20):
+            tasks.start_soon(run_services, [service], Broker("memory://"))
+            while steps != ["+orders"]:
+                await sleep(0.005)
+            os.kill(os.getpid(), signal.SIGTERM)
