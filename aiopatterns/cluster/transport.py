@@ -336,8 +336,6 @@ class MemoryTransport:
 
     __slots__ = ("_name", "_network", "_serving")
 
-    public: Final = False
-
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = instance("network", network, MemoryNetwork, "a MemoryNetwork")
         self._name = ""
@@ -353,6 +351,11 @@ class MemoryTransport:
         if not self._name:
             raise ClosedError("a transport in memory has the address of its node; open that first")
         return self._name
+
+    @property
+    def public(self) -> bool:
+        """Whether others than this machine can reach it: never."""
+        return False
 
     def check(self, address: str) -> None:
         """Refuse what can be no name of a node; see :meth:`Transport.check`."""
