@@ -385,8 +385,8 @@ class Pool:
         _weigh(used)
         shape = [(each, each.weight, each.ramp) for each in used]
         if shape != self._shape:  # else who is next stays who is next
-            self._shape = shape
             self._picker = self._rules.strategy.picker(used, self._traffic) if used else None
+            self._shape = shape  # last: a strategy that raises is asked again
         self._connect()
         if self._panic and calm and listening():
             emit(PoolPanicked(self._rules.service, len(usable), len(serving)))

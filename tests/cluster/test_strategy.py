@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from aiopatterns.cluster import LoadBalancer, Picker, Strategy
 from aiopatterns.cluster.strategy import least_loaded
 from tests.cluster.endpoints import endpoints, instances
@@ -26,6 +28,21 @@ async def test_a_strategy_of_ones_own():
             assert endpoint.id == "a"
         async with balancer.pick(exclude=["a"]) as endpoint:
             assert endpoint.id == "b"
+
+
+async def test_a_strategy_that_raises_is_asked_again():
+    class Moody(Strategy):
+        def picker(self, endpoints, traffic):
+            if moods.pop():
+                raise LookupError
+            return FirstPicker(endpoints)
+
+    moods = [False, True, False]
+    async with LoadBalancer(instances("a"), strategy=Moody()) as balancer:
+        with pytest.raises(LookupError):
+            balancer.update(instances("b"))
+        balancer.refresh()
+        assert balancer.choose().id == "b"
 
 
 def test_the_least_loaded_is_any_of_equals():
