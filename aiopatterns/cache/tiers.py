@@ -456,7 +456,9 @@ class Far(Generic[K, V]):
     async def _look(self, names: Collection[str], tags: Collection[str]) -> _Looked | None:
         """Return what keys hold and the versions of all tags that matter, or None if unknown."""
         marks = {tag: self._names.version(tag) for tag in (_WHOLE, *tags)}
-        stored = await self._pieces.get([*names, *marks.values()])
+        # Versions first: a rule may be dropped once what it is about was taken away, so who reads
+        # a value in one piece must not read the rules in a later one.
+        stored = await self._pieces.get([*marks.values(), *names])
         if stored is None:
             return None
         raws = [stored.get(name) for name in names]

@@ -15,6 +15,7 @@ from aiopatterns.backends.memory import MemoryBackend
 from aiopatterns.cache import Cache, gate, patterns
 from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.farnames import GRACE
+from aiopatterns.cache.pieces import PIECE
 from aiopatterns.cache.rules import Rules
 from aiopatterns.cache.terms import MISSING
 from aiopatterns.core.clock import monotonic, rng, sleep
@@ -364,6 +365,39 @@ def test_a_rule_of_a_later_record_is_not_dropped_for_its_number():
             life = there.stock.ttl.life("old", monotonic())
             assert await there._far.fill("b", seen, "old", life) == "stored"
             assert not (await there._far.read(["b"]))["b"].known
+
+    simulate(scenario)
+
+
+@pytest.mark.promise("cache-no-stale-fill")
+def test_a_rule_that_is_dropped_while_many_keys_are_read():
+    """Who has read a value in one piece has the rule about it from the same or an earlier one."""
+
+    async def scenario():
+        server, ways = MemoryBackend(), list[Any]()
+
+        def way():
+            ways.append(Shaky(server))
+            return ways[-1]
+
+        async with caches(way, ttl=None) as (here, there):
+            seen = (await there._far.read(["a"]))["a"].seen
+            await here.invalidate_matching("a*")
+            life = there.stock.ttl.life("old", monotonic())
+            assert await there._far.fill("a", seen, "old", life) == "stored"
+            await sleep(GRACE + 1)
+            ways[1].calls.clear()
+
+            async def meanwhile():
+                if ways[1].calls.count("get_many") == 2:
+                    del ways[1].way
+                    await here.invalidate_matching("z")
+                    assert [each.pattern for each in (await rules_of(here)).rules] == ["z"]
+
+            ways[1].way = meanwhile
+            found = await there._far.read(["a", *range(2 * PIECE)])
+            assert ways[1].calls.count("get_many") >= 3
+            assert not found["a"].known
 
     simulate(scenario)
 
