@@ -44,6 +44,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
+from aiopatterns.backends.names import check_name
 from aiopatterns.backends.opening import resolve
 from aiopatterns.core.clock import monotonic, sleep, yield_now
 from aiopatterns.core.codec import MSGPACK
@@ -57,7 +58,6 @@ from aiopatterns.core.validate import (
     non_negative,
     optional_function,
     positive,
-    text,
 )
 from aiopatterns.messaging.envelope import MAX_BYTES
 from aiopatterns.messaging.exchange import Exchange
@@ -272,7 +272,7 @@ class Broker(Owner):
             handler: ``handler(message)``; what it returns is the reply to a request. A plain
                 function is called on the loop, so it must be quick.
             group: Of all subscriptions of one group, in all processes, one gets each message.
-                Without a group this one gets all.
+                Without a group this one gets all. At most 1,024 bytes in UTF-8.
             concurrency: Messages in the handler at a time, 1 or more.
             key: ``key(message)`` gives the key of a message: those of one key are handled one
                 after the other, in the order of arrival; None for no order.
@@ -300,7 +300,7 @@ class Broker(Owner):
         topic_pattern("topic", topic)
         function("handler", handler)
         terms = Terms(
-            group=None if group is None else text("group", group),
+            group=None if group is None else check_name("group", group),
             concurrency=count("concurrency", concurrency),
             capacity=count("capacity", capacity),
             overflow=choice("overflow", overflow, ("drop_old", "drop_new", "fail")),

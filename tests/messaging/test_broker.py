@@ -767,13 +767,14 @@ async def test_bad_input_is_refused(brokers):
             brokers(**options)
     async with brokers() as broker:
         for options, kind in (
-            ({"group": ""}, ValueError), ({"group": 1}, TypeError), ({"concurrency": 0}, ValueError),
+            ({"group": ""}, ValueError), ({"group": 1}, TypeError), ({"group": "g\udc80"}, ValueError),
+            ({"concurrency": 0}, ValueError),
             ({"concurrency": 1.5}, TypeError), ({"key": "k"}, TypeError), ({"capacity": 0}, ValueError),
             ({"overflow": "wait"}, ValueError),
         ):  # fmt: skip
             with pytest.raises(kind, match=next(iter(options))):
                 await broker.subscribe("topic", echo, **options)
-        for pattern in ("", "a..b", "a.>.b", "a b", "*a"):
+        for pattern in ("", "a..b", "a.>.b", "a b", "*a", "a\udc80"):
             with pytest.raises(ValueError, match="topic"):
                 await broker.subscribe(pattern, echo)
         with pytest.raises(TypeError, match="handler"):

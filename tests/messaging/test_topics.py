@@ -113,6 +113,7 @@ def test_the_topics_that_are_remembered_are_bounded():
         "a\n",
         "\ta",
         "a\x00",
+        "a\udc80",
         "a\x7f",
         "a\xa0b",
         "x" * 256,
