@@ -32,8 +32,8 @@ class Claim:
     """
 
     __slots__ = (
-        "_then",
         "_cancel",
+        "_then",
         "attempt",
         "begun",
         "deliveries",

@@ -48,7 +48,8 @@ from aiopatterns.core.validate import (
 )
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.messaging.delivery import Delivery
-from aiopatterns.messaging.fetcher import Fetcher, FetchTerms
+from aiopatterns.messaging.fetcher import Fetcher
+from aiopatterns.messaging.fetchterms import FetchTerms
 from aiopatterns.messaging.judge import Judge
 from aiopatterns.messaging.stream import Stream
 from aiopatterns.messaging.streamcrew import StreamCrew
@@ -259,12 +260,11 @@ class StreamConsumer(Owner):
         if self._crew is not None:
             msg = f"StreamConsumer {self.name!r} runs a handler, which takes all messages"
             raise RuntimeError(msg)
-        fetcher, judge = self._parts
+        _, judge = self._parts
         while True:
             while self._waiting:
                 claim = self._waiting.popleft()
                 if judge.holds(claim):
-                    fetcher.begin(claim)
                     return Delivery(claim, judge)
             if self._ended.is_set():
                 raise StopAsyncIteration
@@ -312,7 +312,8 @@ class StreamConsumer(Owner):
             admit=self._arrive if crew is None else crew.admit,
             fetching=crew is None,
         )
-        await tasks.start(fetcher.run, self._grace)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, self._grace)
         tasks.start_soon(fetcher.listen)
 
     async def _drain(self) -> None:

@@ -87,6 +87,7 @@ class Delivery:
         if not self._judge.holds(claim):
             raise ClosedError(f"the delivery of {claim.id} is not in hand any more")
         self._entered = True
+        self._judge.begin(claim)
         self._bound = bindings(claim.message)
         for each in self._bound:
             each.__enter__()

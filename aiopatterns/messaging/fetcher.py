@@ -30,14 +30,13 @@ sent, or that came after its claim had ended, makes it come again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 from anyio import CancelScope, move_on_after
 
-from aiopatterns.backends.protocols import Entry, GroupTurn
+from aiopatterns.backends.protocols import Entry
 from aiopatterns.core.clock import Home, call_later, monotonic, rng, sleep, yield_now
 from aiopatterns.core.errors import BackendError, CodecError
 from aiopatterns.core.telemetry import emit, listening
@@ -50,18 +49,18 @@ from aiopatterns.messaging.streamevents import (
     StreamInterrupted,
     StreamResumed,
 )
+from aiopatterns.messaging.talk import Talk
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyio.abc import TaskStatus
-
-    from aiopatterns.backends.protocols import Claimed, GroupTurned, Log
+    from aiopatterns.backends.protocols import Claimed, GroupTurn, GroupTurned, Log
     from aiopatterns.core.clock import Parked
     from aiopatterns.messaging.envelope import Envelopes
+    from aiopatterns.messaging.fetchterms import FetchTerms
 
-__all__ = ["WATCH", "FetchTerms", "Fetcher"]
+__all__ = ["WATCH", "Fetcher"]
 
 #: Seconds between two turns of a consumer that has room; what others have abandoned waits no longer.
 WATCH: Final = 0.8
@@ -74,28 +73,6 @@ _WAIT: Final = 10.0
 _AT_ONCE: Final = 1e-6
 # Entries that one turn takes over at most.
 _INHERITANCE: Final = 10_000
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchTerms:
-    """How a consumer takes entries.
-
-    Attributes:
-        stream: Name of the stream.
-        group: The group.
-        consumer: Id of the consumer, new at each opening.
-        prefetch: Entries in hand at most.
-        max_deliveries: How often an entry is handed out at most.
-        claim_idle: Seconds of silence after which a claim ends.
-    """
-
-    stream: str
-    group: str
-    consumer: str
-    prefetch: int
-    max_deliveries: int
-    claim_idle: float
 
 
 @final
@@ -159,7 +136,7 @@ class Fetcher:
         self._admit = admit
         self._fetching = fetching
         self._inherits = False  # what others hold is to be taken over
-        self._talk = _Talk()
+        self._talk = Talk()
         self._flying: GroupTurn | None = None  # sent, not answered
         self.home: Final = Home()
         self._gate = Gate(self.home)
@@ -254,18 +231,20 @@ class Fetcher:
 
     # ------------------------------------------------------------------------------- the tasks
 
-    async def run(self, grace: float, *, task_status: TaskStatus[None]) -> None:
-        """Make the group, then take one turn after the other until :meth:`finish`.
+    async def prepare(self) -> None:
+        """Make the group, if there is none.
+
+        Raises:
+            BackendUnavailableError: Nobody answers; later that ends nothing.
+        """
+        await self._log.create_group(self.terms.group)
+
+    async def run(self, grace: float) -> None:
+        """Take one turn after the other until :meth:`finish`, whatever is cancelled meanwhile.
 
         Args:
             grace: Seconds to give back in what is in hand.
-            task_status: Told when the group is there.
-
-        Raises:
-            BackendUnavailableError: Nobody answers at the beginning; later that ends nothing.
         """
-        await self._log.create_group(self.terms.group)
-        task_status.started()
         with self._life:
             while not self._ending:
                 if self._must_speak():
@@ -340,16 +319,9 @@ class Fetcher:
             renews = [*self.held]
         if limit:
             self._wants = False
-        talk, self._talk = self._talk, _Talk()
-        return GroupTurn(
-            talk.acks,
-            talk.releases,
-            talk.retries,
-            talk.buried,
-            renews,
-            limit,
-            self.terms.claim_idle if idle is None else idle,
-        )
+        talk, self._talk = self._talk, Talk()
+        patience = self.terms.claim_idle if idle is None else idle
+        return talk.turn(renews, limit, patience)
 
     def _apply(self, answer: GroupTurned) -> None:
         """Do what the answer says."""
@@ -366,8 +338,8 @@ class Fetcher:
             self._watch_at = monotonic() + min(WATCH, self.terms.claim_idle)
             if len(answer.claimed) >= turn.limit:  # it could have been more
                 self._wants = True
-        for each in answer.claimed:
-            self._adopt(each)
+        for claimed in answer.claimed:
+            self._adopt(claimed)
 
     async def _take_over(self) -> None:
         """Claim what others of the group hold, at once and in order, before anything fresh."""
@@ -489,8 +461,9 @@ class Fetcher:
             if theirs.get(claim.id) != claim.deliveries:
                 self._lose(claim)
         self._wants = True
+        said = self._talk.entries()
         for claimed in held:
-            if claimed.id not in self.held and claimed.id not in self._talk:
+            if claimed.id not in self.held and claimed.id not in said:
                 self._adopt(claimed)
 
     async def _leave(self) -> None:
@@ -501,37 +474,13 @@ class Fetcher:
         while self._flying is not None or self._talk:
             try:
                 if self._flying is not None:
-                    unknown = [each.id for each in await self._clear_up()]
-                    self._talk.releases += [each for each in unknown if each not in self._talk]
+                    held = {each.id for each in await self._clear_up()}
+                    self._talk.releases += held - self._talk.entries()
                 self._flying = self._compose(0)
                 self._apply(await self._log.turn(*self._who, self._flying))
             except (BackendError, ValueError):
                 failures += 1
                 await sleep(_AGAIN.delay(failures, rng=rng()))
-
-
-@final
-class _Talk:
-    """What is to be said in the next turn."""
-
-    __slots__ = ("acks", "buried", "releases", "retries")
-
-    def __init__(self) -> None:
-        self.acks: list[str] = []
-        self.releases: list[str] = []
-        self.retries: dict[str, float] = {}
-        self.buried: dict[str, bytes] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.acks or self.releases or self.retries or self.buried)
-
-    def __contains__(self, entry: str) -> bool:
-        return (
-            entry in self.acks
-            or entry in self.releases
-            or entry in self.retries
-            or entry in self.buried
-        )
 
 
 def _place(claimed: Claimed) -> tuple[int, int]:

@@ -37,6 +37,10 @@ class Judge:
         """Whether the claim is in hand."""
         return self._fetcher.held.get(claim.id) is claim
 
+    def begin(self, claim: Claim) -> None:
+        """A block handles ``claim`` now."""
+        self._fetcher.begin(claim)
+
     def forgotten(self, claim: Claim) -> None:
         """Nobody will handle this delivery."""
         if self._fetcher.home.here:  # else a dead loop's, or another thread collects garbage

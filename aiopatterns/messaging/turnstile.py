@@ -86,12 +86,19 @@ class Turnstile:
     async def _keep(self, held: Held, until: float) -> None:
         """Renew the lease; return when it is lost, or may be."""
         while monotonic() < until:
-            await sleep(min(self._ttl / 4, max(until - monotonic(), 0.0)))
-            asked = monotonic()
+            await sleep(min(self._ttl / 4, until - monotonic()))
+            asked, renewed = monotonic(), None
             with move_on_after(max(until - asked, 0.0)):
-                try:
-                    if not await held.renew():
-                        return
-                except BackendError:
-                    continue
+                renewed = await _renewed(held)
+            if renewed is False:
+                return
+            if renewed:
                 until = asked + self._ttl
+
+
+async def _renewed(held: Held) -> bool | None:
+    """Renew a lease; whether it was, or None if nobody knows."""
+    try:
+        return await held.renew()
+    except BackendError:
+        return None

@@ -16,3 +16,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_simulated(item: pytest.Item) -> bool:
     # The loops of a test are chosen before the marks of its parameters are known.
     return "[sim-redis" in item.name
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
+def place(request: pytest.FixtureRequest) -> str:
+    """The URL of a backend that is empty, in memory and on Redis."""
+    return "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
