@@ -27,7 +27,7 @@ from anyio import (
 )
 
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.context import new_id
+from aiopatterns.core.context import forget_deadline, new_id
 from aiopatterns.core.errors import (
     BackendError,
     NoHandlersError,
@@ -147,6 +147,7 @@ class Host:
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Start, serve until told to stop, drain and leave; or leave at once when cancelled."""
+        forget_deadline()  # of whoever opens it: it is here for all
         try:
             with self._exit:
                 async with AsyncExitStack() as stack:

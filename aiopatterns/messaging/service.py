@@ -41,6 +41,7 @@ from aiopatterns.core.validate import non_negative, optional_function, positive
 from aiopatterns.messaging.broker import Broker
 from aiopatterns.messaging.handlers import Handlers
 from aiopatterns.messaging.host import Staging
+from aiopatterns.messaging.servicerecords import ServiceHealth, ServiceState
 from aiopatterns.messaging.servicerun import ServiceRun
 from aiopatterns.messaging.tags import CONCURRENCY, Tag, tagged
 from aiopatterns.messaging.topics import topic_name
@@ -97,7 +98,7 @@ class Service:
             user = await broker.request("user.get", {"id": 17})
     """
 
-    __slots__ = ("handlers", "lifespan", "name", "needs", "stack", "version")
+    __slots__ = ("handlers", "lifespan", "name", "needs", "runs", "stack", "version")
 
     def __init__(
         self,
@@ -116,6 +117,8 @@ class Service:
         self.stack: Policy | None = stack
         self.needs: tuple[str, ...] = _needs(needs)
         self.handlers: Handlers = Handlers(name)
+        #: The runs of it that are open in this process.
+        self.runs: tuple[ServiceRun, ...] = ()
 
     @classmethod
     def from_object(cls, obj: object) -> Service:
@@ -285,6 +288,16 @@ class Service:
             wait=positive("wait", wait),
         )
         return ServiceRun(self, staging)
+
+    def health(self) -> ServiceHealth:
+        """Return whether it is well in this process; no I/O.
+
+        Of several open runs, that of the first that is not well. Without any it is STOPPED.
+        """
+        if not self.runs:
+            return ServiceHealth(self.name, "", ServiceState.STOPPED, connected=False)
+        healths = [run.health() for run in self.runs]
+        return next((each for each in healths if not each.ok), healths[0])
 
     # --------------------------------------------------------------------------- private core
 

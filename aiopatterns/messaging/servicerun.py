@@ -67,9 +67,13 @@ class ServiceRun(Lifecycle):
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._host = host = Host(self.service, self._staging)
+        self.service.runs = (*self.service.runs, self)
         await tasks.start(host.run)
 
     async def _drain(self) -> None:
         assert self._host is not None, "made by the opening"
         self._host.stop()
         await self._host.gone.wait()
+
+    def _settle(self) -> None:
+        self.service.runs = tuple(each for each in self.service.runs if each is not self)

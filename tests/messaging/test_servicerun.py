@@ -60,6 +60,31 @@ async def test_its_life_is_told(backend):
         assert run.id != replica
 
 
+@pytest.mark.promise("messaging-service-health")
+async def test_the_service_tells_of_its_runs_in_this_process(backend):
+    users = service()
+    assert not users.runs
+    assert (users.health().state, users.health().ok) == (ServiceState.STOPPED, False)
+    async with Broker(backend) as one, users.run(one, propagation=0) as run:
+        assert users.runs == (run,)
+        assert users.health() == run.health()
+        assert users.health().ok
+        async with users.run(Broker(backend), checker=ill(), propagation=0) as other:
+            assert users.runs == (run, other)
+            assert users.health().id == other.id  # the one that is not well
+        assert users.health().id == run.id
+    assert not users.runs
+
+
+def ill() -> HealthChecker:
+    """A checker whose check has not succeeded."""
+
+    async def fail() -> bool:
+        return False
+
+    return HealthChecker({"db": fail}, interval=60)
+
+
 @pytest.mark.promise("messaging-service-registry")
 async def test_it_is_registered_as_long_as_it_is_ready(backend):
     async with ServiceRegistry(backend, propagation=0) as registry, Broker(backend) as broker:

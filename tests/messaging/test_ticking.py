@@ -9,7 +9,7 @@ import pytest
 
 from aiopatterns import Broker, Service, Stack, Timeout
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.context import correlation_id
+from aiopatterns.core.context import bind_deadline, correlation_id, deadline
 from aiopatterns.messaging import Context, ServiceTimerFailed
 from aiopatterns.testing import capture_events, simulate
 
@@ -74,6 +74,25 @@ def test_an_error_is_told_and_ends_nothing():
     assert told == [ServiceTimerFailed("a", "fail", "LookupError: nothing there")] * 3
     assert (figures["fail"].failed, figures["plain"].done) == (3, 3)
     run_for(1.5, service)  # nobody listens
+
+
+def test_the_deadline_of_whoever_opens_the_service_is_not_that_of_the_clock():
+    service, deadlines = Service("a"), list[float | None]()
+
+    @service.every(1)
+    async def tick() -> None:
+        deadlines.append(deadline())
+
+    async def scenario() -> None:
+        async with Broker("memory://") as broker:
+            with bind_deadline(monotonic() + 1):
+                run = service.run(broker, propagation=0)
+                await run.__aenter__()
+            await sleep(2.5)
+            await run.__aexit__(None, None, None)
+
+    simulate(scenario)
+    assert deadlines == [None, None]
 
 
 @pytest.mark.promise("messaging-service-timers")
