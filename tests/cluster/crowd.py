@@ -99,11 +99,13 @@ class Crowd:
 
 
 async def until(true: Callable[[], object], within: float = 60.0) -> float:
-    """Wait until something is so; returns how long it took."""
+    """Wait until something is so, looking less often with time; returns how long it took."""
     began = monotonic()
+    pause = 0.01
     while not true():
         assert monotonic() < began + within, "it has not come true in time"
-        await sleep(0.01)
+        await sleep(pause)
+        pause = min(1.5 * pause, 0.2)
     return monotonic() - began
 
 
