@@ -32,10 +32,9 @@ Source: tags and injected context as in nameko, the verbs of introspection from 
 
 from __future__ import annotations
 
-import platform
+import socket
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
-from aiopatterns.cluster.instance import ServiceInstance, service_name
 from aiopatterns.core.validate import instance as checked
 from aiopatterns.core.validate import non_negative, optional_function, positive
 from aiopatterns.messaging.broker import Broker
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from aiopatterns.cluster.health import HealthChecker
+    from aiopatterns.cluster.instance import ServiceInstance
     from aiopatterns.cluster.registry import ServiceRegistry
     from aiopatterns.messaging.intake import KeyOf
 
@@ -269,7 +269,8 @@ class Service:
             The run, ready when the block is entered.
 
         Raises:
-            ValueError: A value is out of its range, or ``instance`` is of another service.
+            ValueError: A value is out of its range, the registry allows no such name, or
+                ``instance`` is of another service.
             TypeError: A value is of another type.
         """
         checked("broker", broker, Broker, "a Broker")
@@ -309,9 +310,11 @@ class Service:
         return add
 
     def _instance(self) -> ServiceInstance:
+        from aiopatterns.cluster.instance import ServiceInstance  # its room is large
+
         return ServiceInstance(
             self.name,
-            platform.node() or "localhost",
+            socket.gethostname() or "localhost",
             _NO_PORT,
             version=self.version,
             metadata={"transport": "broker"},
@@ -319,8 +322,7 @@ class Service:
 
 
 def _token(name: str, value: str) -> str:
-    topic_name(name, service_name(name, value))
-    if "." in value:
+    if "." in topic_name(name, value):
         msg = f"{name} must be one token of a topic, without dots, not {value!r}"
         raise ValueError(msg)
     return value
