@@ -18,7 +18,8 @@ Guarantees:
   packet in ten lost, and nodes that pause for half a second now and then, no living node is
   declared dead.
 * A node that leaves its block normally is ``left`` for the others, at once and not after a timeout.
-* After a partition, the two sides find together again, and broadcasts of the meantime are delivered.
+* After a partition, the two sides find together again, and broadcasts of the meantime are delivered;
+  by the seeds, if they were apart for more than an hour.
 * A broadcast is handled at most once by each process; by every living one, if at most
   :data:`~aiopatterns.cluster.rumours.KEEP` seconds pass and there is room in its inbox.
 * A message that :meth:`PeerNode.send` has sent is in the inbox of the other when it returns.
@@ -276,6 +277,7 @@ class PeerNode(Owner):
             TimeoutExceededError: No answer in time; it may have got it or not.
             OSError: It cannot be reached.
             ValueError: The message is too large.
+            TypeError: ``peer`` is no text.
             CodecError: It cannot be encoded.
             ClosedError: The node is not open.
 
@@ -284,7 +286,7 @@ class PeerNode(Owner):
         session = self._run()
         payload = _encoded(message, MAX_MESSAGE)
         positive("timeout", timeout)
-        member = session.members.members.get(peer)
+        member = session.members.members.get(text("peer", peer))
         if member is None or not member.living:
             is_ = "is not known" if member is None else f"is {member.state.value}"
             raise NoEndpointError(f"peer {peer!r} {is_} to {self.name!r}", name=peer)

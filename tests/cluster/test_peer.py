@@ -308,6 +308,8 @@ async def test_a_message_that_cannot_be_sent_is_refused():
         with pytest.raises(NoEndpointError, match="peer 'x' is not known to 'a'") as caught:
             await node.send("x", "hello")
         assert caught.value.name == "x"
+        with pytest.raises(TypeError, match=r"peer must be a non-empty string, not \['b'\]"):
+            await node.send(["b"], "hello")
         with pytest.raises(ValueError, match=f"message must have at most {MAX_MESSAGE} bytes"):
             await node.send("b", bytes(MAX_MESSAGE))
         with pytest.raises(ValueError, match=f"message must have at most {MAX_BROADCAST} bytes"):
