@@ -25,8 +25,8 @@ def test_a_message_binds_what_it_bears():
         serve(message)
         assert (correlation_id(), deadline()) == ("c", 5.0)
         assert origin("topic") == ("c", "7a", 4)
-        serve(Message(type="t", id="7b"))  # binds nothing that it does not bear
-        assert origin("topic") == ("c", "7b", 1)
+        serve(Message(type="t", id="7b"))  # of another program: not on behalf of what ran before
+        assert origin("topic") == ("7b", "7b", 1)
 
     copy_context().run(inside)
     assert (correlation_id(), deadline()) == (None, None)
