@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.core.codec import Codec
 
-__all__ = ["MAX_BYTES", "Envelopes"]
+__all__ = ["MAX_BYTES", "Envelopes", "codec_mark", "split_mark"]
 
 T = TypeVar("T")
 
@@ -101,9 +101,9 @@ class Envelopes:
     ) -> None:
         codecs = _codecs(codec)
         self._codec = codecs[0]
-        self._mark = _mark(self._codec)
+        self._mark = codec_mark(self._codec)
         self._readers: Mapping[bytes, Callable[[bytes], _Body]] = MappingProxyType(
-            {_mark(each): each.decoder(_Body) for each in codecs}
+            {codec_mark(each): each.decoder(_Body) for each in codecs}
         )
         self._max_bytes = count("max_bytes", max_bytes)
 
@@ -158,7 +158,7 @@ class Envelopes:
             CodecError: ``data`` is no message, is too long, or is of a codec that is not accepted.
         """
         header, payload = unpack(self._sized(data))
-        mark, inner = _split(payload)
+        mark, inner = split_mark(payload)
         decode = self._readers.get(mark)
         if decode is None:
             raise CodecError(f"written by a codec that is not accepted here: {mark[1:]!r}")
@@ -247,13 +247,14 @@ def _message(header: Header, body: _Body, server_now: float | None) -> Message:
     )
 
 
-def _split(payload: bytes) -> tuple[bytes, bytes]:
+def split_mark(payload: bytes) -> tuple[bytes, bytes]:
     """Return the codec's mark and what it wrote; a mark that is cut off is no codec's."""
     end = 1 + payload[0] if payload else 0
     return payload[:end], payload[end:]
 
 
-def _mark(codec: Codec) -> bytes:
+def codec_mark(codec: Codec) -> bytes:
+    """Return what stands in front of all that ``codec`` has written: its name, 1 byte + text."""
     name = text("codec.name", codec.name).encode()
     return bytes((len(name),)) + name
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import CodecError
-from aiopatterns.messaging.envelope import Envelopes
+from aiopatterns.messaging.envelope import Envelopes, codec_mark, split_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +39,9 @@ class Scribe:
         codecs = (codec, *others)
         self.envelopes: Final[Envelopes] = Envelopes(codecs, max_bytes=max_bytes)
         self._max_bytes = max_bytes
-        self._mark = _mark(codec)
+        self._mark = codec_mark(codec)
         self._encode: Callable[[object], bytes] = codec.encode
-        self._readers = {_mark(each): each.decoder(Any) for each in codecs}
+        self._readers = {codec_mark(each): each.decoder(Any) for each in codecs}
         self._decode = self._readers[self._mark]
 
     def copy(self, value: object) -> Any:
@@ -67,18 +67,13 @@ class Scribe:
         Raises:
             CodecError: It holds none, or by a codec that is not known here.
         """
-        end = 1 + body[0] if body else 0
-        read = self._readers.get(body[:end])
+        mark, inner = split_mark(body)
+        read = self._readers.get(mark)
         if read is None:
-            raise CodecError(f"the reply was written by a codec that is not known: {body[1:end]!r}")
-        return read(body[end:])
+            raise CodecError(f"the reply was written by a codec that is not known: {mark[1:]!r}")
+        return read(inner)
 
     def _sized(self, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
             raise CodecError(f"{len(data)} bytes are longer than max_bytes={self._max_bytes}")
         return data
-
-
-def _mark(codec: Codec) -> bytes:
-    name = codec.name.encode()
-    return bytes((len(name),)) + name

@@ -27,7 +27,7 @@ from aiopatterns.core.validate import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ANY", "LONGEST", "REST", "TopicTrie", "is_pattern", "topic_name", "topic_pattern"]
+__all__ = ["ANY", "LONGEST", "REST", "TopicTrie", "topic_name", "topic_pattern"]
 
 T = TypeVar("T")
 
@@ -76,11 +76,6 @@ def topic_pattern(name: str, value: str) -> str:
     return _checked(
         name, value, _PATTERN, "tokens between dots, where '*' is any token and a last '>' the rest"
     )
-
-
-def is_pattern(value: str) -> bool:
-    """Whether a valid pattern has wildcards, so that it meets more than one topic."""
-    return ANY in value or REST in value
 
 
 @final
