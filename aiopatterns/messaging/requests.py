@@ -55,6 +55,7 @@ class Pending:
         number: Its number there.
         topic: What is asked.
         timeout: Seconds that it may take.
+        alarms: Ring when they are over.
     """
 
     __slots__ = (
@@ -74,7 +75,14 @@ class Pending:
         "value",
     )
 
-    def __init__(self, requests: Requests, number: int, topic: str, timeout: float) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        number: int,
+        topic: str,
+        timeout: float,
+        alarms: Alarms | _Alarm,
+    ) -> None:
         self.number: Final = number
         self.topic: Final = topic
         self.timeout: Final = timeout
@@ -87,8 +95,8 @@ class Pending:
         self._error: Exception | None = None
         self._parked: Parked | None = None
         self._expire = self.expire
-        self._alarms: Alarms | _Alarm = requests.alarms(timeout)
-        self.deadline: float = self._alarms.arm(self._expire)
+        self._alarms = alarms
+        self.deadline: float = alarms.arm(self._expire)
 
     @property
     def wanted(self) -> bool:
@@ -176,9 +184,21 @@ class Requests:
         return len(self._pending)
 
     def open(self, topic: str, timeout: float) -> Pending:
-        """Begin a request; whoever does ends it with :meth:`Pending.leave`."""
+        """Begin a request; whoever does ends it with :meth:`Pending.leave`.
+
+        Args:
+            topic: What is asked.
+            timeout: Seconds that it may take; a deadline that is bound here may leave fewer.
+        """
+        bound = deadline()
+        alarms: Alarms | _Alarm
+        if bound is not None and (left := bound - monotonic()) < timeout:
+            timeout = max(left, 0.0)
+            alarms = _Alarm(timeout)
+        else:
+            alarms = self._alarms_of(timeout)
         self._last = number = self._last + 1
-        pending = self._pending[number] = Pending(self, number, topic, timeout)
+        pending = self._pending[number] = Pending(self, number, topic, timeout, alarms)
         return pending
 
     def find(self, number: int) -> Pending | None:
@@ -215,11 +235,7 @@ class Requests:
         for pending in self._pending.values():
             pending.fail(ClosedError(f"the broker was closed while {pending.topic!r} was asked"))
 
-    def alarms(self, timeout: float) -> Alarms | _Alarm:
-        """Return what rings after ``timeout`` seconds, or at the deadline that is bound here."""
-        bound = deadline()
-        if bound is not None and (left := bound - monotonic()) < timeout:
-            return _Alarm(left)
+    def _alarms_of(self, timeout: float) -> Alarms | _Alarm:
         alarms = self._alarms.get(timeout)
         if alarms is None:
             if len(self._alarms) >= _TIMEOUTS:

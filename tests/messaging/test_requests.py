@@ -144,12 +144,17 @@ def test_deadlines():
         with bind_deadline(9.0):  # comes before the timeout
             pending = asked(requests, peer)
         assert pending.deadline == 9.0
-        with pytest.raises(TimeoutExceededError):
+        with pytest.raises(TimeoutExceededError, match="no reply from 'topic' within 2 s"):
             await pending
         assert monotonic() == 9.0
         pending.leave()
         with bind_deadline(9.5):
             asked(requests, peer).leave()  # takes its timer with it
+        with bind_deadline(8.0):  # is over already
+            pending = asked(requests, peer)
+        with pytest.raises(TimeoutExceededError, match="within 0 s"):
+            await pending
+        pending.leave()
         many = [asked(requests, peer, timeout=timeout) for timeout in range(1, 101)]
         await sleep(100)
         assert not any(each.wanted for each in many)
