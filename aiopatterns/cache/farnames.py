@@ -3,8 +3,8 @@
 ====================================  =================================  ==========================
 key of ``Kv``                         holds                              lives
 ====================================  =================================  ==========================
-``cache:<name>:k:<key>``              an envelope                        as long as its value,
-                                      in place of another, a tombstone   :data:`GRACE` at least
+``cache:<name>:k:<key>``              an envelope where nothing was      as long as its value
+``cache:<name>:k:<key>``              one in the place of something      so too, :data:`GRACE` at least
 ``cache:<name>:k:<key>``              a tombstone                        :data:`GRACE`
 ``cache:<name>:v:<tag>``              the version of a tag               :data:`LONGEST`
 ``cache:<name>:v:``                   that of the whole cache, rules     :data:`LONGEST`

@@ -67,7 +67,7 @@ def test_the_far_tier_never_answers_with_what_was_invalidated():
         fars = [tier(each, codec=MSGPACK) for each in backends]
 
         async def reader(far):
-            for _ in range(6):
+            for _ in range(4):
                 key = rng().choice(KEYS)
                 floor = source.floor[key]
                 fetched = (await far.read([key], [TAG[key]]))[key]
@@ -87,8 +87,8 @@ def test_the_far_tier_never_answers_with_what_was_invalidated():
                     far.finish(turn)
 
         async def writer(far):
-            for _ in range(4):
-                await sleep(rng().uniform(0, 0.3))
+            for _ in range(3):
+                await sleep(rng().uniform(0, 0.2))
                 rows = await change(source, far)
                 assert far.up
                 source.invalidated(rows)
