@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from anyio import create_task_group
 
+from aiopatterns.backends.protocols import GroupTurn
 from aiopatterns.testing.conformance_base import Conformance, refusal
 
 if TYPE_CHECKING:
@@ -115,6 +116,33 @@ class LogConformance(Conformance):
         assert await log.length() == 13
         assert [entry.id for entry in await log.read()] == ids[44:]
         assert await log.trim(max_length=13) == 0
+
+    async def test_trimming_can_keep_what_groups_need(self, backend: Backend) -> None:
+        """``keep_unread``: keeps what a group has not claimed, holds, or has parked."""
+        log = backend.log("events")
+        ids = await log.append_many([b"%d" % number for number in range(1_300)])
+        assert await log.trim(max_length=1_290, keep_unread=True) == 10, "nobody needs them"
+        await log.create_group("fast")
+        await log.create_group("slow")
+        assert await log.trim(max_length=0, keep_unread=True) == 0, "nobody has claimed them"
+        for group in ("fast", "slow"):
+            claimed = (await log.turn(group, "c", GroupTurn(limit=1_290))).claimed
+            assert len(claimed) == 1_290
+            acks = [entry.id for entry in claimed]
+            await log.turn(group, "c", GroupTurn(acks=acks[:700]))
+        assert await log.trim(max_length=1_000, keep_unread=True) == 290
+        assert await log.trim(max_length=0, keep_unread=True) == 410, "the others are held"
+        assert (await log.read(limit=1))[0].id == ids[710]
+        await log.turn("fast", "c", GroupTurn(acks=ids[711:], retries={ids[710]: 3_600.0}))
+        await log.turn("slow", "c", GroupTurn(acks=ids[710:]))
+        assert await log.trim(max_length=0, keep_unread=True) == 0, "one waits for a retry"
+        await log.delete_group("fast")
+        assert await log.trim(max_length=3, keep_unread=True) == 587
+        assert await log.trim(max_length=0, keep_unread=True) == 3
+        assert await log.length() == 0
+        assert await log.trim(max_length=0, keep_unread=True) == 0
+        wrong = cast("bool", "yes")
+        await refusal(log.trim(max_length=0, keep_unread=wrong), (TypeError,), "keep_unread")
 
     async def test_ids_grow_over_a_trim(self, backend: Backend) -> None:
         """Ids grow, whatever was removed."""

@@ -1,0 +1,181 @@
+"""The fetcher: renewals, poison, taking over, and its end, against a log in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from aiopatterns.backends import open_backend
+from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.core.clock import sleep
+from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.messaging import Stream
+from aiopatterns.messaging.claim import Claim
+from aiopatterns.messaging.fetcher import Fetcher
+from aiopatterns.messaging.fetchterms import FetchTerms
+from aiopatterns.messaging.streamevents import StreamDeliveryLost
+from aiopatterns.testing import capture_events
+
+
+def wrong(value: object) -> Any:
+    """Hide from the type checker what it would refuse."""
+    return value
+
+
+TERMS = FetchTerms(
+    stream="s", group="g", consumer="c", prefetch=10, max_deliveries=2, claim_idle=30.0
+)
+
+
+class Setting:
+    """A stream with some entries and a fetcher that runs."""
+
+    def __init__(self, stream: Stream, tasks: Any, **terms: Any) -> None:
+        self.stream = stream
+        self.claims: list[Claim] = []
+        self.fetcher = Fetcher(
+            stream.log, replace(TERMS, **terms), stream.envelopes, admit=self.claims.append
+        )
+        self.tasks = tasks
+
+    async def start(self) -> Fetcher:
+        await self.fetcher.prepare()
+        self.tasks.start_soon(self.fetcher.run, 1.0)
+        self.tasks.start_soon(self.fetcher.listen)
+        return self.fetcher
+
+    async def claimed(self, count: int) -> None:
+        while len(self.claims) < count:
+            await sleep(0.001)
+
+
+async def test_an_entry_that_kills_whoever_takes_it_is_given_up():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many([1, 2])
+        await stream.log.create_group("g")
+        for name in ("a", "b"):
+            await stream.log.turn("g", name, GroupTurn(limit=1, idle=1e-6))
+            await sleep(0.001)
+        setting = Setting(stream, tasks, claim_idle=0.01)
+        await setting.start()
+        await setting.claimed(1)
+        while not (letters := await stream.dead_letters(group="g")):
+            await sleep(0.01)
+        assert letters[0].attempts == 3
+        assert "handed out 2 times" in letters[0].error
+        setting.fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_claim_of_our_own_that_had_ended_is_lost_and_adopted_anew():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(1)
+        setting = Setting(stream, tasks)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        fetcher.resume(inherits=True)
+        await setting.claimed(2)
+        first, second = setting.claims
+        assert first.lost
+        assert (second.deliveries, second.message.attempt) == (2, 2)
+        fetcher.ack(first)
+        assert fetcher.acked == 0
+        fetcher.ack(second)
+        assert fetcher.acked == 1
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert (fetcher.claimed, fetcher.lost) == (2, 1)
+
+
+async def test_a_late_settlement_is_told():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(1)
+        setting = Setting(stream, tasks)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        await sleep(0.001)
+        await stream.log.turn("g", "thief", GroupTurn(limit=1, idle=1e-6))
+        with capture_events() as events:
+            fetcher.ack(setting.claims[0])
+            await sleep(0.01)
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert [type(each) for each in events] == [StreamDeliveryLost]
+
+
+async def test_a_renewal_that_is_refused_loses_the_claim():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(1)
+        setting = Setting(stream, tasks, claim_idle=0.3)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        await sleep(0.001)
+        await stream.log.turn("g", "thief", GroupTurn(limit=1, idle=1e-6))
+        while not setting.claims[0].lost:
+            await sleep(0.01)
+        await fetcher.quiet()
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert fetcher.lost == 1
+
+
+async def test_given_back_later_is_given_back_once_and_not_if_it_is_gone():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(1)
+        setting = Setting(stream, tasks)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        fetcher.begin(setting.claims[0])
+        fetcher.release_later(setting.claims[0], 0.01)
+        await setting.claimed(2)
+        fetcher.release_later(setting.claims[0], 0.01)
+        assert not setting.claims[0].rests
+        fetcher.begin(setting.claims[1])
+        fetcher.release_later(setting.claims[1], 60)
+        fetcher.relinquish()
+        assert fetcher.released == 2
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+class Dead:
+    """A log that nobody answers for after a while."""
+
+    def __init__(self, log: Any) -> None:
+        self.log, self.dead = log, False
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            if self.dead:
+                await sleep(0.01)
+                raise BackendUnavailableError("away")
+            return await getattr(self.log, name)(*args, **options)
+
+        return call
+
+
+async def test_its_end_comes_also_if_nobody_answers_any_more():
+    async with open_backend("memory://") as backend, anyio.create_task_group() as tasks:
+        stream = Stream("s", backend)
+        await stream.append(1)
+        log, claims = Dead(stream.log), list[Claim]()
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.listen)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as running:
+                running.start_soon(fetcher.run, 0.2)
+                while not claims:
+                    await sleep(0.001)
+                log.dead = True
+                fetcher.ack(claims[0])
+                await sleep(0.005)
+                fetcher.finish()  # a turn is on its way
+        tasks.cancel_scope.cancel()
