@@ -7,7 +7,8 @@
                      `-- does not fit: RemoteError, code bad_payload  plain: in a thread
 
 What a handler takes is read from its signature: ``ctx: Context`` first, if it wants that, then the
-payload, if it wants that. Types are resolved when the service starts, so they may be defined below
+payload, if it wants that. Of two parameters the first is the context, also without an annotation.
+Types are resolved when the service starts, so they may be defined below
 the handler.
 """
 
@@ -25,7 +26,7 @@ from aiopatterns.core.threads import call_in_thread
 from aiopatterns.core.validate import is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aiopatterns.messaging.context import Context
     from aiopatterns.resilience.policy import Policy
@@ -57,7 +58,9 @@ class Shape:
         self._fn = fn
         whole = signature(fn)
         parameters = list(whole.parameters.values())
-        self.takes_context: bool = bool(parameters) and wants_context(fn, parameters[0])
+        self.takes_context: bool = bool(parameters) and (
+            wants_context(fn, parameters[0]) or _is_bare_context(parameters, payload=payload)
+        )
         if self.takes_context:
             del parameters[0]
         self.takes_payload: bool = payload and bool(parameters) and _may_take(parameters[0])
@@ -121,6 +124,12 @@ class CallPlan:
                 type="CodecError",
                 code=BAD_PAYLOAD,
             ) from error
+
+
+def _is_bare_context(parameters: Sequence[Parameter], *, payload: bool) -> bool:
+    """Whether the first parameter, which has no annotation, can be for nothing but the context."""
+    needed = [each for each in parameters if each.kind in POSITIONAL and _is_needed(each)]
+    return parameters[0].annotation is Parameter.empty and len(needed) == 1 + payload
 
 
 def _may_take(parameter: Parameter) -> bool:

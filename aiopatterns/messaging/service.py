@@ -182,7 +182,8 @@ class Service:
 
         Returns:
             A decorator that gives the function back as it is. It takes ``(payload)``,
-            ``(ctx, payload)``, ``(ctx)`` or nothing; a plain ``def`` is called in a thread.
+            ``(ctx, payload)``, ``(ctx: Context)`` or nothing; a plain ``def`` is called in a
+            thread.
 
         Raises:
             ValueError: The topic is taken or is none, or a value is out of its range.

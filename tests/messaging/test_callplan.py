@@ -128,6 +128,12 @@ async def annotated(ctx: Context, payload: Point) -> list[Point]:
 async def anything(*args, **kwargs): ...
 
 
+async def bare(ctx, payload): ...
+
+
+async def alone(payload, more=None): ...
+
+
 async def keyword(*, payload: int = 1) -> Foreign:
     return Foreign()
 
@@ -139,9 +145,11 @@ async def keyword(*, payload: int = 1) -> Foreign:
         (nothing, (False, False), (None, None)),
         (annotated, (True, True), (Point, list[Point])),
         (anything, (False, True), (Any, Any)),
+        (bare, (True, True), (Any, Any)),
+        (alone, (False, True), (Any, Any)),
         (keyword, (False, False), (None, Any)),
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_shapes(fn, shape, types):
     found = Shape(fn, payload=True)
@@ -151,6 +159,7 @@ def test_shapes(fn, shape, types):
 
 def test_the_clock_has_no_payload():
     assert not Shape(anything, payload=False).takes_payload
+    assert Shape(lambda ctx: None, payload=False).takes_context
 
 
 def test_a_callable_object_is_a_handler_without_a_name_of_its_own():

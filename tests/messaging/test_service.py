@@ -605,6 +605,8 @@ def test_a_handler_that_cannot_be_called_is_refused():
 
     async def keyword(payload: int, *, needed: int) -> None: ...
 
+    async def clock(payload: int) -> None: ...
+
     async def generator(payload: int):
         yield payload
 
@@ -615,5 +617,5 @@ def test_a_handler_that_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match="is a generator"):
         service.query("x")(generator)
     with pytest.raises(TypeError, match=r"called as handler\(ctx\); .*needs 'payload'"):
-        service.every(1)(lambda payload: None)
+        service.every(1)(clock)
     assert not len(service.handlers)
