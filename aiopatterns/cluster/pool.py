@@ -423,7 +423,9 @@ class Pool:
             rest = [each for each in group if each.id not in excluded]
             if rest:
                 return least_loaded(rest)
-        raise self._nobody(f"has no endpoint left: all {len(self.endpoints)} are excluded")
+        left = any(each.id not in excluded for each in self.endpoints)
+        which = "all that have a weight" if left else f"all {len(self.endpoints)}"
+        raise self._nobody(f"has no endpoint left: {which} are excluded")
 
     def _considered(
         self, call: Pick, key: Key | None, excluded: Collection[str], now: float
