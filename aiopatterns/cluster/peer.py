@@ -97,7 +97,8 @@ class PeerStatistics:
         received: Packets and requests that were heeded.
         rejected: Those that were malformed or another cluster's, and claims that cannot be true.
         broadcasts: Broadcasts that are kept for those who missed them.
-        deferred: Broadcasts that found the inbox full; they come again.
+        deferred: Broadcasts that found no room in the inbox, or among those that still go round;
+            they come again.
         queued: Messages in the inbox.
         handled: Messages that were handled.
         handler_errors: Handlers that raised.

@@ -268,7 +268,7 @@ class Session:
         for rumour in rumours:
             if self.rumours.knows(rumour):
                 continue
-            if self._inbox.offer(rumour.origin, rumour.payload):
+            if not self.rumours.crowded and self._inbox.offer(rumour.origin, rumour.payload):
                 self.rumours.note(rumour, now)
             else:
                 self.deferred += 1

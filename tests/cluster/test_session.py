@@ -46,7 +46,9 @@ from aiopatterns.cluster.messages import (
     piece,
     request_of,
 )
+from aiopatterns.cluster.rumours import KEEP_COUNT
 from aiopatterns.cluster.session import Session
+from aiopatterns.cluster.transport import MAX_PACKET
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import CodecError, RejectedError, UnknownVersionError
@@ -186,6 +188,20 @@ async def test_a_state_that_is_too_large_to_be_told_at_once_is_an_error_like_any
             other.say(Update(name, "h" * 200 + ":80", BORN, 0))
         with pytest.raises(OSError, match="bytes are too many for one exchange"):
             await other.session.sync("b", joining=False)
+
+
+async def test_a_rumour_pushes_out_none_that_still_goes_round():
+    async with session() as other:
+        rumours = other.session.rumours
+        for _ in range(KEEP_COUNT):
+            rumours.mine(HELLO, monotonic())
+        heard = Rumour("c", 1, 1, HELLO)
+        other.say(rumours=[heard])
+        assert (other.session.deferred, rumours.knows(heard), len(other.inbox)) == (1, False, 0)
+        while rumours.crowded:
+            rumours.news.take(MAX_PACKET, 4)
+        other.say(rumours=[heard])
+        assert (other.session.deferred, rumours.knows(heard), len(other.inbox)) == (1, True, 1)
 
 
 async def test_a_rumour_that_finds_no_room_is_taken_when_it_comes_again():
