@@ -32,8 +32,8 @@ _served: Final[ContextVar[Message | None]] = ContextVar("aiopatterns_message", d
 def serve(message: Message) -> None:
     """Let all that runs in this context from now on be on behalf of ``message``.
 
-    Binds its correlation and its deadline as well; one without a correlation begins its own. Nothing is put back: call it in a context that
-    is the message's own.
+    Binds its correlation and its deadline as well; one without a correlation begins its own.
+    Nothing is put back: call it in a context that is the message's own.
     """
     _served.set(message)
     adopt(message.correlation_id or message.id, message.deadline)
