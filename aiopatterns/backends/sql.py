@@ -27,13 +27,12 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from anyio import move_on_after
 
 from aiopatterns.backends.dialects import POSTGRESQL, SQLITE, dialect_named
-from aiopatterns.core.threads import call_in_thread
+from aiopatterns.backends.errand import Errand
 
 if TYPE_CHECKING:
     import sqlite3
@@ -164,15 +163,16 @@ def link(connection: SqlConnection) -> SqlLink:
         TypeError: It is none of these.
         ValueError: It leads to another database than PostgreSQL or SQLite.
     """
+    given: Any = connection
     alchemy = sys.modules.get("sqlalchemy.ext.asyncio")
-    if alchemy and isinstance(connection, (alchemy.AsyncConnection, alchemy.AsyncSession)):
-        return _AlchemyLink(connection)
+    if alchemy and isinstance(given, (alchemy.AsyncConnection, alchemy.AsyncSession)):
+        return _AlchemyLink(given)
     psycopg = sys.modules.get("psycopg")
-    if psycopg and isinstance(connection, psycopg.AsyncConnection):
-        return _PsycopgLink(connection)
+    if psycopg and isinstance(given, psycopg.AsyncConnection):
+        return _PsycopgLink(given)
     sqlite = sys.modules.get("sqlite3")
-    if sqlite and isinstance(connection, sqlite.Connection):
-        return _SqliteLink(connection)
+    if sqlite and isinstance(given, sqlite.Connection):
+        return _SqliteLink(given)
     msg = (
         "connection must be an AsyncConnection or AsyncSession of SQLAlchemy, an AsyncConnection"
         f" of psycopg, or a Connection of sqlite3, not {connection!r}"
@@ -213,8 +213,17 @@ class _AlchemyLink(SqlLink):
         """Ask the server, or SQLite's own flag."""
         if self.dialect is POSTGRESQL:
             return bool((await self.run(_WRITTEN)).rows[0][0])
-        raw: Any = await (await self._own_connection()).get_raw_connection()
-        return bool(raw.driver_connection.in_transaction)
+        return bool((await self._raw()).driver_connection.in_transaction)
+
+    async def begin(self) -> None:
+        """Refuse a connection of PostgreSQL that would let go of its locks at once.
+
+        Raises:
+            ValueError: It commits each statement.
+        """
+        if self.dialect is POSTGRESQL and (await self._raw()).dbapi_connection.autocommit:
+            msg = "connection must have transactions, not the isolation level 'AUTOCOMMIT'"
+            raise ValueError(msg)
 
     async def commit(self) -> None:
         """Commit."""
@@ -224,11 +233,12 @@ class _AlchemyLink(SqlLink):
         """Roll back."""
         await self._connection.rollback()
 
-    async def _own_connection(self) -> AsyncConnection:
+    async def _raw(self) -> Any:
         from sqlalchemy.ext.asyncio import AsyncSession
 
         held = self._connection
-        return await held.connection() if isinstance(held, AsyncSession) else held
+        own = await held.connection() if isinstance(held, AsyncSession) else held
+        return await own.get_raw_connection()
 
 
 @final
@@ -319,8 +329,8 @@ class _SqliteLink(SqlLink):
 
     async def _call(self, fn: Callable[..., Any], *args: Any) -> Any:
         if self._bound is None:
-            self._bound = await _Errand(self._is_bound).done()
-        return fn(*args) if self._bound else await _Errand(fn, *args).done()
+            self._bound = await Errand(self._is_bound).run()
+        return fn(*args) if self._bound else await Errand(fn, *args).run()
 
     def _is_bound(self) -> bool:
         """Whether this thread, which is not the caller's, is refused."""
@@ -329,33 +339,3 @@ class _SqliteLink(SqlLink):
         except Exception as error:
             return "thread" in str(error)
         return False
-
-
-@final
-class _Errand:
-    """A plain call in a thread that is over, or never starts, when nobody waits any more.
-
-    A thread cannot be ended, and ``Task.cancel()`` does not wait for it. Then a statement would
-    run after its transaction was rolled back, so whoever leaves early says so, or waits.
-    """
-
-    __slots__ = ("_abandoned", "_args", "_fn", "_running")
-
-    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
-        self._fn = fn
-        self._args = args
-        self._running = Lock()
-        self._abandoned = False
-
-    async def done(self) -> Any:
-        """Return what the call returns."""
-        try:
-            return await call_in_thread(self._call)
-        except BaseException:
-            with self._running:  # it has ended, or finds that nobody wants it
-                self._abandoned = True
-            raise
-
-    def _call(self) -> Any:
-        with self._running:
-            return None if self._abandoned else self._fn(*self._args)

@@ -34,12 +34,14 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar, final
 
 import msgspec
 from anyio import move_on_after
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from aiopatterns.backends.dialects import SQLITE, table_name
+from aiopatterns.backends.errand import Errand
 from aiopatterns.backends.sql import link
 from aiopatterns.backends.sqlitelock import SqliteLock
 from aiopatterns.core.codec import JSON
@@ -47,7 +49,6 @@ from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import CodecError, TimeoutExceededError
 from aiopatterns.core.notes import in_words, note
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.threads import call_in_thread
 from aiopatterns.core.types import as_sink
 from aiopatterns.core.validate import count
 from aiopatterns.messaging.envelope import MAX_BYTES
@@ -57,7 +58,8 @@ from aiopatterns.messaging.serving import origin, serve
 from aiopatterns.messaging.topics import topic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from typing import Any
 
     from aiopatterns.backends.sql import Answer, SqlConnection
     from aiopatterns.core.codec import Codec
@@ -66,10 +68,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTBOX_TABLE", "Backlog", "Outbox", "OutboxRefused"]
 
+T = TypeVar("T")
+
 #: Where messages are, unless told otherwise.
 OUTBOX_TABLE: Final = "aiopatterns_outbox"
-#: Seconds in which a relay marks what it has passed on; it cannot be cancelled meanwhile.
-MARKED_WITHIN: Final = 10.0
+#: Seconds that the database may take to claim or to mark; a relay cannot be cancelled meanwhile.
+ANSWERED_WITHIN: Final = 10.0
 
 _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS {table} (id {serial}, topic TEXT NOT NULL, envelope {blob} NOT NULL,"
@@ -140,10 +144,12 @@ class _Row(NamedTuple):
 class _Round:
     """How far one call of relay has come."""
 
+    own: bool  # whether the transaction is the relay's
+    lock: SqliteLock | None = None
     sent: list[int] = field(default_factory=list[int])
     refused: dict[int, str] = field(default_factory=dict[int, str])
     failed: int | None = None
-    silent: bool = False  # the database, when all this was to be marked
+    silent: bool = False  # the database, when it was asked last
 
 
 @final
@@ -264,12 +270,13 @@ class Outbox:
         Raises:
             RuntimeError: The open transaction has written something, which its rollback would
                 undo when it has been told to the world; or this outbox relays already.
-            ValueError: ``limit`` is out of its range.
+            ValueError: ``limit`` is out of its range, or SQLAlchemy was told ``AUTOCOMMIT``.
             TypeError: ``sink`` or ``limit`` is of another type.
-            TimeoutExceededError: The database has not taken the marks in time.
+            TimeoutExceededError: The database has not answered in time.
             Exception: Whatever ``sink`` raises, when those before it are marked.
 
-        Cancellation: what was passed on is marked, the message in the sink is not.
+        Cancellation: what was passed on is marked, the message in the sink is not. Only the sink is
+        cancelled; the database is waited for.
 
         Complexity: O(limit), 3 round trips and what ``sink`` needs.
         """
@@ -279,17 +286,14 @@ class Outbox:
             msg = "this outbox relays already; a connection serves one task at a time"
             raise RuntimeError(msg)
         self._relaying = True
-        lock: SqliteLock | None = None
+        done = _Round(own=not self._link.in_transaction())
         try:
-            own = await self._is_own()
-            lock = await self._lock()
-            if lock is not None and not await call_in_thread(lock.try_acquire):
-                return 0
-            return await self._relay(send, limit, own=own)
+            await checkpoint_if_cancelled()
+            return await self._relay(send, limit, done)
         finally:
             self._relaying = False
-            if lock is not None:
-                lock.release()
+            if done.lock is not None:
+                done.lock.release()
 
     async def backlog(self) -> Backlog:
         """Return what is in the outbox, for a health check or a gauge.
@@ -317,49 +321,59 @@ class Outbox:
     async def _run(self, statement: str, **values: object) -> Answer:
         return await self._link.run(self._link.dialect.worded(statement, self._table), **values)
 
-    async def _lock(self) -> SqliteLock | None:
-        """Return what keeps other relays out, where rows cannot be locked."""
-        if self._link.dialect is not SQLITE:
-            return None
-        found = await self._link.look(_FILE)
-        path: str = found.rows[0][0]
-        return SqliteLock(f"{path}-{self._table}") if path else None
+    async def _relay(
+        self, send: Callable[[Message], Awaitable[object]], limit: int, done: _Round
+    ) -> int:
+        try:
+            rows = await self._answered(self._claim(limit, done), done)
+            try:
+                await self._pass_on(rows, send, done)
+                await self._answered(self._mark(done), done)
+            except BaseException as error:
+                await self._mark_late(done, error)
+                raise
+        except BaseException:
+            if done.own:
+                await self._link.abandon()
+            raise
+        return len(done.sent)
 
-    async def _is_own(self) -> bool:
-        """Whether the relay has a transaction of its own; refuses one that has written."""
-        if not self._link.in_transaction():
-            return True
-        if await self._link.has_written():
+    async def _answered(self, asking: Coroutine[Any, Any, T], done: _Round) -> T:
+        """Await the database, where a driver that is cancelled again and again loses its way.
+
+        Raises:
+            TimeoutExceededError: The database does not answer.
+        """
+        with move_on_after(ANSWERED_WITHIN, shield=True):
+            return await asking
+        done.silent = True
+        msg = f"the database has not answered the outbox within {ANSWERED_WITHIN:g} s"
+        raise TimeoutExceededError(msg, timeout=ANSWERED_WITHIN)
+
+    async def _claim(self, limit: int, done: _Round) -> Sequence[_Row]:
+        if not done.own and await self._link.has_written():
             msg = (
                 "relay would tell the world what this transaction may still roll back; commit"
                 " first, or give relay a connection of its own"
             )
             raise RuntimeError(msg)
-        return False
-
-    async def _relay(
-        self, send: Callable[[Message], Awaitable[object]], limit: int, *, own: bool
-    ) -> int:
-        done = _Round()
-        try:
-            if own:
-                await self._link.begin()
-            rows = await self._claim(limit)
-            try:
-                await self._pass_on(rows, send, done)
-                await self._mark(done, own=own)
-            except BaseException as error:
-                await self._mark_late(done, error, own=own)
-                raise
-        except BaseException:
-            if own:
-                await self._link.abandon()
-            raise
-        return len(done.sent)
-
-    async def _claim(self, limit: int) -> Sequence[_Row]:
+        if not await self._is_alone(done):
+            return []
+        if done.own:
+            await self._link.begin()
         answer = await self._run(_CLAIM, limit=limit)
         return [_Row(*each) for each in answer.rows]
+
+    async def _is_alone(self, done: _Round) -> bool:
+        """Keep other relays out, where rows cannot be locked; False if one is at work."""
+        if self._link.dialect is not SQLITE:
+            return True
+        found = await self._link.look(_FILE)
+        path: str = found.rows[0][0]
+        if not path:
+            return True
+        done.lock = SqliteLock(f"{path}-{self._table}")
+        return bool(await Errand(done.lock.try_acquire).run())
 
     async def _pass_on(
         self,
@@ -387,37 +401,28 @@ class Outbox:
             return None
         return msgspec.structs.replace(message, attempt=row.attempts + 1)
 
-    async def _mark_late(self, done: _Round, error: BaseException, *, own: bool) -> None:
+    async def _mark_late(self, done: _Round, error: BaseException) -> None:
         """Mark what was passed on before ``error``; nothing takes its place."""
         if done.silent:
             return
         if not isinstance(error, Exception):
             done.failed = None  # cancelled: that says nothing about the message
         try:
-            await self._mark(done, own=own)
+            await self._answered(self._mark(done), done)
         except Exception as another:
             note(error, f"what was passed on could not be marked: {in_words(another)}")
 
-    async def _mark(self, done: _Round, *, own: bool) -> None:
-        """Note what became of each row; who is cancelled meanwhile waits, or all comes again.
-
-        Raises:
-            TimeoutExceededError: The database does not answer.
-        """
-        with move_on_after(MARKED_WITHIN, shield=True):
-            for row, reason in done.refused.items():
-                await self._run(_REFUSED, reason=reason, id=row)
-            if done.failed is not None:
-                await self._run(_FAILED, id=done.failed)
-            if done.sent:
-                await self._run(_SENT, many=self._link.dialect.many(done.sent))
-            if own:
-                await self._link.commit()
-            self._tell(done)
-            return
-        done.silent = True
-        msg = f"the database has not taken the marks within {MARKED_WITHIN:g} s"
-        raise TimeoutExceededError(msg, timeout=MARKED_WITHIN)
+    async def _mark(self, done: _Round) -> None:
+        """Note what became of each row."""
+        for row, reason in done.refused.items():
+            await self._run(_REFUSED, reason=reason, id=row)
+        if done.failed is not None:
+            await self._run(_FAILED, id=done.failed)
+        if done.sent:
+            await self._run(_SENT, many=self._link.dialect.many(done.sent))
+        if done.own:
+            await self._link.commit()
+        self._tell(done)
 
     def _tell(self, done: _Round) -> None:
         if listening():

@@ -11,7 +11,6 @@ import pytest
 from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from aiopatterns.backends import sql as module
 from aiopatterns.backends.sql import link
 from aiopatterns.testing import Trial, cancel_everywhere
 from tests.backends.databases import KINDS, Database, commit, database_of, rollback
@@ -142,6 +141,18 @@ async def test_psycopg_that_commits_each_statement(postgres_dsn):
         assert connection.row_factory is dict_row
 
 
+@pytest.mark.real
+async def test_sqlalchemy_that_commits_each_statement(postgres_dsn):
+    url = postgres_dsn.replace("postgresql:", "postgresql+psycopg:")
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        way = link(connection)
+        await way.create(CREATE)
+        with pytest.raises(ValueError, match=r"^connection must have transactions"):
+            await way.begin()
+    await engine.dispose()
+
+
 async def test_rows_of_sqlite_are_plain_whatever_the_connection_makes_of_them():
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.row_factory = sqlite3.Row
@@ -226,21 +237,6 @@ def test_cancellation_anywhere_runs_a_statement_whole_or_not_at_all(bound):
         return Trial(work(), check)
 
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=1)
-
-
-async def test_an_errand_that_was_given_up_before_it_began_never_runs():
-    ran: list[int] = []
-    errand = module._Errand(ran.append, 1)
-    with pytest.raises(ValueError, match="stop"):
-        await _thrown(errand)
-    assert errand._call() is None
-    assert ran == []
-
-
-async def _thrown(errand: Any) -> None:
-    waiting = errand.done()
-    waiting.send(None)
-    waiting.throw(ValueError("stop"))
 
 
 @pytest.mark.real

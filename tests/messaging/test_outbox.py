@@ -269,6 +269,40 @@ async def test_cancelled_in_the_sink(database):
     assert [(each.payload, each.attempt) for each in last.got] == [(3, 1)]
 
 
+@pytest.mark.real
+@pytest.mark.promise("messaging-outbox-cancel")
+@pytest.mark.parametrize("give_up", ["native", "scope"])
+async def test_cancelled_at_any_time_loses_nothing_and_leaves_the_connection_usable(
+    database, give_up
+):
+    import asyncio
+
+    total = 20
+    await filled(database, *range(total))
+    sink = Sink()
+
+    async def quick(message: Message) -> None:
+        await anyio.sleep(0)
+        await sink(message)
+
+    async with database.connect() as connection:
+        outbox = Outbox(connection)
+        for turns in range(total):
+            if give_up == "native":
+                task = asyncio.create_task(outbox.relay(quick, 3))
+                await anyio.sleep(turns * 0.0008)
+                task.cancel()
+                await asyncio.wait([task])
+            else:
+                with anyio.move_on_after(turns * 0.0008):
+                    await outbox.relay(quick, 3)
+            assert not link(connection).in_transaction()
+        while (await outbox.backlog()).waiting:
+            assert await outbox.relay(quick)
+    assert set(sink.payloads) == set(range(total))
+    assert len(sink.got) <= total + 3 * total  # a round of 3 comes again at most
+
+
 RELAY = """
 import asyncio, sys
 from aiopatterns.messaging.outbox import Outbox
@@ -534,7 +568,7 @@ class Hung:
 
 @pytest.mark.parametrize("fail_at", [-1, 2])
 async def test_a_database_that_does_not_answer_holds_nobody_up_for_ever(monkeypatch, fail_at):
-    monkeypatch.setattr(module, "MARKED_WITHIN", 0.05)
+    monkeypatch.setattr(module, "ANSWERED_WITHIN", 0.05)
     with closing(sqlite3.connect(":memory:")) as connection:
         outbox = Outbox(connection)
         await outbox.create_tables()
@@ -546,7 +580,7 @@ async def test_a_database_that_does_not_answer_holds_nobody_up_for_ever(monkeypa
         with pytest.raises(error) as caught:
             await outbox.relay(Sink(fail_at=fail_at))
         told = str(caught.value) if fail_at < 0 else caught.value.__notes__[0]
-        assert "the database has not taken the marks within 0.05 s" in told
+        assert "the database has not answered the outbox within 0.05 s" in told
         sink = Sink()
         assert await Outbox(connection).relay(sink) == 2
         assert sink.payloads == [1, 2]
