@@ -1,7 +1,7 @@
 """Drafts: a message that is being sent, as often and in as many forms as its ways need.
 
-To another process it goes as an envelope, written once unless it has a deadline. To a subscription of the same broker it
-goes as the message itself, with a payload of its own.
+To another process it goes as an envelope, written once unless it has a deadline. To a subscription
+of the same broker it goes as the message itself, with a payload of its own.
 """
 
 from __future__ import annotations

@@ -132,5 +132,5 @@ def _text_of(error: BaseException) -> str:
 
 
 def _writable(text: str) -> str:
-    """Escape what UTF-8 cannot hold: halves of characters, as in names of files that are no text."""
+    """Escape what UTF-8 cannot hold: halves of characters, as in odd names of files."""
     return text.encode(errors="backslashreplace").decode()

@@ -39,8 +39,8 @@ REST: Final = ">"
 LONGEST: Final = 255
 
 _DOT: Final = "."
-# No blanks, no control characters and no halves of characters, which UTF-8 cannot hold: topics stand
-# in keys, channels, log lines and addresses.
+# No blanks, no control characters and no halves of characters, which UTF-8 cannot hold: topics
+# stand in keys, channels, log lines and addresses.
 _WORD: Final = r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+"
 _NAME: Final = re.compile(rf"{_WORD}(\.{_WORD})*")
 _PATTERN: Final = re.compile(rf"(?:(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>)")
