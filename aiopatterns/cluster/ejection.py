@@ -16,7 +16,8 @@ Guarantees:
 
 * The last endpoint that is in stays in, whatever the ratio allows.
 * While an endpoint is out, one trial is under way at most. One that hangs is given up after
-  ``base`` seconds, and the next call is the trial; one that was cancelled says nothing.
+  ``base`` seconds, and the next call is the trial; one that was cancelled, or refused by a policy,
+  says nothing, and the next is due a tenth of that later.
 * A call that began before a change of the state changes nothing when it ends.
 
 Not guaranteed: that nobody meets an endpoint that is out. When too few are left all are used, and
@@ -38,6 +39,9 @@ __all__ = ["Ejection", "Standing"]
 
 #: Seconds over which calls are counted for ``failure_ratio``.
 WINDOW: Final = 10.0
+#: Share of ``base`` between a trial that has said nothing and the next. Without a pause, calls that
+#: are refused by a policy, or cancelled because the endpoint hangs, would all go there.
+PAUSE: Final = 0.1
 # So that 0.29 of 100 is 29, which floats miss by a hair.
 _HAIR: Final = 1e-9
 
@@ -172,8 +176,9 @@ class Standing:
         return self.until
 
     def void(self, now: float) -> None:
-        """The trial has said nothing: the next one is due."""
-        self.until = now
+        """The trial has said nothing: another one is due soon, and calls go elsewhere meanwhile."""
+        assert self._rules is not None
+        self.until = now + self._rules.base * PAUSE
 
     def retire(self) -> None:
         """The endpoint is not known any more: calls that have begun change nothing."""

@@ -353,3 +353,35 @@ async def test_bad_calls():
 
     with pytest.raises(TypeError, match="fn must be an async function"):
         await users.call(plain)
+
+
+@pytest.mark.promise("cluster-balancer-ejection")
+def test_an_endpoint_that_hangs_takes_no_more_than_its_trials_though_nobody_sees_it_fail():
+    """The only timeout is outside of the attempts: whoever calls one by one waits for it, once."""
+
+    async def live() -> None:
+        hung = False
+
+        async def ask(endpoint: ServiceInstance) -> str:
+            if endpoint.id == "a":
+                if hung:
+                    await sleep(1_000)
+                raise OSError
+            await sleep(0.01)
+            return endpoint.id
+
+        rules = Ejection(consecutive=2, base=30.0)
+        async with LoadBalancer(instances("abc"), "users", eject=rules) as balancer:
+            client = ServiceClient("users", balancer, stack=Stack(Timeout(1), AGAIN))
+            while len(balancer.usable) == 3:
+                await client.call(ask)
+            hung, lost = True, 0
+            began = monotonic()
+            while monotonic() - began < 150:
+                try:
+                    await client.call(ask)
+                except TimeoutExceededError:
+                    lost += 1
+            assert 28 <= lost <= 32  # a second of each four, once the half minute is over
+
+    simulate(live)

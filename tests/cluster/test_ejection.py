@@ -111,7 +111,7 @@ def test_one_trial_and_what_it_leads_to():
     assert standing.offer("trial", 31.0) == 61.0  # if it hangs, that is when the next is due
     assert standing.trial == "trial"
     standing.void(40.0)
-    assert standing.until == 40.0
+    assert standing.until == 43.0
     assert not standing.fail(41.0)  # of a call in a panic: it is out already
     assert standing.succeed(42.0)
     assert (standing.out, standing.until, standing.generation) == (False, inf, 2)

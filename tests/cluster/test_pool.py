@@ -146,12 +146,15 @@ def test_a_trial_that_fails_ejects_for_longer(bench):
     assert here.pool.statistics().ejections == 4
 
 
-def test_a_trial_that_says_nothing_is_given_to_the_next_call(bench):
+@pytest.mark.promise("cluster-balancer-ejection")
+def test_a_trial_that_says_nothing_takes_no_calls_from_the_others(bench):
     here = bench(instances("abc"))
     here.fail("a")
     here.now += 30
-    assert here.call("ignore") == "a"
-    assert here.call("ignore") == "a"
+    for _ in range(5):
+        assert here.call("ignore") == "a"
+        assert {here.call("ignore") for _ in range(10)} == {"b", "c"}
+        here.now += 3
     assert here.call() == "a"
     assert here.out() == ""
 
@@ -180,6 +183,7 @@ def test_a_trial_that_hangs_and_fails_late_changes_nothing(bench):
     here.end(hangs, "failure")
     assert here.pool.statistics().ejections == 1
     here.end(again, "ignore")
+    here.now += 3
     assert here.call() == "a"
 
 
