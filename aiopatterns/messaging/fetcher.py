@@ -160,7 +160,7 @@ class Fetcher:
         """Somebody is at work on ``claim``."""
         claim.begun = True
         self._waiting -= 1
-        if not self._waiting and self._wants:
+        if not self._waiting:
             self._signal()
 
     def ack(self, claim: Claim) -> None:
@@ -274,12 +274,15 @@ class Fetcher:
 
     # ----------------------------------------------------------------- private core: speaking
 
+    @property
     def _room(self) -> int:
-        """How many entries to ask for: as soon as half is free, or nobody has anything to begin."""
-        free = self.terms.prefetch - len(self.held)
-        if not self._fetching or (self._waiting and 2 * free < self.terms.prefetch):
-            return 0
-        return max(free, 0)
+        """How many entries there is room for."""
+        return max(self.terms.prefetch - len(self.held), 0) if self._fetching else 0
+
+    def _asks(self) -> bool:
+        """Whether entries alone are worth a turn: half is free, or nobody has one to begin."""
+        room = self._room
+        return room > 0 and (not self._waiting or 2 * room >= self.terms.prefetch)
 
     def _must_speak(self) -> bool:
         if self._talk or self._inherits:
@@ -289,7 +292,7 @@ class Fetcher:
             return True
         if now >= self._watch_at:
             self._wants = True
-        return self._wants and self._room() > 0
+        return self._wants and self._asks()
 
     async def _speak(self) -> None:
         """Take one turn; after an error, find out what is so."""
@@ -298,7 +301,7 @@ class Fetcher:
             if self._inherits:
                 await self._take_over()
             else:
-                self._flying = self._compose(self._room())
+                self._flying = self._compose(self._room if self._wants else 0)
                 self._apply(await self._log.turn(*self._who, self._flying))
         except (BackendError, ValueError) as error:
             self._speaking = False
@@ -417,7 +420,7 @@ class Fetcher:
         """Wait until there is something to say."""
         self._seat = seat = self.home.future()
         at = self._renew_at if self.held else inf
-        if self._room() > 0:
+        if self._asks():
             at = min(at, self._watch_at)
             self._resting = True
             self._gate.open()
