@@ -55,6 +55,7 @@ from aiopatterns.core.validate import (
     choice,
     count,
     function,
+    instance,
     non_negative,
     optional_function,
     positive,
@@ -244,7 +245,7 @@ class Broker(Owner):
             subscriptions=len(exchange.intakes),
             pending=len(exchange.requests),
             sent=exchange.sent,
-            received=exchange.received,
+            received=totals.received,
             handled=totals.handled,
             failed=totals.failed,
             dropped=totals.dropped,
@@ -264,6 +265,7 @@ class Broker(Owner):
         key: KeyOf | None = None,
         capacity: int = 10_000,
         overflow: Overflow = "drop_old",
+        answers: bool = True,
     ) -> BrokerSubscription:
         """Let ``handler`` have the messages of ``topic`` from now on.
 
@@ -281,6 +283,8 @@ class Broker(Owner):
                 one that comes, and ``"fail"`` drops it and ends the
                 subscription, so that others of its group get the rest. Who waits for the reply
                 of a dropped request is told at once.
+            answers: Whether it gets what is sent and requested as well. False: only what is
+                published; it is passed over for all else, as if it were not there.
 
         Returns:
             The subscription; it ends with this broker's block.
@@ -305,6 +309,7 @@ class Broker(Owner):
             capacity=count("capacity", capacity),
             overflow=choice("overflow", overflow, ("drop_old", "drop_new", "fail")),
             key=optional_function("key", key),
+            answers=instance("answers", answers, bool, "True or False"),
         )
         number = exchange.subscribe(topic, handler, terms)
         subscription = BrokerSubscription(exchange, number)

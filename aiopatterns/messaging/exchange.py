@@ -79,12 +79,14 @@ class Totals(NamedTuple):
     """What the subscriptions of a broker have done.
 
     Attributes:
-        handled: Messages whose handler returned.
+        received: Messages that came.
+        handled: Those whose handler returned.
         failed: Those whose handler raised.
         dropped: Those for which there was no room.
         expired: Those whose deadline was over before they were handled.
     """
 
+    received: int = 0
     handled: int = 0
     failed: int = 0
     dropped: int = 0
@@ -93,6 +95,7 @@ class Totals(NamedTuple):
     def plus(self, one: SubscriptionStatistics) -> Totals:
         """Add the figures of a subscription."""
         return Totals(
+            self.received + one.received,
             self.handled + one.handled,
             self.failed + one.failed,
             self.dropped + one.dropped,
@@ -128,7 +131,6 @@ class Exchange:
         "intakes",
         "member",
         "presence",
-        "received",
         "refused",
         "requests",
         "routes",
@@ -151,7 +153,6 @@ class Exchange:
         )
         self.intakes: Final[dict[int, Intake]] = {}
         self.sent: int = 0
-        self.received: int = 0
         self.refused: int = 0
         self.gaps: int = 0
         self.closed: bool = False
@@ -238,7 +239,7 @@ class Exchange:
             answer=self._answer,
             spawn=self._spawn,
         )
-        self.presence.list(Listed(number, pattern, terms.group))
+        self.presence.list(Listed(number, pattern, terms.group, terms.answers))
         self.intakes[number] = intake
         return number
 
@@ -285,7 +286,7 @@ class Exchange:
         """Send a message to the one group that handles ``topic``."""
         looked = False
         while True:
-            groups = self.routes.plan(topic).groups
+            groups = self.routes.plan(topic).handling
             if len(groups) > 1:
                 names = ", ".join(repr(group.name) for group in groups)
                 msg = f"topic {topic!r} must have one group that handles it, not {names}"
@@ -422,7 +423,6 @@ class Exchange:
         self._offer(number, draft.message())
 
     def _offer(self, number: int, message: Message) -> None:
-        self.received += 1
         intake = self.intakes.get(number)
         if intake is None:
             self._answer(message, Outcome.ABSENT, b"")

@@ -203,6 +203,25 @@ async def test_send_needs_exactly_one_group(brokers):
         assert inbox.payloads == [2]
 
 
+@pytest.mark.promise("messaging-broker-conformance")
+async def test_who_does_not_answer_gets_what_is_published_alone(brokers):
+    async with fleet(brokers, 2) as (here, there):
+        grouped, alone = Inbox(), Inbox()
+        await there.subscribe("order.create", grouped, group="audit", answers=False)
+        await here.subscribe("order.create", alone, answers=False)
+        for call in (here.send, here.request, there.send, there.request):
+            with pytest.raises(NoHandlersError):
+                await call("order.create", 1)
+        await there.subscribe("order.*", lambda message: message.payload, group="orders")
+        await heard(here, there)
+        assert await here.request("order.create", 2) == 2
+        await here.send("order.create", 3)
+        await here.publish("order.create", 4)
+        await grouped.hold(1)
+        await alone.hold(1)
+        assert grouped.payloads == alone.payloads == [4]
+
+
 @pytest.mark.promise("messaging-broker-no-handlers")
 async def test_nobody_listens_is_told_at_once(brokers):
     async with fleet(brokers, 2) as (here, _):
@@ -566,6 +585,7 @@ async def test_a_request_to_a_place_just_closed_goes_to_the_next(brokers):
         exchange = wrong(there)._exchange
         exchange.intakes.pop(wrong(one)._number)  # as if the others had not heard of it yet
         assert [await here.request("topic") for _ in range(4)] == [2] * 4
+        assert there.statistics().received == 4  # what came for nobody is not counted
         await one.close()
 
 
