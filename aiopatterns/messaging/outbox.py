@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar, final
 
 import msgspec
@@ -47,6 +48,7 @@ from aiopatterns.backends.sqlitelock import SqliteLock
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import CodecError, TimeoutExceededError
+from aiopatterns.core.flight import Flight
 from aiopatterns.core.notes import in_words, note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_sink
@@ -58,8 +60,7 @@ from aiopatterns.messaging.serving import origin, serve
 from aiopatterns.messaging.topics import topic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aiopatterns.backends.sql import Answer, SqlConnection
     from aiopatterns.core.codec import Codec
@@ -149,6 +150,7 @@ class _Round:
     sent: list[int] = field(default_factory=list[int])
     refused: dict[int, str] = field(default_factory=dict[int, str])
     failed: int | None = None
+    marked: bool = False
     silent: bool = False  # the database, when it was asked last
 
 
@@ -325,10 +327,10 @@ class Outbox:
         self, send: Callable[[Message], Awaitable[object]], limit: int, done: _Round
     ) -> int:
         try:
-            rows = await self._answered(self._claim(limit, done), done)
+            rows = await self._answered(partial(self._claim, limit, done), done)
             try:
                 await self._pass_on(rows, send, done)
-                await self._answered(self._mark(done), done)
+                await self._answered(partial(self._mark, done), done)
             except BaseException as error:
                 await self._mark_late(done, error)
                 raise
@@ -338,17 +340,27 @@ class Outbox:
             raise
         return len(done.sent)
 
-    async def _answered(self, asking: Coroutine[Any, Any, T], done: _Round) -> T:
-        """Await the database, where a driver that is cancelled again and again loses its way.
+    async def _answered(self, ask: Callable[[], Awaitable[T]], done: _Round) -> T:
+        """Ask the database where nobody can cancel it: drivers lose their way by that.
 
         Raises:
             TimeoutExceededError: The database does not answer.
         """
-        with move_on_after(ANSWERED_WITHIN, shield=True):
-            return await asking
-        done.silent = True
-        msg = f"the database has not answered the outbox within {ANSWERED_WITHIN:g} s"
-        raise TimeoutExceededError(msg, timeout=ANSWERED_WITHIN)
+
+        async def in_time() -> T:
+            with move_on_after(ANSWERED_WITHIN):
+                return await ask()
+            done.silent = True
+            msg = f"the database has not answered the outbox within {ANSWERED_WITHIN:g} s"
+            raise TimeoutExceededError(msg, timeout=ANSWERED_WITHIN)
+
+        flight = Flight(in_time)
+        flight.keep()
+        seat = flight.board()
+        if (cancelled := await flight.end()) is not None:
+            flight.leave(seat)
+            raise cancelled
+        return await flight.ride(seat)
 
     async def _claim(self, limit: int, done: _Round) -> Sequence[_Row]:
         if not done.own and await self._link.has_written():
@@ -403,12 +415,12 @@ class Outbox:
 
     async def _mark_late(self, done: _Round, error: BaseException) -> None:
         """Mark what was passed on before ``error``; nothing takes its place."""
-        if done.silent:
+        if done.silent or done.marked:
             return
         if not isinstance(error, Exception):
             done.failed = None  # cancelled: that says nothing about the message
         try:
-            await self._answered(self._mark(done), done)
+            await self._answered(partial(self._mark, done), done)
         except Exception as another:
             note(error, f"what was passed on could not be marked: {in_words(another)}")
 
@@ -422,6 +434,7 @@ class Outbox:
             await self._run(_SENT, many=self._link.dialect.many(done.sent))
         if done.own:
             await self._link.commit()
+        done.marked = True
         self._tell(done)
 
     def _tell(self, done: _Round) -> None:
