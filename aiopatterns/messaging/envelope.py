@@ -55,6 +55,8 @@ T = TypeVar("T")
 MAX_BYTES: Final = 1_048_576
 #: The header that travels in the header block (W3C Trace Context).
 TRACEPARENT: Final = "traceparent"
+# One byte says how long the name of a codec is.
+_LONGEST_NAME: Final = 255
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -182,12 +184,14 @@ class Envelopes:
             type: A dataclass, a msgspec struct, or any type form that msgspec knows.
 
         Raises:
-            CodecError: The payload is something else.
+            CodecError: The payload is something else, or the type's own code refuses it.
             TypeError: msgspec knows no way to make this type.
         """
         try:
             return msgspec.convert(payload, type)
-        except msgspec.ValidationError as error:
+        except TypeError:
+            raise
+        except Exception as error:
             wanted = getattr(type, "__name__", str(type))
             raise CodecError(f"the payload is not a {wanted}: {error}") from error
 
@@ -256,6 +260,9 @@ def split_mark(payload: bytes) -> tuple[bytes, bytes]:
 def codec_mark(codec: Codec) -> bytes:
     """Return what stands in front of all that ``codec`` has written: its name, 1 byte + text."""
     name = text("codec.name", codec.name).encode()
+    if len(name) > _LONGEST_NAME:
+        msg = f"codec.name must be at most {_LONGEST_NAME} bytes, not {len(name)}"
+        raise ValueError(msg)
     return bytes((len(name),)) + name
 
 

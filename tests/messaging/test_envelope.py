@@ -267,3 +267,30 @@ def test_what_was_written_once_stays_readable(path):
 
 def test_there_are_golden_files_of_both_codecs():
     assert len(list(GOLDEN.glob("envelope-*.json"))) >= 2
+
+
+def test_whatever_the_code_of_a_type_raises_the_payload_is_refused():
+    @dataclass
+    class Picky:
+        id: int
+
+        def __post_init__(self) -> None:
+            raise [KeyError("id"), ValueError("id"), TypeError("id")][self.id]
+
+    for number in range(3):
+        with pytest.raises(CodecError, match=r"the payload is not a Picky: .*id"):
+            Envelopes.convert({"id": number}, Picky)
+
+
+def test_names_of_codecs_that_are_too_long():
+    class Wordy:
+        name = "x" * 256
+
+        def encode(self, value: object) -> bytes:
+            return b""
+
+        def decoder(self, type: Any) -> Any:
+            return lambda data: data
+
+    with pytest.raises(ValueError, match=r"codec\.name must be at most 255 bytes, not 256"):
+        Envelopes(Wordy())
