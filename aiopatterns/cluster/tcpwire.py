@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOST", "Wire", "call", "meet"]
 
-#: Seconds for the beginning of a connection, and before that for getting through at all.
+#: Seconds for the beginning of a connection; for who calls, with getting through at all.
 HANDSHAKE: Final = 5.0
 #: Seconds from the first byte of a frame to its last.
 WHOLE: Final = 10.0

@@ -196,6 +196,6 @@ async def test_a_flood_of_requests_by_one_who_reads_nothing_ends(monkeypatch):
                     await wire.write(*(Frame(Kind.REQUEST, n) for n in range(10_000)))
 
         tasks.start_soon(flood)
-        await until(lambda: node.done)
+        await until(lambda: node.done, within=60)
         await stream.aclose()
         assert len(node.asked) == ANSWERING
