@@ -235,6 +235,7 @@ class Host:
                     group=handler.group,
                     concurrency=tag.concurrency,
                     key=tag.key,
+                    answers=tag.kind != "event",
                 )
                 self._subscriptions.append(endpoint.place)
         about = Introspection(service.version, service.needs, service.handlers, self.statistics)

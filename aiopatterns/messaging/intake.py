@@ -73,6 +73,7 @@ class Terms:
         capacity: Messages that wait for a handler at most.
         overflow: What happens to one more.
         key: Gives the key of a message; None for no order.
+        answers: Whether it takes what is sent and requested, or only what is published.
     """
 
     group: str | None
@@ -80,6 +81,7 @@ class Terms:
     capacity: int
     overflow: Overflow
     key: KeyOf | None
+    answers: bool = True
 
 
 @final

@@ -47,11 +47,13 @@ class Listed(msgspec.Struct, frozen=True, array_like=True):
         number: What messages for it bear.
         pattern: The topics it wants.
         group: Of all subscriptions of one group, one gets each message; None for no group.
+        answers: Whether it gets what is sent and requested as well, or only what is published.
     """
 
     number: _Number
     pattern: str
     group: str | None = None
+    answers: bool = True
 
 
 @final

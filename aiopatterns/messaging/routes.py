@@ -12,7 +12,7 @@ knows the receivers of a topic without asking anybody::
   one group, as in NATS.
 * A request is answered by the most specific pattern; among equals by a group before a place
   without one, then by the group's name. So a service that listens on ``>`` to keep a record never
-  answers for others.
+  answers for others. A place that does not *answer* gets what is published, and nothing else.
 * A peer whose inbox nobody reads is *gone*: it is passed over for :data:`GONE` seconds, for it may
   only be connecting anew.
 * A peer that the directory no longer lists keeps its places for :data:`KEEP` seconds more: a
@@ -81,12 +81,14 @@ class Place:
         number: The subscription's number there.
         group: Its group.
         rank: How much its pattern leaves open; a lower one is more specific.
+        answers: Whether it gets what is sent and requested, beside what is published.
     """
 
     peer: Peer
     number: int
     group: str | None
     rank: tuple[int, ...]
+    answers: bool
 
 
 @final
@@ -125,28 +127,24 @@ class Plan:
         places: All that want it.
 
     Attributes:
-        groups: Each gets one copy, by name in order.
+        groups: Each gets one copy of what is published, by name in order.
         each: Places that get a copy each.
+        handling: Groups that get what is sent, by name in order.
         callees: Who may answer a request, the first first.
     """
 
-    __slots__ = ("callees", "each", "groups")
+    __slots__ = ("callees", "each", "groups", "handling")
 
     def __init__(self, places: Iterable[Place]) -> None:
-        each: list[Place] = []
-        grouped: dict[str, list[Place]] = {}
+        wanting = [*places]
+        answering = [place for place in wanting if place.answers]
+        self.each: Final[tuple[Place, ...]] = tuple(p for p in wanting if p.group is None)
+        self.groups: Final[tuple[Group, ...]] = _groups(wanting)
+        self.handling: Final[tuple[Group, ...]] = _groups(answering)
         ranked: dict[tuple[int, ...], list[Place]] = {}
-        for place in places:
-            if place.group is None:
-                each.append(place)
-                ranked.setdefault(place.rank, []).append(place)
-            else:
-                grouped.setdefault(place.group, []).append(place)
-        self.each: Final[tuple[Place, ...]] = tuple(each)
-        self.groups: Final[tuple[Group, ...]] = tuple(
-            Group(name, grouped[name]) for name in sorted(grouped)
-        )
-        callees = [(min(p.rank for p in g.places), 0, g.name or "", g) for g in self.groups]
+        for place in (place for place in answering if place.group is None):
+            ranked.setdefault(place.rank, []).append(place)
+        callees = [(min(p.rank for p in g.places), 0, g.name or "", g) for g in self.handling]
         callees += [(rank, 1, "", Group(None, own)) for rank, own in ranked.items()]
         self.callees: Final[tuple[Group, ...]] = tuple(
             each[-1] for each in sorted(callees, key=lambda c: c[:-1])
@@ -268,8 +266,18 @@ class Routes:
         self._plans.clear()
 
     def _add(self, peer: Peer, listed: Listed) -> None:
-        place = Place(peer, listed.number, listed.group, _rank(listed.pattern))
+        rank = _rank(listed.pattern)
+        place = Place(peer, listed.number, listed.group, rank, listed.answers)
         peer.places[listed] = self._trie.add(listed.pattern, place)
+
+
+def _groups(places: Iterable[Place]) -> tuple[Group, ...]:
+    """Return the groups of ``places``, by name in order."""
+    grouped: dict[str, list[Place]] = {}
+    for place in places:
+        if place.group is not None:
+            grouped.setdefault(place.group, []).append(place)
+    return tuple(Group(name, grouped[name]) for name in sorted(grouped))
 
 
 def _rank(pattern: str) -> tuple[int, ...]:

@@ -217,8 +217,8 @@ class Service:
         """Let a function hear what is published on ``topic``, which may be a pattern.
 
         Of all replicas one hears each event. Several handlers of a service may want the same, and
-        each has it. Arguments are those of :meth:`command`. Patterns should not meet the topics
-        of commands: a ``send`` refuses a topic that two groups would handle.
+        each has it. Arguments are those of :meth:`command`. It hears what is published and
+        nothing else: it never gets what is sent or requested, and what it returns is dropped.
         """
         return self._adding(
             Tag(kind="event", topic=topic, stack=stack, concurrency=concurrency, key=key)

@@ -17,11 +17,11 @@ from aiopatterns.messaging.listing import (
 def test_a_listing_is_read_as_it_was_written():
     listing = Listing(3, (Listed(1, "a.*", "g"), Listed(2, ">")))
     assert read_listing(listing.encode()) == listing
-    assert listing.encode() == b"\x92\x03\x92\x93\x01\xa3a.*\xa1g\x93\x02\xa1>\xc0"
+    assert listing.encode() == b"\x92\x03\x92\x94\x01\xa3a.*\xa1g\xc3\x94\x02\xa1>\xc0\xc3"
 
 
 def test_fields_of_a_newer_release_are_left_out_and_missing_ones_have_defaults():
-    assert read_listing(MSGPACK.encode([5, [[1, "a", None, "new"]], "new"])) == Listing(
+    assert read_listing(MSGPACK.encode([5, [[1, "a", None, True, "new"]], "new"])) == Listing(
         5, (Listed(1, "a"),)
     )
     assert read_listing(MSGPACK.encode([5])) == Listing(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from aiopatterns.messaging.listing import Listed, Listing
 from aiopatterns.messaging.routes import GONE, KEEP, Place, Plan, Routes
 from aiopatterns.testing import simulate
 
-Subscribed = tuple[str, "str | None"]
+Subscribed = tuple[Any, ...]  # a pattern, a group, whether it answers
 
 
 def members(**brokers: list[Subscribed]) -> dict[str, bytes]:
@@ -44,7 +45,7 @@ def meets(pattern: str, topic: str) -> bool:
 
 PATTERNS = ("a", "a.b", "a.*", "*.b", "a.>", ">", "*")
 TOPICS = ("a", "b", "a.b", "c.b", "a.b.c")
-SUBSCRIBED = st.tuples(st.sampled_from(PATTERNS), st.sampled_from((None, "g", "h")))
+SUBSCRIBED = st.tuples(st.sampled_from(PATTERNS), st.sampled_from((None, "g", "h")), st.booleans())
 LISTS = st.lists(SUBSCRIBED, max_size=4)
 
 
@@ -62,19 +63,27 @@ def test_plans_are_those_of_a_plain_model(
         for topic in TOPICS:
             plan = routes.plan(topic)
             meeting = [
-                (f"{name}{n}", pattern, group)
+                (f"{name}{n}", group, answers)
                 for name, subscribed in known.items()
-                for n, (pattern, group) in enumerate(subscribed, 1)
+                for n, (pattern, group, answers) in enumerate(subscribed, 1)
                 if meets(pattern, topic)
             ]
-            alone = sorted(place for place, _, group in meeting if group is None)
+            alone = sorted(place for place, group, _ in meeting if group is None)
             assert sorted(named(place) for place in plan.each) == alone
-            groups = {group for _, _, group in meeting if group is not None}
+            groups = {group for _, group, _ in meeting if group is not None}
             assert [group.name for group in plan.groups] == sorted(groups)
             for group in plan.groups:
-                own_places = {place for place, _, name in meeting if name == group.name}
+                own_places = {place for place, name, _ in meeting if name == group.name}
                 assert {named(group.pick()) for _ in group.places} == own_places
-            assert (plan.callee() is None) == (not meeting)
+            answering = [(place, group) for place, group, answers in meeting if answers]
+            handling = {group for _, group in answering if group is not None}
+            assert [group.name for group in plan.handling] == sorted(handling)
+            for group in plan.handling:
+                own_places = {place for place, name in answering if name == group.name}
+                assert {named(group.pick()) for _ in group.places} == own_places
+            callees = {named(place) for group in plan.callees for place in group.places}
+            assert callees == {place for place, _ in answering}
+            assert (plan.callee() is None) == (not answering)
     assert len(routes) == len(known) - 1
 
 

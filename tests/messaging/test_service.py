@@ -171,6 +171,29 @@ async def test_one_replica_gets_each_and_every_handler_of_a_service_its_own(brok
     assert {name for _, name, _ in seen} == {"a", "b"}
 
 
+@pytest.mark.promise("messaging-service-conformance")
+async def test_who_hears_events_never_gets_what_is_sent_or_asked(brokers):
+    audit, heard = Service("audit"), list[Any]()  # before "users" in the order of names
+
+    @audit.event("user.get")
+    @audit.event(">")
+    async def note(payload: Any) -> str:
+        heard.append(payload)
+        return "audited"
+
+    async with brokers() as one, brokers() as two:
+        async with audit.run(one, propagation=0):
+            for call in (two.request, two.send):
+                with pytest.raises(NoHandlersError):
+                    await call("user.get", {"id": 17})
+            async with users_service().run(two, propagation=0):
+                assert await two.request("user.get", {"id": 17}) == {"id": 17, "name": "Ann"}
+                await two.send("user.get", {"id": 17})  # one group handles it
+            assert heard == []
+            await two.publish("user.get", {"id": 18})
+            await until(lambda: len(heard) == 2)
+
+
 @pytest.mark.promise("messaging-service-payload")
 @pytest.mark.parametrize(
     "payload", [None, 17, "x", [], {}, {"id": "17"}, {"id": None}, b"\xff", {"id": {"$gt": 0}}]
