@@ -272,9 +272,7 @@ async def test_cancelled_in_the_sink(database):
 @pytest.mark.real
 @pytest.mark.promise("messaging-outbox-cancel")
 @pytest.mark.parametrize("give_up", ["native", "scope"])
-async def test_cancelled_at_any_time_loses_nothing_and_leaves_the_connection_usable(
-    database, give_up
-):
+async def test_cancelled_at_any_time_loses_nothing_and_sends_nothing_twice(database, give_up):
     import asyncio
 
     total = 20
@@ -299,8 +297,7 @@ async def test_cancelled_at_any_time_loses_nothing_and_leaves_the_connection_usa
             assert not link(connection).in_transaction()
         while (await outbox.backlog()).waiting:
             assert await outbox.relay(quick)
-    assert set(sink.payloads) == set(range(total))
-    assert len(sink.got) <= total + 3 * total  # a round of 3 comes again at most
+    assert sorted(sink.payloads) == list(range(total))
 
 
 RELAY = """
@@ -650,7 +647,9 @@ def test_cancellation_anywhere_loses_nothing_and_sends_nothing_twice():
         return sink
 
     visited = cancel_everywhere(
-        lambda: scenario_of(sink_of), kinds=("scope", "timeout", "native"), minimum=20
+        lambda: scenario_of(sink_of),
+        kinds=("scope", "timeout", "native", "native-twice"),
+        minimum=20,
     )
     assert visited.positions >= 20
 
