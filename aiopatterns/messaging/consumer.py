@@ -323,8 +323,7 @@ class StreamConsumer(Owner):
 
     async def _leave(self, group: TaskGroup, cause: BaseException | None) -> None:
         """End the fetcher, which is deaf to cancellation: it gives back what is in hand."""
-        if self._fetcher is not None:
-            self._fetcher.finish()
+        self._parts[0].finish()
         await super()._leave(group, cause)
 
     def _settle(self) -> None:

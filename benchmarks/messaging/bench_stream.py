@@ -19,7 +19,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 
@@ -69,6 +69,10 @@ async def fill(url: str) -> Stream:
     return stream
 
 
+def own_key(message: Message) -> str:
+    return message.id
+
+
 async def consume(
     url: str, *, waits: bool = False, ordered: bool = False, clock: Clock = perf_counter
 ) -> Figure:
@@ -88,10 +92,9 @@ async def consume(
             await yield_now()
         plain(message)
 
-    key = (lambda message: message.id) if ordered else None
     started = clock()
     try:
-        await consumer.run(handler, concurrency=HANDLERS, key=key)
+        await consumer.run(handler, concurrency=HANDLERS, key=own_key if ordered else None)
     finally:
         seconds = clock() - started
         await stream.__aexit__(None, None, None)
@@ -118,7 +121,8 @@ async def bare() -> Figure:
     await client.xgroup_create("raw", group, id="0")
     started = perf_counter()
     while done < COUNT:
-        ((_, entries),) = await client.xreadgroup(group, "c", {"raw": ">"}, count=100)
+        found: Any = await client.xreadgroup(group, "c", {"raw": ">"}, count=100)
+        ((_, entries),) = found
         done += await client.xack("raw", group, *[entry for entry, _ in entries])
     seconds = perf_counter() - started
     await client.xgroup_destroy("raw", group)

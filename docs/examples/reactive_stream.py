@@ -21,10 +21,7 @@ from aiopatterns import Reject, Stream, StreamConsumer, open_backend
 from aiopatterns.messaging import Message
 
 CUSTOMERS = ("ann", "bob", "eve")
-ORDERS = [
-    {"number": number, "customer": CUSTOMERS[number % 3], "cents": 100 * (number + 1)}
-    for number in range(30)
-]
+ORDERS = [(number, CUSTOMERS[number % 3], 100 * (number + 1)) for number in range(30)]
 
 
 class Totals:
@@ -61,8 +58,9 @@ async def main(url: str) -> None:
         async with anyio.create_task_group() as tasks:
             for consumer in consumers:
                 tasks.start_soon(run, consumer, totals)
-            for order in ORDERS:
-                await stream.append(order, key=order["customer"], type="order.created")
+            for number, customer, cents in ORDERS:
+                order = {"number": number, "customer": customer, "cents": cents}
+                await stream.append(order, key=customer, type="order.created")
             await until(totals, len(ORDERS) - 1)
             (letter,) = await stream.dead_letters(group="totals")
             assert letter.message is not None
@@ -103,4 +101,4 @@ async def count(stream: Stream) -> int:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *(sys.argv[1:] or ["memory://"]))
+    anyio.run(main, sys.argv[1] if len(sys.argv) > 1 else "memory://")

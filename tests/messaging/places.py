@@ -28,5 +28,6 @@ def over_backends(test: Callable[..., Any]) -> Callable[..., Any]:
     del wrapper.__wrapped__
     signature = inspect.signature(test)
     place, *more = signature.parameters.values()
-    wrapper.__signature__ = signature.replace(parameters=[place.replace(name="place"), *more])
+    taken: Any = wrapper
+    taken.__signature__ = signature.replace(parameters=[place.replace(name="place"), *more])
     return wrapper

@@ -16,7 +16,8 @@ from aiopatterns.messaging import Message, Stream, StreamConsumer
 CLAIM_IDLE = 1.0
 
 
-async def main(url: str, ledger: str, *words: str) -> None:
+async def main(*words: str) -> None:
+    url, ledger, *more = words
     file = os.open(ledger, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     consumer = StreamConsumer(
         Stream("faults", url), group="g", prefetch=20, claim_idle=CLAIM_IDLE, grace=5.0
@@ -33,7 +34,7 @@ async def main(url: str, ledger: str, *words: str) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(obey)
-        key = (lambda message: message.key) if words else None
+        key = (lambda message: message.key) if more else None
         await consumer.run(handler, concurrency=10, key=key)
         tasks.cancel_scope.cancel()
 

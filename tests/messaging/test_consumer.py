@@ -15,7 +15,7 @@ import aiopatterns
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.protocols import GroupTurn
-from aiopatterns.core.clock import rng, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.context import correlation_id
 from aiopatterns.core.errors import (
     BackendUnavailableError,
@@ -24,7 +24,13 @@ from aiopatterns.core.errors import (
     RetryLater,
     UnknownVersionError,
 )
-from aiopatterns.messaging import ConsumerStatistics, Message, Stream, StreamConsumer
+from aiopatterns.messaging import (
+    ConsumerStatistics,
+    DeadLetter,
+    Message,
+    Stream,
+    StreamConsumer,
+)
 from aiopatterns.messaging.streamevents import (
     StreamDeadLettered,
     StreamHandlerFailed,
@@ -53,6 +59,11 @@ def wrong(value: object) -> Any:
     return value
 
 
+def payload_of(letter: DeadLetter) -> Any:
+    assert letter.message is not None
+    return letter.message.payload
+
+
 def balanced(figures: ConsumerStatistics) -> bool:
     return figures.claimed == sum(
         (
@@ -74,18 +85,18 @@ def balanced(figures: ConsumerStatistics) -> bool:
 async def test_messages_come_in_order_and_are_done(backend):
     stream = Stream("s", backend)
     await stream.append_many([{"n": n} for n in range(250)], type="number", headers={"a": "b"})
-    got = []
+    got, message = [], Message(type="none")
     async with StreamConsumer(stream, group="g") as consumer:
         async for delivery in consumer:
             async with delivery as message:
                 got.append(message.payload["n"])
             if len(got) == 250:
+                assert delivery.attempt == 1
+                assert not delivery.lost
+                assert delivery.id
                 break
         assert (message.type, message.topic, message.attempt) == ("number", "s", 1)
         assert dict(message.headers) == {"a": "b"}
-        assert delivery.attempt == 1
-        assert not delivery.lost
-        assert delivery.id
     assert got == [*range(250)]
     assert await stream.log.pending("g") == []
     assert await stream.lag("g") == 0
@@ -170,7 +181,7 @@ async def test_the_endings_of_a_body(backend):
         "later": [1, 1],
     }
     (letter,) = await stream.dead_letters(group="g")
-    assert (letter.message.payload, letter.attempts) == ("reject", 1)
+    assert (payload_of(letter), letter.attempts) == ("reject", 1)
     assert letter.error == "Reject: never"
     assert balanced(consumer.statistics())
     assert await stream.log.pending("g") == []
@@ -210,8 +221,8 @@ async def test_a_message_that_always_fails_is_a_dead_letter_and_is_driven_anew(b
     with capture_events() as events:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(consumer.run, handler)
-            while not (letters := (await sleep(0.005), await _letters(stream))[1]):
-                pass
+            while not (letters := await _letters(stream)):
+                await sleep(0.005)
             works = True
             assert await stream.requeue([letters[0].id], group="g") == 1
             while len(tried) < 4:
@@ -350,8 +361,8 @@ async def test_keys_are_in_order_over_four_consumers_with_retries_and_takeovers(
     dice = rng()
     for number in range(240):
         await stream.append(number, key=f"k{dice.randrange(7)}")
-    done: dict[str, list[int]] = defaultdict(list)
-    running: set[str] = set()
+    done: dict[str | None, list[int]] = defaultdict(list)
+    running: set[str | None] = set()
     count = 0
 
     def handler_of(consumer: StreamConsumer) -> Any:
@@ -376,7 +387,7 @@ async def test_keys_are_in_order_over_four_consumers_with_retries_and_takeovers(
         return handler
 
     later: set[int] = set()
-    terms = {"prefetch": 20, "backoff": Constant(0.002), "claim_idle": 2.0}
+    terms: dict[str, Any] = {"prefetch": 20, "backoff": Constant(0.002), "claim_idle": 2.0}
     consumers = [StreamConsumer(stream, group="g", **terms) for _ in range(4)]
     async with anyio.create_task_group() as tasks:
         for each in consumers:
@@ -432,7 +443,7 @@ async def test_in_a_lane_as_well_a_message_is_given_up_in_the_end_and_its_key_go
     await consumer.run(handler, key=lambda message: message.key)
     assert order == [(0, 1), (0, 2), (1, 1), (2, 1)]
     letters = await stream.dead_letters(group="g")
-    assert [each.message.payload for each in letters] == [1, 0]
+    assert [*map(payload_of, letters)] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -467,6 +478,22 @@ async def test_messages_without_a_key_are_in_no_order_among_those_that_have_one(
     consumer = StreamConsumer(stream, group="g")
     await consumer.run(handler, key=lambda message: message.key)
     assert got == [1, 2]
+
+
+@over_backends
+async def test_what_no_handler_should_raise_ends_the_run_as_it_is(backend):
+    stream = Stream("s", backend)
+    await stream.append(1)
+    fatal = GeneratorExit("fatal")
+
+    async def handler(message: Message) -> None:
+        raise fatal
+
+    consumer = StreamConsumer(stream, group="g")
+    with pytest.raises(GeneratorExit) as raised:
+        await consumer.run(handler)
+    assert raised.value is fatal
+    assert consumer.statistics().released == 1
 
 
 @over_backends
@@ -654,15 +681,25 @@ class Cut:
         return call
 
 
-class CutBackend(MemoryBackend):
+class CutBackend:
     """A backend in memory with such logs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.memory = MemoryBackend()
         self.cuts: dict[str, Cut] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.memory, name)
+
     def log(self, name: str) -> Any:
-        return self.cuts.setdefault(name, Cut(super().log(name)))
+        return self.cuts.setdefault(name, Cut(self.memory.log(name)))
+
+    async def __aenter__(self) -> Any:
+        await self.memory.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.memory.__aexit__(None, None, None)
 
 
 @pytest.mark.promise("messaging-stream-outage")
@@ -796,7 +833,7 @@ def test_every_message_is_accounted_for_under_200_seeds():
         async with CutBackend() as backend:
             stream = Stream("s", backend)
             dice = rng()
-            done: dict[str, list[int]] = defaultdict(list)
+            done: dict[str | None, list[int]] = defaultdict(list)
             consumers = [
                 StreamConsumer(
                     stream, group="g", prefetch=5, backoff=Constant(0.01), max_deliveries=9
@@ -868,6 +905,8 @@ async def test_bad_input_gives_one_clear_error():
     async with consumer:
         with pytest.raises(RuntimeError, match="open already"):
             await consumer.run(print)
+        with pytest.raises(RuntimeError, match="open already"):
+            await consumer.__aenter__()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(consumer.run, print)
         while not consumer.statistics().claiming:
@@ -900,3 +939,17 @@ def test_a_retry_waits_in_virtual_time():
         return attempts
 
     assert simulate(scenario) == [1, 2, 3]
+
+
+def test_a_consumer_that_was_idle_for_long_hears_of_the_next_message_at_once():
+    async def scenario() -> float:
+        async with open_backend("memory://") as backend:
+            stream = Stream("s", backend)
+            async with StreamConsumer(stream, group="g") as consumer:
+                await sleep(100.0)
+                appended = monotonic()
+                await stream.append(1)
+                async with await anext(consumer):
+                    return monotonic() - appended
+
+    assert simulate(scenario) < 0.001

@@ -11,7 +11,7 @@ from aiopatterns.backends import open_backend
 from aiopatterns.backends.protocols import GroupTurn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
-from aiopatterns.messaging import Stream
+from aiopatterns.messaging import Stream, StreamConsumer
 from aiopatterns.messaging.claim import Claim
 from aiopatterns.messaging.fetcher import Fetcher
 from aiopatterns.messaging.fetchterms import FetchTerms
@@ -179,3 +179,102 @@ async def test_its_end_comes_also_if_nobody_answers_any_more():
                 await sleep(0.005)
                 fetcher.finish()  # a turn is on its way
         tasks.cancel_scope.cancel()
+
+
+async def test_what_is_adopted_twice_is_lost_once():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(1)
+        setting = Setting(stream, tasks)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        (entry,) = await stream.log.held("g", "c")
+        with capture_events() as events:
+            fetcher._adopt(entry._replace(deliveries=2))
+        assert [type(each) for each in events] == [StreamDeliveryLost]
+        assert [each.lost for each in setting.claims] == [True, False]
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_went_to_others_during_an_outage_is_lost_and_waiting_goes_on():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many([1, 2])
+        log, claims = Dead(stream.log), list[Claim]()
+        terms = replace(TERMS, claim_idle=0.3)
+        fetcher = Fetcher(wrong(log), terms, stream.envelopes, admit=claims.append)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, 1.0)
+        tasks.start_soon(fetcher.listen)
+        while len(claims) < 2:
+            await sleep(0.001)
+        fetcher.ack(claims[0])
+        await sleep(0.005)
+        log.dead = True
+        await sleep(0.5)  # the renewal fails
+        taken = await stream.log.turn("g", "thief", GroupTurn(limit=5, idle=0.3))
+        assert [each.id for each in taken.claimed] == [claims[1].id]
+        fetcher.resume(inherits=True)
+        log.dead = False
+        while fetcher.lost < 1:
+            await sleep(0.01)
+        assert claims[1].lost
+        await stream.append(3)
+        while len(claims) < 3:
+            await sleep(0.01)
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_take_over_that_fails_is_made_again():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many([1, 2])
+        await stream.log.create_group("g")
+        await stream.log.turn("g", "other", GroupTurn(limit=1))
+        log, claims = Dead(stream.log), list[Claim]()
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append, fetching=False)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, 1.0)
+        tasks.start_soon(fetcher.listen)
+        await sleep(0.01)
+        log.dead = True
+        fetcher.resume(inherits=True)
+        await sleep(0.05)
+        log.dead = False
+        while len(claims) < 2:
+            await sleep(0.01)
+        assert [(each.message.payload, each.deliveries) for each in claims] == [(1, 2), (2, 1)]
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_idle_consumer_hears_again_after_an_outage():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        log, claims = Dead(stream.log), list[Claim]()
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append)
+        log.dead = True
+        tasks.start_soon(fetcher.run, 1.0)
+        tasks.start_soon(fetcher.listen)
+        fetcher._resting = True  # as it is when the outage comes while it waits
+        await sleep(0.1)
+        log.dead = False
+        await stream.append(1)
+        while not claims:
+            await sleep(0.01)
+        fetcher.finish()
+        await sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def test_one_that_waits_and_is_lost_is_not_handed_out():
+    async with Stream("s", "memory://") as stream:
+        await stream.append_many([1, 2])
+        async with StreamConsumer(stream, group="g") as consumer:
+            while consumer.statistics().in_hand < 2:
+                await sleep(0.001)
+            fetcher, _ = consumer._parts
+            fetcher._lose(next(iter(fetcher.held.values())))
+            async with await anext(consumer) as message:
+                assert message.payload == 2

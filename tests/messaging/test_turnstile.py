@@ -33,7 +33,8 @@ class Shaky:
     """A lease that fails as it is told to."""
 
     def __init__(self, lease: Any) -> None:
-        self.lease, self.away, self.held = lease, False, None
+        self.lease, self.away = lease, False
+        self.held: Any = None
 
     async def try_acquire(self, *, ttl: float) -> Any:
         if self.away:
