@@ -39,6 +39,7 @@ from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.messaging.endpoint import Endpoint, Scene
 from aiopatterns.messaging.introspection import Introspection, ping_topic
+from aiopatterns.messaging.readiness import follow, standing
 from aiopatterns.messaging.serviceevents import ServiceDraining, ServiceStarted, ServiceStopped
 from aiopatterns.messaging.servicerecords import ServiceState, ServiceStatistics
 from aiopatterns.messaging.ticking import tick
@@ -211,7 +212,7 @@ class Host:
         async with create_task_group() as tasks:
             await self._subscribe()
             async with AsyncExitStack() as registered:
-                await self._register(registered)
+                await self._register(registered, tasks)
                 self._begin(tasks)
                 task_status.started()
                 await self._stopping.wait()
@@ -243,11 +244,16 @@ class Host:
             place = await broker.subscribe(pattern, about.answer, group=group)
             self._subscriptions.append(place)
 
-    async def _register(self, stack: AsyncExitStack) -> None:
-        registry, instance = self._staging.registry, self._staging.instance
-        if registry is not None:
-            assert instance is not None, "one is made for every registry"
-            await stack.enter_async_context(registry.register(instance))
+    async def _register(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
+        staging = self._staging
+        if staging.registry is None:
+            return
+        assert staging.instance is not None, "one is made for every registry"
+        state = standing(staging.checker)
+        registration = staging.registry.register(staging.instance, state=state)
+        await stack.enter_async_context(registration)
+        if staging.checker is not None:
+            tasks.start_soon(follow, staging.checker, registration, self._stopping)
 
     def _begin(self, tasks: TaskGroup) -> None:
         self.state = ServiceState.READY

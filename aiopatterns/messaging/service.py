@@ -260,7 +260,8 @@ class Service:
             registry: Where this replica registers, as long as it is ready.
             instance: As what; by default as an instance of this host whose metadata say that it
                 is asked over the broker.
-            checker: Health checks that :meth:`ServiceRun.health` counts.
+            checker: Health checks that :meth:`ServiceRun.health` counts. While they say no, or
+                nothing yet, this replica is not among the ready ones of the registry.
             grace: Seconds that calls have to finish when the block ends normally, 0 or more.
             propagation: Seconds in which others hear that this replica leaves, while it still
                 takes what they send.
