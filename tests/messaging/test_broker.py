@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import inf, nan
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ import aiopatterns
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.redis.embedded import RedisServer
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import bind_correlation, bind_deadline, correlation_id, deadline
 from aiopatterns.core.errors import (
@@ -1350,3 +1350,55 @@ async def test_a_subscription_that_closes_takes_what_comes_in_the_time_of_its_pr
         await place.close()
         with pytest.raises(ValueError, match="propagation"):
             await place.close(-1)
+
+
+@pytest.mark.promise("messaging-broker-seeds")
+def test_every_request_ends_while_brokers_come_and_go():
+    async def storm() -> None:
+        backend, places, ended = MemoryBackend(), list[Any](), 0
+
+        async def handler(message: Message) -> object:
+            await sleep(rng().random() * 0.02)
+            if rng().random() < 0.1:
+                raise ValueError("\udc80")
+            return object() if rng().random() < 0.1 else message.payload
+
+        async def serving() -> None:
+            for _ in range(3):
+                with suppress(InjectedError):
+                    async with Broker(backend, grace=0.01) as broker:
+                        options: dict[str, Any] = {
+                            "overflow": rng().choice(("drop_old", "drop_new", "fail")),
+                            "key": rng().choice((None, lambda m: m.key)),
+                        }
+                        async with await broker.subscribe(
+                            "t.*", handler, group="g", concurrency=2, capacity=3, **options
+                        ) as place:
+                            places.append(place)
+                            await sleep(rng().random() * 0.2)
+                        if rng().random() < 0.5:
+                            raise InjectedError
+
+        async def asking(broker: Broker, number: int) -> None:
+            nonlocal ended
+            for payload in range(20):
+                timeout, began = rng().choice((0.01, 0.1, 1.0)), monotonic()
+                with suppress(RemoteError, NoHandlersError, TimeoutExceededError):
+                    await broker.request(
+                        f"t.{number}", payload, timeout=timeout, key="abc"[payload % 3]
+                    )
+                assert monotonic() <= began + timeout + 0.001
+                ended += 1
+
+        async with Broker(backend) as broker, anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(serving)
+                group.start_soon(asking, broker, number)
+        assert ended == 100
+        assert broker.statistics().pending == 0
+        for place in places:
+            s = place.statistics()
+            assert s.received == s.handled + s.failed + s.dropped + s.expired + s.cancelled
+            assert s.waiting == s.active == 0
+
+    explore(storm, range(40))
