@@ -13,7 +13,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.messaging import Message, Stream, StreamConsumer
 from tests.messaging.test_faults_stream import PREFETCH, crew
 
-pytestmark = [pytest.mark.real, pytest.mark.leaves("{ap:log:*", "ap:*lease*")]
+pytestmark = [pytest.mark.stress, pytest.mark.real, pytest.mark.leaves("{ap:log:*", "ap:*lease*")]
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["any-order", "by-key"])
