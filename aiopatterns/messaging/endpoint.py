@@ -22,10 +22,15 @@ from anyio import CancelScope
 
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import adopt, new_id, run_in
-from aiopatterns.core.errors import AioPatternsError, RejectedError, TimeoutExceededError
+from aiopatterns.core.errors import (
+    AioPatternsError,
+    RejectedError,
+    RemoteError,
+    TimeoutExceededError,
+)
 from aiopatterns.core.notes import in_words
 from aiopatterns.messaging.context import Context
-from aiopatterns.messaging.remote import lost_handler
+from aiopatterns.messaging.remote import LOST, lost_handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,7 +174,10 @@ class Endpoint:
         return await self._run(ctx, message.payload)
 
     async def tick(self) -> None:
-        """Call what the clock calls, with a correlation id of its own; raises what it raises."""
+        """Call what the clock calls, with a correlation id of its own; raises what it raises.
+
+        Returns also when the end of the service has cut it off: that is nobody's error.
+        """
         scene, variables, correlation = self._scene, copy_context(), new_id()
         variables.run(adopt, correlation, None)
         ctx = Context(
@@ -179,7 +187,11 @@ class Endpoint:
             handler=self.name,
             broker=scene.broker,
         )
-        await run_in(variables, self._run(ctx, None))
+        try:
+            await run_in(variables, self._run(ctx, None))
+        except RemoteError as error:
+            if not scene.over or error.code != LOST:
+                raise
 
     def statistics(self) -> HandlerStatistics:
         """Return the figures so far."""

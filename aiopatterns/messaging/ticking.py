@@ -39,6 +39,7 @@ async def tick(service: str, endpoint: Endpoint, stopping: Event) -> None:
     while True:
         with move_on_after(max(due - monotonic(), 0.0)):
             await stopping.wait()
+        if stopping.is_set():  # a time that has come already ends the wait before it could tell
             return
         try:
             await endpoint.tick()

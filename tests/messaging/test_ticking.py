@@ -110,6 +110,19 @@ def test_a_call_is_finished_when_the_service_leaves_and_none_begins():
     assert (figures.calls, figures.done) == (1, 1)
 
 
+@pytest.mark.promise("messaging-service-timers")
+@pytest.mark.promise("messaging-service-drain")
+def test_none_begins_when_the_service_leaves_and_the_next_is_due_at_once():
+    service = Service("a")
+
+    @service.every(0.1)
+    async def work() -> None:
+        await sleep(5)  # until the very instant of a later call
+
+    figures = run_for(0.15, service)["work"]
+    assert (figures.calls, figures.done) == (1, 1)
+
+
 @pytest.mark.promise("messaging-service-drain")
 def test_a_call_that_does_not_end_is_cut_off():
     service = Service("a")
@@ -120,8 +133,10 @@ def test_a_call_that_does_not_end_is_cut_off():
 
     async def scenario() -> Any:
         async with Broker("memory://") as broker:
-            async with service.run(broker, propagation=0, grace=5) as run:
-                await sleep(2)
+            with capture_events() as events:
+                async with service.run(broker, propagation=0, grace=5) as run:
+                    await sleep(2)
+            assert not any(isinstance(each, ServiceTimerFailed) for each in events)
             return run.statistics().handlers["stuck"], monotonic()
 
     figures, ended = simulate(scenario)
