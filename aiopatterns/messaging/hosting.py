@@ -20,10 +20,9 @@ from aiopatterns.core.errors import CycleError
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.validate import instance
 from aiopatterns.messaging.service import Service
-from aiopatterns.messaging.servicerecords import ServiceState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -55,8 +54,8 @@ async def run_services(
         grace: Seconds that the calls of each service have to finish.
         propagation: Seconds in which others hear that a service leaves.
         wait: Seconds that services of other programs have to answer, if they are needed.
-        stop: Ends it when set. None: SIGTERM or SIGINT does, and a second one at once, as one
-            does before all are ready; only in the main thread, where signals arrive.
+        stop: Ends it when set; at once before all are ready. None: SIGTERM or SIGINT does, and
+            a second one at once; only in the main thread, where signals arrive.
         task_status: Told the runs when all are ready, by ``await tasks.start(...)``.
 
     Raises:
@@ -76,9 +75,11 @@ async def run_services(
     closed = [each for each in (broker, registry) if each is not None and not each.is_open]
     try:
         async with create_task_group() as tasks:
-            ending = stop or _ending_by_signal(runs, tasks)
+            ending, ready = stop or _ending_by_signal(tasks), Event()
+            tasks.start_soon(_give_up, ending, ready, tasks)
             async with AsyncExitStack() as stack:
                 await _enter(stack, (*closed, *runs))
+                ready.set()
                 task_status.started(runs)
                 await ending.wait()
             tasks.cancel_scope.cancel()
@@ -128,17 +129,23 @@ async def _enter(stack: AsyncExitStack, owners: Iterable[Lifecycle]) -> None:
         await stack.enter_async_context(each)
 
 
-def _ending_by_signal(runs: Sequence[ServiceRun], tasks: TaskGroup) -> Event:
-    """Return an event that a signal sets."""
+def _ending_by_signal(tasks: TaskGroup) -> Event:
+    """Return an event that a signal sets; a second one ends all at once."""
     ending = Event()
-    tasks.start_soon(_obey, ending, runs, tasks)
+    tasks.start_soon(_obey, ending, tasks)
     return ending
 
 
-async def _obey(ending: Event, runs: Sequence[ServiceRun], tasks: TaskGroup) -> None:
-    """End gracefully at the first signal; at once at the second, or while they still start."""
+async def _obey(ending: Event, tasks: TaskGroup) -> None:
     with open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            if ending.is_set() or any(each.state is not ServiceState.READY for each in runs):
+            if ending.is_set():
                 tasks.cancel_scope.cancel()
             ending.set()
+
+
+async def _give_up(ending: Event, ready: Event, tasks: TaskGroup) -> None:
+    """End all at once if they still start when they are to end."""
+    await ending.wait()
+    if not ready.is_set():
+        tasks.cancel_scope.cancel()

@@ -16,7 +16,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import CycleError
 from aiopatterns.messaging import run_services
 from aiopatterns.messaging.hosting import in_order
-from aiopatterns.testing import simulate
+from aiopatterns.testing import explore, simulate
 
 
 def wrong(value: object) -> Any:
@@ -139,6 +139,43 @@ def test_a_service_that_never_comes_is_named():
 
     simulate(scenario)
     assert steps == ["+orders"]  # what it had opened saw the error
+
+
+@pytest.mark.promise("messaging-service-order")
+def test_who_is_told_to_stop_while_it_waits_for_what_it_needs_ends_at_once():
+    steps: list[str] = []
+
+    async def scenario() -> None:
+        stop, broker = anyio.Event(), Broker("memory://")
+        async with anyio.create_task_group() as tasks:
+
+            async def later() -> None:
+                await sleep(1)
+                stop.set()
+
+            tasks.start_soon(later)
+            await run_services([noted("orders", steps, "users")], broker, stop=stop)
+        assert 1 <= monotonic() < 2
+        assert not broker.is_open
+
+    explore(scenario, range(20))
+
+
+@pytest.mark.promise("messaging-service-order")
+def test_who_is_told_to_stop_when_all_are_ready_ends_gracefully():
+    async def scenario() -> None:
+        service, stop, done = Service("slow"), anyio.Event(), list[int]()
+
+        @service.every(0.1)
+        async def slow() -> None:
+            stop.set()
+            await sleep(5)
+            done.append(1)
+
+        await run_services([service], Broker("memory://"), stop=stop, propagation=0)
+        assert done == [1]
+
+    explore(scenario, range(50))
 
 
 @pytest.mark.real
