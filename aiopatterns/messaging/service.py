@@ -276,6 +276,7 @@ class Service:
             TypeError: A value is of another type.
         """
         checked("broker", broker, Broker, "a Broker")
+        _check_guests(registry, instance, checker)
         if instance is None and registry is not None:
             instance = self._instance()
         if instance is not None and instance.service != self.name:
@@ -321,6 +322,22 @@ class Service:
             version=self.version,
             metadata={"transport": "broker"},
         )
+
+
+def _check_guests(registry: object, instance: object, checker: object) -> None:
+    """Refuse what is of another type; their room is large, so it is loaded if there is one."""
+    if registry is not None:
+        from aiopatterns.cluster.registry import ServiceRegistry
+
+        checked("registry", registry, ServiceRegistry, "a ServiceRegistry or None")
+    if instance is not None:
+        from aiopatterns.cluster.instance import ServiceInstance
+
+        checked("instance", instance, ServiceInstance, "a ServiceInstance or None")
+    if checker is not None:
+        from aiopatterns.cluster.health import HealthChecker
+
+        checked("checker", checker, HealthChecker, "a HealthChecker or None")
 
 
 def _token(name: str, value: str) -> str:

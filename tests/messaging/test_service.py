@@ -48,6 +48,10 @@ class User:
     name: str
 
 
+def closed() -> Broker:
+    return Broker("memory://")
+
+
 class UnknownUserError(LookupError):
     code = "unknown_user"
 
@@ -603,9 +607,12 @@ async def test_no_event_is_lost_when_replicas_come_and_go(brokers):
         (lambda: Service("a").run(Broker("memory://"), grace=-1), ValueError, "grace"),
         (lambda: Service("a").run(Broker("memory://"), propagation=-1), ValueError, "propagation"),
         (lambda: Service("a").run(Broker("memory://"), wait=0), ValueError, "wait"),
+        (lambda: Service("a").run(closed(), wrong("r")), TypeError, "registry must be a Service"),
+        (lambda: Service("a").run(closed(), instance=wrong(1)), TypeError, "instance must be a"),
+        (lambda: Service("a").run(closed(), checker=wrong(1)), TypeError, "checker must be a"),
         (lambda: Service.from_object(object()), ValueError, "obj must have methods tagged"),
     ],
-    ids=range(24),
+    ids=range(27),
 )
 def test_bad_input_is_named(make, kind, match):
     with pytest.raises(kind, match=match):
