@@ -109,7 +109,7 @@ def test_a_call_that_cannot_be_encoded_is_refused_when_it_is_built():
     with pytest.raises(CodecError, match="longer than max_bytes=60"):
         job.job("x" * 60).build(stamp(jobs))
     wide: Any = jobs.job(name="wide", unique=Unique("{order.id}"))(send)
-    with pytest.raises(ValueError, match="unique.key .* does not fit"):
+    with pytest.raises(ValueError, match=r"unique\.key .* does not fit"):
         wide.job("no order").build(stamp(jobs))
 
 
