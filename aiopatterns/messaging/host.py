@@ -3,6 +3,7 @@
 ::
 
     broker, checker, lifespan --> needs answer --> subscribe, register --> READY
+                                                                             |  answers about itself
                                                                              |  told to stop
     lifespan ends <-- cut off <-- grace <-- refuse new <-- propagation <-- DRAINING
                                                            (unlisted everywhere)
@@ -213,6 +214,8 @@ class Host:
             await self._subscribe()
             async with AsyncExitStack() as registered:
                 await self._register(registered, tasks)
+                self.state = ServiceState.READY
+                await self._introduce()
                 self._begin(tasks)
                 task_status.started()
                 await self._stopping.wait()
@@ -221,7 +224,7 @@ class Host:
             tasks.cancel_scope.cancel()
 
     async def _subscribe(self) -> None:
-        """Put all handlers in force, and the answers about the service last."""
+        """Put all handlers in force."""
         service, broker = self._service, self._staging.broker
         self.endpoints = tuple(
             Endpoint(each.name, each.tag, each.plan(service.stack), self._scene)
@@ -239,6 +242,10 @@ class Host:
                     answers=tag.kind != "event",
                 )
                 self._subscriptions.append(endpoint.place)
+
+    async def _introduce(self) -> None:
+        """Let it answer about itself; who is answered takes it for ready."""
+        service, broker = self._service, self._staging.broker
         about = Introspection(service.version, service.needs, service.handlers, self.statistics)
         for pattern, group in about.patterns(service.name, self.id):
             place = await broker.subscribe(pattern, about.answer, group=group)
@@ -256,7 +263,6 @@ class Host:
             tasks.start_soon(follow, staging.checker, registration, self._stopping)
 
     def _begin(self, tasks: TaskGroup) -> None:
-        self.state = ServiceState.READY
         for endpoint in self.endpoints:
             if endpoint.tag.kind == "timer":
                 self._ticking += 1

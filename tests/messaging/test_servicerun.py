@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
-from aiopatterns import Broker, ClosedError, HealthChecker, Service, ServiceRegistry
+from aiopatterns import (
+    Broker,
+    ClosedError,
+    HealthChecker,
+    NoHandlersError,
+    Service,
+    ServiceRegistry,
+)
 from aiopatterns.backends import open_backend
 from aiopatterns.cluster import ServiceInstance
-from aiopatterns.core.clock import sleep
+from aiopatterns.core.clock import sleep, yield_now
 from aiopatterns.messaging import (
     ServiceDraining,
     ServiceStarted,
@@ -15,7 +23,7 @@ from aiopatterns.messaging import (
     ServiceStatistics,
     ServiceStopped,
 )
-from aiopatterns.testing import capture_events
+from aiopatterns.testing import capture_events, explore
 
 
 def service() -> Service:
@@ -93,6 +101,34 @@ async def test_it_is_registered_as_long_as_it_is_ready(backend):
             assert (found.id, found.version) == (run.id, "1.2.0")
             assert dict(found.metadata) == {"transport": "broker"}
         assert (await registry.instances("users")).instances == ()
+
+
+@pytest.mark.promise("messaging-service-registry")
+def test_who_answers_is_ready_and_registered():
+    async def scenario() -> None:
+        backend, told = open_backend("memory://"), list[str]()
+        async with Broker(backend) as customer, ServiceRegistry(backend) as registry:
+
+            async def ask() -> None:
+                while True:
+                    try:
+                        answer = await customer.request("$SRV.PING.users")
+                    except NoHandlersError:
+                        await yield_now()
+                    else:
+                        told.append(answer["state"])
+                        assert (await registry.instances("users")).instances
+                        return
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                async with service().run(Broker(backend), registry, propagation=0):
+                    with anyio.fail_after(10):
+                        while not told:
+                            await sleep(0.001)
+        assert told == ["ready"]
+
+    explore(scenario, range(50))
 
 
 @pytest.mark.promise("messaging-service-registry")
