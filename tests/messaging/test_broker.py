@@ -790,7 +790,7 @@ async def test_bad_input_is_refused(brokers):
             ({"group": ""}, ValueError), ({"group": 1}, TypeError), ({"group": "g\udc80"}, ValueError),
             ({"concurrency": 0}, ValueError),
             ({"concurrency": 1.5}, TypeError), ({"key": "k"}, TypeError), ({"capacity": 0}, ValueError),
-            ({"overflow": "wait"}, ValueError),
+            ({"overflow": "wait"}, ValueError), ({"answers": 1}, TypeError),
         ):  # fmt: skip
             with pytest.raises(kind, match=next(iter(options))):
                 await broker.subscribe("topic", echo, **options)
