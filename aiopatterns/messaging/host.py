@@ -62,6 +62,8 @@ LAST: Final = 1.0
 EXIT_WITHIN: Final = 5.0
 #: Seconds that leaving waits for the backend, when it is cancelled.
 FAREWELL: Final = 0.5
+#: Seconds that others have to be told by the backend that this replica leaves.
+TOLD_WITHIN: Final = 1.0
 # Seconds to wait for the answer of a service that is needed, and between two questions.
 _ANSWER: Final = 1.0
 _ASK_AGAIN: Final = (0.02, 0.5)
@@ -306,7 +308,11 @@ class Host:
             self._exit.shield = True
 
     async def _close(self, propagation: float) -> None:
-        """Close all subscriptions at once."""
+        """Close all subscriptions at once; a backend that is away is not waited for."""
+        with move_on_after(propagation + TOLD_WITHIN):
+            await self._close_all(propagation)
+
+    async def _close_all(self, propagation: float) -> None:
         async with create_task_group() as tasks:
             for each in self._subscriptions:
                 tasks.start_soon(each.close, propagation)

@@ -10,12 +10,19 @@ import pytest
 
 from aiopatterns import Broker, HealthChecker, RemoteError, Service, ServiceRegistry
 from aiopatterns.backends import open_backend
+from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import AioPatternsError
 from aiopatterns.messaging import ServiceState, run_services
-from aiopatterns.messaging.host import EXIT_WITHIN, FAREWELL, LAST
+from aiopatterns.messaging.host import EXIT_WITHIN, FAREWELL, LAST, TOLD_WITHIN
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
+from tests.messaging.stormy import Stormy
+
+
+def wrong(value: object) -> Any:
+    """Hide from the type checker that it is a stand-in."""
+    return value
 
 
 def adder(**options: Any) -> Service:
@@ -195,6 +202,22 @@ def test_leaving_takes_no_longer_than_was_said():
 
     # In memory nobody has to be told; what ends the scenario then is the broker's own task.
     assert simulate(scenario) <= 0.5 + 3 + LAST + FAREWELL + 0.01
+
+
+@pytest.mark.promise("messaging-service-drain")
+@pytest.mark.parametrize("away", ["refuses", "hangs"])
+def test_leaving_does_not_wait_for_a_backend_that_is_away(away):
+    async def scenario() -> float:
+        way = Stormy(MemoryBackend())
+        async with Broker(wrong(way), grace=0) as broker:
+            async with adder().run(broker, propagation=0.2):
+                if away == "refuses":
+                    way.outage()
+                way.hangs = away == "hangs"
+                began = monotonic()
+            return monotonic() - began
+
+    assert simulate(scenario) <= 0.2 + TOLD_WITHIN + FAREWELL + 0.01
 
 
 def test_a_lifespan_that_never_closes_is_left_when_cancelled():
