@@ -71,6 +71,8 @@ _AGAIN: Final = Exponential(initial=0.05, factor=2, cap=1.5, jitter="equal")
 _WAIT: Final = 10.0
 # Everything that others hold counts as abandoned after so many seconds, for who takes over.
 _AT_ONCE: Final = 1e-6
+# Turns in a row until the loop is given one.
+_TURN: Final = 16
 # Entries that one turn takes over at most.
 _INHERITANCE: Final = 10_000
 
@@ -91,7 +93,6 @@ class Fetcher:
         "_admit",
         "_ending",
         "_envelopes",
-        "_fetching",
         "_flying",
         "_gate",
         "_inherits",
@@ -106,8 +107,10 @@ class Fetcher:
         "_waiting",
         "_wants",
         "_watch_at",
+        "_who",
         "acked",
         "claimed",
+        "claiming",
         "dead",
         "held",
         "home",
@@ -132,9 +135,10 @@ class Fetcher:
         self.claimed = self.acked = self.retried = self.dead = self.released = self.lost = 0
         self.turns = 0
         self._log = log
+        self._who: Final = (terms.group, terms.consumer)
         self._envelopes = envelopes
         self._admit = admit
-        self._fetching = fetching
+        self.claiming: bool = fetching
         self._inherits = False  # what others hold is to be taken over
         self._talk = Talk()
         self._flying: GroupTurn | None = None  # sent, not answered
@@ -148,11 +152,6 @@ class Fetcher:
         self._waiting = 0  # claims that nobody has begun
         self._wants = True  # nobody knows what there is: the first turn asks
         self._renew_at = self._watch_at = -inf
-
-    @property
-    def claiming(self) -> bool:
-        """Whether it claims."""
-        return self._fetching
 
     # --------------------------------------------------------------------- what consumers say
 
@@ -197,13 +196,13 @@ class Fetcher:
 
     def resume(self, *, inherits: bool) -> None:
         """Claim from now on; ``inherits``: begin with all that others hold, in order."""
-        self._fetching = self._wants = True
+        self.claiming = self._wants = True
         self._inherits = inherits
         self._signal()
 
     def pause(self) -> None:
         """Claim nothing from now on."""
-        self._fetching = self._inherits = False
+        self.claiming = self._inherits = False
 
     def relinquish(self) -> None:
         """Claim nothing from now on, and give back what nobody is at work on."""
@@ -267,17 +266,21 @@ class Fetcher:
                 failures += 1
                 await sleep(_AGAIN.delay(failures, rng=rng()))
                 woken = True  # the other task finds out what is wrong
-            if woken:
-                self._wants = True
-                self._resting = False
-                self._signal()
+            self._wants |= woken
+            self._resting = False  # until it parks again
+            self._signal()
 
     # ----------------------------------------------------------------- private core: speaking
 
     @property
     def _room(self) -> int:
         """How many entries there is room for."""
-        return max(self.terms.prefetch - len(self.held), 0) if self._fetching else 0
+        return max(self.terms.prefetch - len(self.held), 0) if self.claiming else 0
+
+    @property
+    def _share(self) -> int:
+        """How many entries to ask for: half of all at most, to be handled while the others come."""
+        return min(self._room, (self.terms.prefetch + 1) // 2)
 
     def _asks(self) -> bool:
         """Whether entries alone are worth a turn: half is free, or nobody has one to begin."""
@@ -301,30 +304,26 @@ class Fetcher:
             if self._inherits:
                 await self._take_over()
             else:
-                self._flying = self._compose(self._room if self._wants else 0)
+                self._flying = self._compose(self._share if self._wants else 0)
                 self._apply(await self._log.turn(*self._who, self._flying))
         except (BackendError, ValueError) as error:
             self._speaking = False
             if not self._ending:
                 await self._recover(error)
         self._speaking = False
-        await yield_now()  # a log in memory never waits
-
-    @property
-    def _who(self) -> tuple[str, str]:
-        return self.terms.group, self.terms.consumer
+        if not self.turns % _TURN:
+            await yield_now()  # a log in memory never waits
 
     def _compose(self, limit: int, idle: float | None = None) -> GroupTurn:
         """Take what there is to say, and renew what is in hand when it is time."""
-        now, renews = monotonic(), list[str]()
-        if now >= self._renew_at:
+        renews = list[str]()
+        if (now := monotonic()) >= self._renew_at:
             self._renew_at = now + self.terms.claim_idle / 3
             renews = [*self.held]
         if limit:
             self._wants = False
         talk, self._talk = self._talk, Talk()
-        patience = self.terms.claim_idle if idle is None else idle
-        return talk.turn(renews, limit, patience)
+        return talk.turn(renews, limit, self.terms.claim_idle if idle is None else idle)
 
     def _apply(self, answer: GroupTurned) -> None:
         """Do what the answer says."""
@@ -339,8 +338,7 @@ class Fetcher:
                 emit(StreamDeliveryLost(self.terms.stream, self.terms.group, each))
         if turn.limit:
             self._watch_at = monotonic() + min(WATCH, self.terms.claim_idle)
-            if len(answer.claimed) >= turn.limit:  # it could have been more
-                self._wants = True
+            self._wants |= len(answer.claimed) >= turn.limit  # it could have been more
         for claimed in answer.claimed:
             self._adopt(claimed)
 
@@ -373,7 +371,10 @@ class Fetcher:
             message = msgspec.structs.replace(message, attempt=claimed.deliveries, deadline=None)
         claim = self.held[claimed.id] = Claim(claimed.id, message, claimed.deliveries)
         self._waiting += 1
-        self._admit(claim)
+        if self.claiming:
+            self._admit(claim)
+        else:  # this ended while the answer was on its way, and others of its key were given back
+            self.release(claim)
 
     # --------------------------------------------------------------- private core: letting go
 

@@ -174,7 +174,8 @@ class StreamCrew:
             self._fetcher.begin(claim)
         try:
             error = await self._handle(claim, steps)
-        except BaseException:
+        except BaseException:  # the run ends, and nobody would handle what comes now
+            self._fetcher.pause()
             self._fetcher.release(claim)
             raise
         if error is None or claim.key is None or not self._judge.holds(claim):

@@ -673,6 +673,7 @@ class Cut:
                 self.before -= 1
                 raise BackendUnavailableError("away")
             answer = await getattr(self.log, name)(*args, **options)
+            await sleep(0.0005)  # it is on its way
             if self.after and name == "turn":
                 self.after -= 1
                 raise BackendUnavailableError("answer lost")
