@@ -139,12 +139,7 @@ class _Document:
         address = ".".join(
             f"{{{names[at]}}}" if at in names else each for at, each in enumerate(tokens)
         )
-        channel = made = _id(address)
-        number = 1
-        while made in self._channels:
-            number += 1
-            made = f"{channel}-{number}"
-        self._ids[topic] = made
+        self._ids[topic] = made = self._unused(_id(address))
         self._channels[made] = {"address": address, "messages": {}}
         if names:
             parameters = {
@@ -154,6 +149,14 @@ class _Document:
                 for name in names.values()
             }
             self._channels[made]["parameters"] = parameters
+        return made
+
+    def _unused(self, channel: str) -> str:
+        """Return an id for one more channel: ``channel``, or that with a number behind it."""
+        made, number = channel, 1
+        while made in self._channels:
+            number += 1
+            made = f"{channel}-{number}"
         return made
 
     def _message(self, channel: str, name: str, kind: Any) -> dict[str, str]:
@@ -168,10 +171,11 @@ class _Document:
 
     def _reply(self, name: str, kind: Any) -> dict[str, Any]:
         """Add the reply; its channel has no address, for it goes to whoever has asked."""
-        self._channels[name] = {"address": None, "messages": {}}
+        channel = self._unused(name)
+        self._channels[channel] = {"address": None, "messages": {}}
         return {
-            "channel": {"$ref": f"#/channels/{name}"},
-            "messages": [self._message(name, name, kind)],
+            "channel": {"$ref": f"#/channels/{channel}"},
+            "messages": [self._message(channel, name, kind)],
         }
 
 

@@ -161,3 +161,21 @@ def test_bad_input_is_named():
         asyncapi(wrong("orders"))
     with pytest.raises(ValueError, match="title"):
         asyncapi(orders(), title="")
+
+
+@pytest.mark.promise("messaging-service-asyncapi")
+def test_a_topic_that_is_called_as_a_reply_has_a_channel_of_its_own():
+    service = Service("users")
+
+    @service.event("users.get.reply")
+    async def hear(name: str) -> None: ...
+
+    @service.query("user.get")
+    async def get(number: int) -> None: ...
+
+    document = asyncapi(service)
+    channels, operations = document["channels"], document["operations"]
+    assert channels["users.get.reply"]["address"] == "users.get.reply"
+    assert [*channels["users.get.reply"]["messages"]] == ["users.hear"]
+    reply = operations["users.get"]["reply"]["channel"]["$ref"].removeprefix("#/channels/")
+    assert channels[reply]["address"] is None
