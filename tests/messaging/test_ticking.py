@@ -11,6 +11,7 @@ from aiopatterns import Broker, Service, Stack, Timeout
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.context import bind_deadline, correlation_id, deadline
 from aiopatterns.messaging import Context, ServiceTimerFailed
+from aiopatterns.messaging.remote import lost_handler
 from aiopatterns.testing import capture_events, simulate
 
 
@@ -121,6 +122,21 @@ def test_none_begins_when_the_service_leaves_and_the_next_is_due_at_once():
 
     figures = run_for(0.15, service)["work"]
     assert (figures.calls, figures.done) == (1, 1)
+
+
+@pytest.mark.promise("messaging-service-timers")
+def test_an_error_of_another_service_is_told_as_any():
+    service = Service("a")
+
+    @service.every(1)
+    async def ask() -> None:
+        raise lost_handler("user.get")  # as if it had asked one that has gone
+
+    with capture_events() as events:
+        figures = run_for(1.5, service)["ask"]
+    (failed,) = (each for each in events if isinstance(each, ServiceTimerFailed))
+    assert "'user.get' has gone" in failed.error
+    assert (figures.calls, figures.failed) == (1, 1)
 
 
 @pytest.mark.promise("messaging-service-drain")
