@@ -130,10 +130,15 @@ class Fetcher:
         admit: Callable[[Claim], object],
         fetching: bool = True,
     ) -> None:
-        self.terms: Final = terms
+        self.terms: Final[FetchTerms] = terms
         self.held: dict[str, Claim] = {}
-        self.claimed = self.acked = self.retried = self.dead = self.released = self.lost = 0
-        self.turns = 0
+        self.claimed: int = 0
+        self.acked: int = 0
+        self.retried: int = 0
+        self.dead: int = 0
+        self.released: int = 0
+        self.lost: int = 0
+        self.turns: int = 0
         self._log = log
         self._who: Final = (terms.group, terms.consumer)
         self._envelopes = envelopes
@@ -142,7 +147,7 @@ class Fetcher:
         self._inherits = False  # what others hold is to be taken over
         self._talk = Talk()
         self._flying: GroupTurn | None = None  # sent, not answered
-        self.home: Final = Home()
+        self.home: Final[Home] = Home()
         self._gate = Gate(self.home)
         self._quiet = Waiters()
         self._life = CancelScope(shield=True)
