@@ -186,13 +186,14 @@ class StreamConsumer(Owner):
         fetcher = self._fetcher
         if fetcher is None:
             return ConsumerStatistics(0, 0, 0, 0, 0, 0, 0, claiming=False)
+        tally = fetcher.tally
         return ConsumerStatistics(
-            fetcher.claimed,
-            fetcher.acked,
-            fetcher.retried,
-            fetcher.dead,
-            fetcher.released,
-            fetcher.lost,
+            tally.claimed,
+            tally.acked,
+            tally.retried,
+            tally.dead,
+            tally.released,
+            tally.lost,
             len(fetcher.held),
             claiming=fetcher.claiming,
         )

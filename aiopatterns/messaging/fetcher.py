@@ -42,6 +42,7 @@ from aiopatterns.core.errors import BackendError, CodecError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.waiters import Gate, Waiters
 from aiopatterns.messaging.claim import Claim
+from aiopatterns.messaging.fetchterms import Tally
 from aiopatterns.messaging.letters import reason_of
 from aiopatterns.messaging.streamevents import (
     StreamDeadLettered,
@@ -104,21 +105,16 @@ class Fetcher:
         "_seat",
         "_speaking",
         "_talk",
+        "_turns",
         "_waiting",
         "_wants",
         "_watch_at",
         "_who",
-        "acked",
-        "claimed",
         "claiming",
-        "dead",
         "held",
         "home",
-        "lost",
-        "released",
-        "retried",
+        "tally",
         "terms",
-        "turns",
     )
 
     def __init__(
@@ -132,13 +128,8 @@ class Fetcher:
     ) -> None:
         self.terms: Final[FetchTerms] = terms
         self.held: dict[str, Claim] = {}
-        self.claimed: int = 0
-        self.acked: int = 0
-        self.retried: int = 0
-        self.dead: int = 0
-        self.released: int = 0
-        self.lost: int = 0
-        self.turns: int = 0
+        self.tally: Final[Tally] = Tally()
+        self._turns = 0
         self._log = log
         self._who: Final = (terms.group, terms.consumer)
         self._envelopes = envelopes
@@ -170,13 +161,13 @@ class Fetcher:
     def ack(self, claim: Claim) -> None:
         """The entry is done."""
         if self._let_go(claim):
-            self.acked += 1
+            self.tally.acked += 1
             self._talk.acks.append(claim.id)
 
     def release(self, claim: Claim) -> None:
         """Give the entry back, this delivery not counted."""
         if self._let_go(claim):
-            self.released += 1
+            self.tally.released += 1
             self._talk.releases.append(claim.id)
 
     def release_later(self, claim: Claim, delay: float) -> None:
@@ -189,7 +180,7 @@ class Fetcher:
     def retry(self, claim: Claim, delay: float) -> None:
         """The entry failed, and may be handed out again after ``delay`` seconds."""
         if self._let_go(claim):
-            self.retried += 1
+            self.tally.retried += 1
             self._talk.retries[claim.id] = delay
 
     def bury(self, claim: Claim, reason: str) -> None:
@@ -316,7 +307,7 @@ class Fetcher:
             if not self._ending:
                 await self._recover(error)
         self._speaking = False
-        if not self.turns % _TURN:
+        if not self._turns % _TURN:
             await yield_now()  # a log in memory never waits
 
     def _compose(self, limit: int, idle: float | None = None) -> GroupTurn:
@@ -334,7 +325,7 @@ class Fetcher:
         """Do what the answer says."""
         turn, self._flying = self._flying, None
         assert turn is not None, "only turns are answered"
-        self.turns += 1
+        self._turns += 1
         for each in answer.lost:
             claim = self.held.get(each)
             if claim is not None:
@@ -362,7 +353,7 @@ class Fetcher:
         former = self.held.get(claimed.id)
         if former is not None:  # our own claim had ended before we could renew it
             self._lose(former)
-        self.claimed += 1
+        self.tally.claimed += 1
         try:
             message = self._envelopes.decode(claimed.payload)
         except CodecError as error:
@@ -384,7 +375,7 @@ class Fetcher:
     # --------------------------------------------------------------- private core: letting go
 
     def _tell_dead(self, entry: str, attempts: int, reason: str) -> None:
-        self.dead += 1
+        self.tally.dead += 1
         self._talk.buried[entry] = reason.encode(errors="replace")
         self._signal()
         if listening():
@@ -402,7 +393,7 @@ class Fetcher:
 
     def _lose(self, claim: Claim) -> None:
         claim.lost = True
-        self.lost += 1
+        self.tally.lost += 1
         self._drop(claim)
         claim.hurry()
         if listening():

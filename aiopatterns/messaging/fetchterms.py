@@ -1,11 +1,11 @@
-"""How a consumer takes the entries of a stream."""
+"""How a consumer takes the entries of a stream, and what became of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
 
-__all__ = ["FetchTerms"]
+__all__ = ["FetchTerms", "Tally"]
 
 
 @final
@@ -28,3 +28,25 @@ class FetchTerms:
     prefetch: int
     max_deliveries: int
     claim_idle: float
+
+
+@final
+@dataclass(slots=True)
+class Tally:
+    """What became of the entries: ``claimed`` is the sum of the others and of those in hand.
+
+    Attributes:
+        claimed: Taken in hand.
+        acked: Done.
+        retried: Given back to come again.
+        dead: Given up.
+        released: Given back without being counted.
+        lost: Taken by others.
+    """
+
+    claimed: int = 0
+    acked: int = 0
+    retried: int = 0
+    dead: int = 0
+    released: int = 0
+    lost: int = 0

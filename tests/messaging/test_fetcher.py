@@ -82,13 +82,13 @@ async def test_a_claim_of_our_own_that_had_ended_is_lost_and_adopted_anew():
         assert first.lost
         assert (second.deliveries, second.message.attempt) == (2, 2)
         fetcher.ack(first)
-        assert fetcher.acked == 0
+        assert fetcher.tally.acked == 0
         fetcher.ack(second)
-        assert fetcher.acked == 1
+        assert fetcher.tally.acked == 1
         fetcher.finish()
         await sleep(0.01)
         tasks.cancel_scope.cancel()
-    assert (fetcher.claimed, fetcher.lost) == (2, 1)
+    assert (fetcher.tally.claimed, fetcher.tally.lost) == (2, 1)
 
 
 async def test_a_late_settlement_is_told():
@@ -122,7 +122,7 @@ async def test_a_renewal_that_is_refused_loses_the_claim():
         fetcher.finish()
         await sleep(0.01)
         tasks.cancel_scope.cancel()
-    assert fetcher.lost == 1
+    assert fetcher.tally.lost == 1
 
 
 async def test_given_back_later_is_given_back_once_and_not_if_it_is_gone():
@@ -139,7 +139,7 @@ async def test_given_back_later_is_given_back_once_and_not_if_it_is_gone():
         fetcher.begin(setting.claims[1])
         fetcher.release_later(setting.claims[1], 60)
         fetcher.relinquish()
-        assert fetcher.released == 2
+        assert fetcher.tally.released == 2
         fetcher.finish()
         await sleep(0.01)
         tasks.cancel_scope.cancel()
@@ -216,7 +216,7 @@ async def test_what_went_to_others_during_an_outage_is_lost_and_waiting_goes_on(
         assert [each.id for each in taken.claimed] == [claims[1].id]
         fetcher.resume(inherits=True)
         log.dead = False
-        while fetcher.lost < 1:
+        while fetcher.tally.lost < 1:
             await sleep(0.01)
         assert claims[1].lost
         await stream.append(3)

@@ -39,10 +39,10 @@ async def test_what_came_before_the_start_is_handled_after_it():
     crew.admit(hold(fetcher, 1))
     async with anyio.create_task_group() as tasks:
         crew.start(tasks, fetcher, judge)
-        while fetcher.acked < 1:
+        while fetcher.tally.acked < 1:
             await sleep(0.001)
         crew.admit(hold(fetcher, 2))  # the worker that is there is woken
-        while fetcher.acked < 2:
+        while fetcher.tally.acked < 2:
             await sleep(0.001)
         tasks.cancel_scope.cancel()
         crew.admit(hold(fetcher, 3))  # nobody is there any more
@@ -71,11 +71,11 @@ async def test_a_lane_goes_on_when_its_head_is_lost_while_it_waits_for_its_next_
         fetcher.held["2-0"] = lost
         fetcher.give_up()
         crew.admit(hold(fetcher, 3, "k"))
-        while fetcher.acked < 1:
+        while fetcher.tally.acked < 1:
             await sleep(0.001)
         tasks.cancel_scope.cancel()
     assert got == [3]
-    assert fetcher.lost == 2
+    assert fetcher.tally.lost == 2
 
 
 async def test_a_handler_may_return_anything_that_can_be_awaited():
@@ -91,7 +91,7 @@ async def test_a_handler_may_return_anything_that_can_be_awaited():
     async with anyio.create_task_group() as tasks:
         crew.start(tasks, fetcher, judge)
         crew.admit(hold(fetcher, 1))
-        while fetcher.acked < 1:
+        while fetcher.tally.acked < 1:
             await sleep(0.001)
         tasks.cancel_scope.cancel()
     assert done == [1]
@@ -113,7 +113,7 @@ async def test_handlers_that_never_wait_give_the_loop_its_turns():
         for number in range(1_000):
             crew.admit(hold(fetcher, number))
         tasks.start_soon(watch)
-        while fetcher.acked < 1_000:
+        while fetcher.tally.acked < 1_000:
             await sleep(0)
         over = True
         tasks.cancel_scope.cancel()
