@@ -39,7 +39,7 @@ async def test_each_ending(error: Any, attempt: int, figure: str):
     assert judge.holds(claim)
     judge.begin(claim)
     judge.decide(claim, error)
-    assert getattr(fetcher, figure) == 1
+    assert getattr(fetcher.tally, figure) == 1
     assert not judge.holds(claim)
     judge.decide(claim, error)  # it is not in hand any more
-    assert getattr(fetcher, figure) == 1
+    assert getattr(fetcher.tally, figure) == 1
