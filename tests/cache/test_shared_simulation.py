@@ -103,7 +103,7 @@ def test_the_far_tier_never_answers_with_what_was_invalidated():
                     work.start_soon(writer, far)
             tasks.cancel_scope.cancel()
 
-    explore(scenario, range(200))
+    explore(scenario, range(80))
 
 
 @pytest.mark.promise("cache-shared-seeds")
@@ -159,7 +159,7 @@ def test_caches_agree_in_the_end_over_a_bad_network():
                     assert far is MISSING or far[1] == source.rows[key]
             closing.cancel_scope.cancel()
 
-    explore(scenario, range(200))
+    explore(scenario, range(80))
 
 
 async def opened(cache, *, task_status):

@@ -298,7 +298,7 @@ def test_after_any_trouble_all_agree_again():
             await sleep(10)  # longer than any suspicion
             assert peers.agree()
 
-    explore(run, range(100))
+    explore(run, range(30))
 
 
 @pytest.mark.promise("cluster-bad-input")

@@ -649,4 +649,4 @@ def test_a_faulty_network_over_many_seeds():
                 assert (await reader.instances("users")).instances == ()
                 assert await listed(server) == {"a": "left"}
 
-    explore(main, range(200))
+    explore(main, range(60))

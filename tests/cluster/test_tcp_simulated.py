@@ -72,7 +72,7 @@ def test_every_answer_is_that_to_its_question_and_no_packet_comes_twice(nets):
         b.assert_closed()
         assert_ended(net)
 
-    explore(run, range(200))
+    explore(run, range(60))
 
 
 @pytest.mark.promise("cluster-peer-tcp")
@@ -109,7 +109,7 @@ def test_connections_that_break_are_made_again(nets):
         b.assert_closed()
         assert_ended(net)
 
-    explore(run, range(200))
+    explore(run, range(60))
 
 
 def test_a_silent_connection_is_closed_by_who_has_called(nets):

@@ -179,7 +179,7 @@ def test_replicas_come_and_go_under_load_and_every_request_is_answered():
                 tasks.start_soon(customer, broker, number)
         assert len(answers) == 18
 
-    explore(scenario, range(200))
+    explore(scenario, range(60))
 
 
 @pytest.mark.promise("messaging-service-drain")

@@ -90,14 +90,14 @@ async def test_the_replica_takes_over_from_a_dead_primary(pair):
     first = pair.primary
     assert pair.replica is not first
     assert set(pair.servers) == {first, pair.replica}
-    with fail_after(10):  # a server that was down needs a moment to learn its role
+    with fail_after(30):  # a server that was down needs a moment to learn its role
         while "role:slave" not in str(pair.replica.command("INFO", "replication")):
             await sleep(0.02)
     hosts = pair.url.removeprefix("redis+sentinel://").removesuffix("/orders").split(",")
     ask = SentinelClient([tuple(each.split(":")) for each in hosts])
     writer = ask.master_for("orders")
     await writer.set("k", 1)
-    with fail_after(10):
+    with fail_after(30):
         while pair.replica.command("GET", "k") != "1":
             await sleep(0.01)
         first.kill()
