@@ -163,6 +163,11 @@ class Lifecycle(ABC):
             )
         except BaseExceptionGroup as errors:
             raise_bare(errors, cause)
+        except BaseException as error:
+            # Raised anew, the block's own error would be made its own context by an exit stack
+            # around this owner, and whoever walks up contexts would never come to an end.
+            if error is not cause:
+                raise
         finally:
             self._state = OwnerState.STOPPED
             self._group = None

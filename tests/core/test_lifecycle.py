@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
@@ -66,6 +67,16 @@ class Plain(Owner):
         return None
 
 
+def _raises(error):
+    """Return an exit that raises ``error``."""
+
+    async def leave(kind, reason, traceback):
+        await clock.yield_now()
+        raise error
+
+    return leave
+
+
 async def test_leaving_normally_drains_then_ends_the_tasks():
     owner = Probe()
     assert owner.state is OwnerState.CREATED
@@ -119,6 +130,20 @@ def test_the_bodys_error_leaves_bare_and_identical(error):
 
 
 @pytest.mark.promise("core-owner-bare")
+@pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError(), anyio.EndOfStream()])
+async def test_an_error_that_passes_several_owners_is_not_its_own_context(error):
+    # An exit stack makes what a manager raises the consequence of what it was given.
+    with pytest.raises(type(error)) as caught:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(Probe("outer"))
+            await stack.enter_async_context(Probe("inner"))
+            stack.push_async_exit(_raises(error))
+            raise LookupError
+    assert caught.value is error
+    assert isinstance(error.__context__, LookupError)
+    assert error.__context__.__context__ is None
+
+
 async def test_a_failing_background_task_cancels_the_body_and_leaves_bare():
     error = KeyError("lost")
     error.__cause__ = OSError("why")
