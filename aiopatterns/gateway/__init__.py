@@ -1,0 +1,1 @@
+"""The API gateway: one door to many services."""
