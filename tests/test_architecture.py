@@ -56,6 +56,7 @@ ASYNCIO_FILES = {
     "flow/executors.py",
     "jobs/supervisor.py",
     "gateway/transport_fast.py",
+    "contrib/aiohttp.py",
     "contrib/dask.py",
 }
 CLOCK_FILES = {"core/clock.py"}
