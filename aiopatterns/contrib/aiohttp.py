@@ -42,7 +42,7 @@ from aiopatterns.contrib.web import (
     refusal,
     request_id,
 )
-from aiopatterns.core.context import bind_correlation
+from aiopatterns.core.context import bind_correlation, correlation_id
 from aiopatterns.core.validate import optional_function
 
 try:
@@ -74,7 +74,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_KEY: Final = "aiopatterns.request_id"
 # What a client without an address, as on a Unix socket, counts as.
 _NOBODY: Final = "-"
 
@@ -167,7 +166,7 @@ async def correlation_middleware(request: web.Request, handler: Handler) -> web.
 
         app = web.Application(middlewares=[correlation_middleware])
     """
-    identity = request[_KEY] = request_id(request.headers.get(REQUEST_ID))
+    identity = request_id(request.headers.get(REQUEST_ID))
     with bind_correlation(identity):
         try:
             response = await handler(request)
@@ -186,7 +185,8 @@ async def add_request_id(request: web.Request, response: web.StreamResponse) -> 
 
         app.on_response_prepare.append(add_request_id)
     """
-    identity = request.get(_KEY)
+    del request
+    identity = correlation_id()  # bound as long as the handler runs
     if identity is not None:
         response.headers[REQUEST_ID] = identity
 

@@ -282,7 +282,7 @@ def limited_by(sent: Sent) -> bytes | None:
 
 async def test_a_websocket_is_refused_before_it_is_accepted():
     middleware = RateLimitMiddleware(hello, limiter=TokenBucket(Rate(1, per=60)))
-    scope = {"type": "websocket", "client": ("10.0.0.1", 5)}
+    scope: dict[str, Any] = {"type": "websocket", "client": ("10.0.0.1", 5)}
     assert await limited(middleware, scope) == [{"type": "websocket.accept"}]
     assert await limited(middleware, scope) == [{"type": "websocket.close", "code": 1013}]
     scope["extensions"] = {"websocket.http.response": {}}
