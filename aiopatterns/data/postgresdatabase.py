@@ -1,0 +1,156 @@
+"""A database of PostgreSQL: single statements over a few connections of its own.
+
+Statements that run at once have a connection each, up to a bound; PostgreSQL syncs their commits
+together by itself. A connection that has failed, or whose answer nobody has waited for, is never
+used again.
+
+Each statement commits by itself, with ``synchronous_commit`` as the server has it: ``off`` there
+may lose the last commits when the server crashes, and is refused with the first statement.
+"""
+
+from __future__ import annotations
+
+import weakref
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, final
+
+from anyio import move_on_after
+
+from aiopatterns.backends.dialects import POSTGRESQL
+from aiopatterns.backends.sql import link
+from aiopatterns.core.errors import BackendError, BackendUnavailableError
+from aiopatterns.core.flight import Flight
+from aiopatterns.core.validate import count, text
+from aiopatterns.core.waiters import Waiters
+from aiopatterns.data.database import ANSWERED_WITHIN, Database
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg import AsyncConnection
+
+    from aiopatterns.backends.sql import Answer
+
+__all__ = ["CONNECTIONS", "PostgresDatabase"]
+
+#: Connections at most, unless told otherwise.
+CONNECTIONS: Final = 4
+_DURABLE: Final = "SHOW synchronous_commit"
+
+
+@final
+class PostgresDatabase(Database):
+    """A database of PostgreSQL.
+
+    Args:
+        dsn: How to connect, as psycopg takes it.
+        connections: How many at most.
+
+    Raises:
+        TypeError: A value is of another type.
+        ValueError: ``dsn`` is empty or none, or ``connections`` is below 1.
+        ImportError: The extra ``postgres`` is not installed.
+    """
+
+    __slots__ = ("_dsn", "_idle", "_limit", "_turns", "_used")
+
+    def __init__(self, dsn: str, *, connections: int = CONNECTIONS) -> None:
+        self._dsn = text("dsn", dsn)
+        super().__init__(POSTGRESQL, _masked(dsn))
+        self._limit = count("connections", connections)
+        self._idle: list[AsyncConnection[Any]] = []
+        self._used = 0
+        self._turns = Waiters()
+        weakref.finalize(self, _finish, self._idle)
+
+    async def run(self, statement: str, **values: object) -> Answer:
+        """Run one statement; where nobody can cancel it, for drivers lose their way by that."""
+        while self._used >= self._limit:
+            await self._turns.wait()
+        self._used += 1
+        try:
+            flight = Flight(lambda: self._in_time(statement, values))
+            flight.keep()
+            seat = flight.board()
+            if (cancelled := await flight.end()) is not None:
+                flight.leave(seat)
+                raise cancelled
+            return await flight.ride(seat)
+        finally:
+            self._used -= 1
+            self._turns.wake()
+
+    async def aclose(self) -> None:
+        """Close the connections that nobody uses."""
+        _finish(self._idle)
+
+    # --------------------------------------------------------------------------- private core
+
+    async def _in_time(self, statement: str, values: Mapping[str, object]) -> Answer:
+        import psycopg
+
+        try:
+            with move_on_after(ANSWERED_WITHIN):
+                return await self._run(statement, values)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            _finish(self._idle)  # what one has lost, the others have lost as well
+            raise BackendUnavailableError(f"PostgreSQL at {self.place}: {error}") from error
+        except psycopg.Error as error:
+            raise BackendError(f"PostgreSQL at {self.place}: {error}") from error
+        raise BackendUnavailableError(
+            f"PostgreSQL at {self.place} has not answered within {ANSWERED_WITHIN:g} s"
+        )
+
+    async def _run(self, statement: str, values: Mapping[str, object]) -> Answer:
+        connection = self._idle.pop() if self._idle else await self._connect()
+        try:
+            answer = await link(connection).run(statement, **values)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        self._idle.append(connection)
+        return answer
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        import psycopg
+
+        connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+        try:
+            durable = await link(connection).run(_DURABLE)
+            if durable.rows[0][0] == "off":
+                raise BackendError(
+                    f"PostgreSQL at {self.place} has synchronous_commit = off, which may lose"
+                    " what was committed last; give the role of this store another value"
+                )
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        return connection
+
+
+def _masked(dsn: str) -> str:
+    """Return ``dsn`` without its password.
+
+    Raises:
+        ValueError: It is none.
+        ImportError: Psycopg is not there.
+    """
+    if find_spec("psycopg") is None:
+        msg = "PostgreSQL needs psycopg: pip install 'aiopatterns[postgres]'"
+        raise ImportError(msg, name="psycopg")
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    try:
+        parts = conninfo_to_dict(dsn)
+    except ProgrammingError as error:
+        msg = f"dsn must be one of PostgreSQL, such as postgresql://user@host/name: {error}"
+        raise ValueError(msg) from None
+    parts.pop("password", None)
+    return make_conninfo("", **parts)
+
+
+def _finish(idle: list[AsyncConnection[Any]]) -> None:
+    """Close what nobody uses; no connection is closed in the middle of its work."""
+    while idle:
+        idle.pop().pgconn.finish()
