@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.request import Headers
 
-__all__ = ["Incoming", "Outgoing", "Transport", "UpstreamSocket"]
+__all__ = ["Incoming", "Outgoing", "Transport", "TransportStatistics", "UpstreamSocket"]
 
 
 @final
@@ -127,6 +127,24 @@ class UpstreamSocket(Protocol):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it."""
         ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """Figures of a transport.
+
+    Attributes:
+        requests: Requests that it was given, WebSockets included.
+        failed: Those that got no answer.
+        connections: Connections that are open now; None if the client behind it does not tell.
+        idle: Those of them that wait for a request; None likewise.
+    """
+
+    requests: int
+    failed: int
+    connections: int | None = None
+    idle: int | None = None
 
 
 class Transport(Owner):
