@@ -7,6 +7,7 @@ not be. What a client may not say at all was refused before a :class:`Request` i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from aiopatterns.core.codec import JSON
@@ -104,6 +105,13 @@ class Request:
         if name not in self._index:
             return None
         return b", ".join([value for each, value in self.headers if each == name])
+
+    def with_headers(self, headers: Headers) -> Request:
+        """Return the same request with other headers."""
+        other = copy(self)
+        other.headers = headers
+        other._index = dict(reversed(headers))
+        return other
 
 
 @final
