@@ -206,6 +206,16 @@ class GroupConformance(Conformance):
         await self.pause(3)
         assert await _ids(log, "g", consumer="e", idle=idle) == ids
 
+    async def test_many_abandoned_entries_come_back_in_order(self, backend: Backend) -> None:
+        """``claimed``: with more than the limit, the next turns bring the others."""
+        log = await _log(backend, 5, self.name("events"))
+        ids = await _ids(log, "g", consumer="dead")
+        idle = self.life(0.5)
+        assert await _claim(log, 10, consumer="d", idle=idle) == []
+        await self.pause(1)
+        found = [await _ids(log, "g", limit=2, consumer="d", idle=idle) for _ in range(4)]
+        assert found == [ids[:2], ids[2:4], ids[4:], []]
+
     async def test_a_late_consumer_learns_what_it_lost(self, backend: Backend) -> None:
         """``lost``: ids that "are not held by this consumer any more; nothing was done for them"."""
         log = await _log(backend, 6)

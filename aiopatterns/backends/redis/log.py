@@ -3,11 +3,12 @@
 ::
 
     {ap:log:<name>}:s            stream  the entries: p payload, n running number
-                   :meta         hash    n appended ever, hole highest deleted id, graves
+                   :meta         hash    n appended ever, hole highest deleted id, graves,
+                                         oldest:<g> nothing is held for longer than since then
                    :groups       hash    group -> id of the last entry that was handed out
                    :tok:<token>  string  what an append returned, for its repetition
-                   :own:<g>      hash    id -> h<deliveries>:<consumer>, or p<deliveries>:<since>
-                   :idle:<g>     zset    held ids by the last claim or renewal, in us
+                   :own:<g>      hash    held id -> <deliveries>:<claimed or renewed>:<consumer>
+                   :parked:<g>   hash    parked id -> <deliveries>:<since>
                    :due:<g>      zset    parked ids by the time of their retry, in us
                    :body:<g>     hash    payloads of requeued dead letters
                    :dead:<g>     hash    id -> deliveries:size of reason:reason payload
@@ -142,8 +143,8 @@ class RedisLog:
     async def delete_group(self, group: str) -> bool:
         """Forget ``group``; False if there was none. 1 round trip."""
         check_name("group", group)
-        own = self._keys("own", "idle", "due", "body", "dead", "graves", "bell", group=group)
-        keys = [*self._keys("groups"), *own]
+        own = self._keys("own", "parked", "due", "body", "dead", "graves", "bell", group=group)
+        keys = [*self._keys("groups", "meta"), *own]
         return bool(await self._client.run(_DELETE_GROUP, keys, [group], repeatable=True))
 
     async def turn(self, group: str, consumer: str, turn: GroupTurn) -> GroupTurned:
@@ -158,7 +159,7 @@ class RedisLog:
         sizes = [*map(len, (said.acks, said.releases, said.retries, said.buried, said.renews))]
         delete = "1" if said.delete else ""
         args = [group, consumer, said.limit, said.idle, delete, MAX_DEAD, _BELL, *sizes, *words]
-        fields = ("own", "idle", "due", "body", "dead", "graves", "bell")
+        fields = ("own", "parked", "due", "body", "dead", "graves", "bell")
         keys = [*self._keys("s", "meta", "groups"), *self._keys(*fields, group=group)]
         reply = self._there(group, await self._client.run(_TURN, keys, args))
         return GroupTurned(_claimed(reply[1]), [each.decode() for each in reply[0]])
@@ -167,7 +168,7 @@ class RedisLog:
         """Return all that ``consumer`` holds now, oldest first. 1 round trip."""
         check_name("group", group)
         check_name("consumer", consumer)
-        keys = [*self._keys("s", "groups"), *self._keys("own", "idle", "body", group=group)]
+        keys = [*self._keys("s", "groups"), *self._keys("own", "body", group=group)]
         reply = await self._client.run(_HELD, keys, [group, consumer], repeatable=True)
         return sorted(_claimed(self._there(group, reply)), key=_place)
 
@@ -194,12 +195,14 @@ class RedisLog:
         """Return the oldest entries that are claimed or wait for a retry. 1 round trip."""
         check_name("group", group)
         count("limit", limit)
-        keys = [*self._keys("groups"), *self._keys("own", "idle", group=group)]
+        keys = [*self._keys("groups"), *self._keys("own", "parked", group=group)]
         reply = await self._client.run(_PENDING, keys, [group], repeatable=True)
-        now, owners, claims = self._there(group, reply)
-        since = dict(zip(claims[::2], claims[1::2], strict=True))
-        pairs = zip(owners[::2], owners[1::2], strict=True)
-        found = [_pending(each, owner, since.get(each), int(now)) for each, owner in pairs]
+        now, *both = self._there(group, reply)
+        found = [
+            _pending(each, noted, int(now))
+            for flat in both
+            for each, noted in zip(flat[::2], flat[1::2], strict=True)
+        ]
         return sorted(found, key=_place)[:limit]
 
     async def lag(self, group: str) -> int:
@@ -222,7 +225,7 @@ class RedisLog:
         """Hand out these dead letters again; return how many there were. 1 round trip."""
         check_name("group", group)
         check_names("ids", ids)
-        fields = ("own", "due", "body", "dead", "graves", "bell")
+        fields = ("parked", "due", "body", "dead", "graves", "bell")
         keys = [*self._keys("groups"), *self._keys(*fields, group=group)]
         reply = await self._client.run(_REQUEUE, keys, [group, _BELL, *ids], repeatable=True)
         return int(self._there(group, reply))
@@ -234,8 +237,8 @@ class RedisLog:
             named = [
                 each.decode() for each in await self._client.read("HKEYS", *self._keys("groups"))
             ]
-            own = [self._keys("own", group=each)[0] for each in named]
-            keys = [*self._keys("s", "groups"), *own]
+            kept = [key for each in named for key in self._keys("own", "parked", group=each)]
+            keys = [*self._keys("s", "groups"), *kept]
             reply = await self._client.run(_TRIM, keys, [max_length, *named], repeatable=False)
             removed = int(reply)
         return removed
@@ -282,12 +285,10 @@ def _claimed(flat: list[Any]) -> list[Claimed]:
     return [Claimed(each.decode(), body, int(deliveries)) for each, body, deliveries in triples]
 
 
-def _pending(entry_id: bytes, owner: bytes, claimed_at: bytes | None, now: int) -> PendingEntry:
-    deliveries, _, rest = owner[1:].partition(b":")
-    held = claimed_at is not None
-    since = int(claimed_at if claimed_at is not None else rest)
-    consumer = rest.decode() if held else ""
-    return PendingEntry(entry_id.decode(), consumer, (now - since) / 1e6, int(deliveries))
+def _pending(entry_id: bytes, noted: bytes, now: int) -> PendingEntry:
+    deliveries, since, *consumer = noted.decode().split(":", 2)
+    who = consumer[0] if consumer else ""
+    return PendingEntry(entry_id.decode(), who, (now - int(since)) / 1e6, int(deliveries))
 
 
 def _letter(entry_id: bytes, record: bytes) -> tuple[Claimed, bytes]:

@@ -1,5 +1,5 @@
 -- Hand out dead letters again, with their payloads, for the log may not have them any more.
--- KEYS: 1 groups, 2 own, 3 due, 4 body, 5 dead, 6 graves, 7 bell.
+-- KEYS: 1 groups, 2 parked, 3 due, 4 body, 5 dead, 6 graves, 7 bell.
 -- ARGV: 1 group, 2 ms for which a bell is kept, 3... ids.
 -- Returns how many there were, or false if there is no such group.
 
@@ -18,7 +18,7 @@ for i = 3, #ARGV do
     redis.call('ZREM', KEYS[6], id)
     local size, rest = string.match(record, '^%d+:(%d+):()')
     redis.call('HSET', KEYS[4], id, string.sub(record, rest + size))
-    redis.call('HSET', KEYS[2], id, string.format('p0:%.0f', now))
+    redis.call('HSET', KEYS[2], id, string.format('0:%.0f', now))
     redis.call('ZADD', KEYS[3], string.format('%.0f', now - (#ARGV - i)), id)
   end
 end

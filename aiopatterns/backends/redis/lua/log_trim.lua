@@ -1,5 +1,5 @@
 -- Remove the oldest entries that no group needs any more.
--- KEYS: 1 stream, 2 groups, 3... the groups' own.  ARGV: 1 entries to keep, 2... the groups.
+-- KEYS: 1 stream, 2 groups, 3... what each group holds and has parked.  ARGV: 1 entries to keep, 2... the groups.
 -- Returns how many were removed, or -1 if there are other groups by now.
 local call = redis.call
 local function parse(id)
@@ -19,8 +19,10 @@ for i = 2, #ARGV do
   local last = call('HGET', KEYS[2], ARGV[i])
   if not last then return -1 end
   if not handed or before(last, handed) then handed = last end
-  for _, id in ipairs(call('HKEYS', KEYS[i + 1])) do
-    if not needed or before(id, needed) then needed = id end
+  for key = 2 * i - 1, 2 * i do
+    for _, id in ipairs(call('HKEYS', KEYS[key])) do
+      if not needed or before(id, needed) then needed = id end
+    end
   end
 end
 

@@ -1,5 +1,5 @@
 -- One turn of a consumer: settle, renew, claim.
--- KEYS: 1 stream, 2 meta, 3 groups, 4 own, 5 idle, 6 due, 7 body, 8 dead, 9 graves, 10 bell.
+-- KEYS: 1 stream, 2 meta, 3 groups, 4 own, 5 parked, 6 due, 7 body, 8 dead, 9 graves, 10 bell.
 -- ARGV: 1 group, 2 consumer, 3 limit, 4 idle in us, 5 '1' to delete what is settled, 6 dead
 -- letters at most, 7 ms for which a bell is kept, 8-12 how many acks, releases, retries, buried,
 -- renews; then these: ids; ids; id, us; id, reason; ids.
@@ -17,6 +17,9 @@ local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local consumer, limit = ARGV[2], tonumber(ARGV[3])
 local lost, at = {}, 13
+-- With zeros in front, what is noted of an entry is longer than 64 bytes, and the server keeps a hash
+-- table of these, in which it finds one at once, and not a list in which it searches.
+local stamp = string.format('%060.0f', now)
 local requeued = call('EXISTS', KEYS[7]) == 1
 
 -- A command over many words, in pieces that Lua's stack can hold.
@@ -36,16 +39,26 @@ local function get_many(key, ids)
   return found
 end
 
+-- What is noted of one that holds an entry. Most of a turn are the same text, taken apart once.
+local seen, deliveries, since, who
+local function owned(text)
+  if text ~= seen then
+    seen = text
+    deliveries, since, who = string.match(text or '', '^(%d+):(%d+):(.*)$')
+    deliveries, since = tonumber(deliveries), tonumber(since)
+  end
+  return deliveries, since, who
+end
+
 -- The next ids that were named, each with what came with it, if this consumer holds them.
 local function held(count, width)
   local ids, mine, counts, with, n = {}, {}, {}, {}, 0
   for i = 1, count do ids[i] = ARGV[at + (i - 1) * width] end
   for i, owner in ipairs(get_many(KEYS[4], ids)) do
-    local deliveries, who
-    if owner then deliveries, who = string.match(owner, '^h(%d+):(.*)$') end
-    if who == consumer then
+    local times, _, holder = owned(owner)
+    if holder == consumer then
       n = n + 1
-      mine[n], counts[n], with[n] = ids[i], tonumber(deliveries), ARGV[at + i * width - 1]
+      mine[n], counts[n], with[n] = ids[i], times, ARGV[at + i * width - 1]
     else
       insert(lost, ids[i])
     end
@@ -54,13 +67,22 @@ local function held(count, width)
   return mine, counts, with
 end
 
+-- Note that this consumer holds these from now on.
+local function hold(ids, counts)
+  local words, format, first = {}, string.format, '1:' .. stamp .. ':' .. consumer
+  for i, id in ipairs(ids) do
+    words[2 * i - 1] = id
+    words[2 * i] = counts[i] == 1 and first or format('%.0f:%s:%s', counts[i], stamp, consumer)
+  end
+  many('HSET', KEYS[4], words)
+end
+
 -- Scores that keep the order of the list; they differ by microseconds, and are never late.
 -- As text, for the server takes much longer to write down a number.
 local function scored(ids, times)
   local words, format = {}, string.format
   for i = 1, #ids do
-    local time = (times and times[i] or now) - (#ids - i)
-    words[2 * i - 1], words[2 * i] = format('%.0f', time), ids[i]
+    words[2 * i - 1], words[2 * i] = format('%.0f', times[i] - (#ids - i)), ids[i]
   end
   return words
 end
@@ -75,20 +97,21 @@ local function parse(id)
   return tonumber(ms), tonumber(seq)
 end
 
+local function before(id, other)
+  local ms, seq = parse(id)
+  local other_ms, other_seq = parse(other)
+  return ms < other_ms or (ms == other_ms and seq < other_seq)
+end
+
 local function forget(ids)
   if #ids == 0 then return end
   many('HDEL', KEYS[4], ids)
-  many('ZREM', KEYS[5], ids)
   if requeued then many('HDEL', KEYS[7], ids) end
   if ARGV[5] ~= '1' then return end
   many('XDEL', KEYS[1], ids)
   local hole = call('HGET', KEYS[2], 'hole') or '0-0'
-  local most_ms, most_seq = parse(hole)
   for _, id in ipairs(ids) do
-    local ms, seq = parse(id)
-    if ms > most_ms or (ms == most_ms and seq > most_seq) then
-      hole, most_ms, most_seq = id, ms, seq
-    end
+    if before(hole, id) then hole = id end
   end
   call('HSET', KEYS[2], 'hole', hole)
 end
@@ -96,10 +119,10 @@ end
 local function park(ids, counts, times)
   local words = {}
   for i, id in ipairs(ids) do
-    words[2 * i - 1], words[2 * i] = id, string.format('p%.0f:%.0f', counts[i], now)
+    words[2 * i - 1], words[2 * i] = id, string.format('%.0f:%s', counts[i], stamp)
   end
-  many('ZREM', KEYS[5], ids)
-  many('HSET', KEYS[4], words)
+  many('HDEL', KEYS[4], ids)
+  many('HSET', KEYS[5], words)
   many('ZADD', KEYS[6], scored(ids, times))
 end
 
@@ -137,53 +160,78 @@ local function settle()
   for i, delay in ipairs(delays) do delays[i] = now + delay end
   park(ids, counts, delays)
   bury(held(tonumber(ARGV[11]), 2))
-  many('ZADD', KEYS[5], scored((held(tonumber(ARGV[12]), 1))))
+  ids, counts = held(tonumber(ARGV[12]), 1)
+  hold(ids, counts)
 end
 
--- Entries that are due, then abandoned ones in order of the log: ids and deliveries so far.
-local function come_back()
-  local ids = call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, limit)
-  many('ZREM', KEYS[6], ids)
-  if #ids < limit then
-    local left = call('ZRANGEBYSCORE', KEYS[5], '-inf', now - ARGV[4], 'LIMIT', 0, limit - #ids)
-    table.sort(left, function(one, other)
-      local ms, seq = parse(one)
-      local other_ms, other_seq = parse(other)
-      return ms < other_ms or (ms == other_ms and seq < other_seq)
-    end)
-    for _, id in ipairs(left) do insert(ids, id) end
+-- Add abandoned entries up to the limit: those held longest, in order of the log. All that are held
+-- are looked at, but only when the oldest may be so old: once in that time, or so.
+local function add_abandoned(ids, counts)
+  local field, most = 'oldest:' .. ARGV[1], now - ARGV[4]
+  if tonumber(call('HGET', KEYS[2], field) or 0) > most then return end
+  local left, times, of, oldest, all = {}, {}, {}, now, call('HGETALL', KEYS[4])
+  for i = 1, #all, 2 do
+    local id, count, time = all[i], owned(all[i + 1])
+    if time <= most then
+      insert(left, id)
+      times[id], of[id] = time, count
+    elseif time < oldest then
+      oldest = time
+    end
   end
-  return ids, get_many(KEYS[4], ids)
+  table.sort(left, function(one, other)
+    if times[one] ~= times[other] then return times[one] < times[other] end
+    return before(one, other)
+  end)
+  local room = limit - #ids
+  if #left > room then oldest = times[left[room + 1]] end
+  for i = #left, room + 1, -1 do left[i] = nil end
+  table.sort(left, before)
+  for _, id in ipairs(left) do
+    insert(ids, id)
+    insert(counts, of[id])
+  end
+  call('HSET', KEYS[2], field, string.format('%.0f', oldest))
+end
+
+-- Entries that are due, then abandoned ones: ids and deliveries so far.
+local function come_back()
+  local ids, counts = call('ZRANGEBYSCORE', KEYS[6], '-inf', now, 'LIMIT', 0, limit), {}
+  if #ids > 0 then
+    for i, each in ipairs(get_many(KEYS[5], ids)) do
+      counts[i] = tonumber(string.match(each or '0', '^%d+'))
+    end
+    many('ZREM', KEYS[6], ids)
+    many('HDEL', KEYS[5], ids)
+  end
+  if #ids < limit then add_abandoned(ids, counts) end
+  return ids, counts
 end
 
 local function claim()
-  local n, ids, claimed, owners, gone = 0, {}, {}, {}, {}
-  local first = 'h1:' .. consumer
+  local n, ids, counts, claimed, gone = 0, {}, {}, {}, {}
   local function take(id, body, count)
     n = n + 1
-    local owner = count == 1 and first or 'h' .. count .. ':' .. consumer
-    ids[n], owners[2 * n - 1], owners[2 * n] = id, id, owner
+    ids[n], counts[n] = id, count
     claimed[3 * n - 2], claimed[3 * n - 1], claimed[3 * n] = id, body, count
   end
-  local back, before = come_back()
+  local back, times = come_back()
   local bodies = requeued and get_many(KEYS[7], back) or {}
   for i, id in ipairs(back) do
     local body = bodies[i] or payload(id)
     if body then
-      take(id, body, tonumber(string.match(before[i], '^.(%d+):')) + 1)
+      take(id, body, times[i] + 1)
     else
       insert(gone, id) -- trimmed: nothing of it is left
     end
   end
   many('HDEL', KEYS[4], gone)
-  many('ZREM', KEYS[5], gone)
   if n < limit then
     local fresh = call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', limit - n)
     for _, entry in ipairs(fresh) do take(entry[1], entry[2][2], 1) end
     if #fresh > 0 then call('HSET', KEYS[3], ARGV[1], fresh[#fresh][1]) end
   end
-  many('HSET', KEYS[4], owners)
-  many('ZADD', KEYS[5], scored(ids))
+  hold(ids, counts)
   return claimed
 end
 
