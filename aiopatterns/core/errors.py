@@ -34,6 +34,7 @@ callers ever share a traceback.
     |-- NoHandlersError(topic)                  nobody listens
     |-- RemoteError(type, message, code, retryable, details)
     |-- SecretMismatchError(address)  (ConnectionAbortedError)   a peer has another secret
+    |-- ConfigError(file, problems)  (ValueError)   a configuration file is wrong, all of it said
     |-- RequestRefusedError(status, reason, headers)             the gateway answers instead
     |-- UpstreamError(name, kind, sent)         a service behind the gateway gave no answer
     |-- ConflictError(key)                      concurrent versions that nobody may decide
@@ -63,6 +64,7 @@ __all__ = [
     "CircuitOpenError",
     "ClosedError",
     "CodecError",
+    "ConfigError",
     "ConflictError",
     "CycleError",
     "DagError",
@@ -399,6 +401,21 @@ class SecretMismatchError(AioPatternsError, ConnectionAbortedError):
             message or f"the peer at {address!r} has another secret; all peers need the same one"
         )
         self.address = address
+
+
+class ConfigError(AioPatternsError, ValueError):
+    """A configuration file cannot be used; nothing was changed or started.
+
+    Args:
+        message: What is wrong, in one line.
+        file: Which file.
+        problems: Everything that is wrong, each with its place in the file. No secret is in it.
+    """
+
+    def __init__(self, message: str = "", *, file: str, problems: Sequence[str]) -> None:
+        super().__init__(message or f"{file}: {'; '.join(problems)}")
+        self.file = file
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class RequestRefusedError(AioPatternsError):
