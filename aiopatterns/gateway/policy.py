@@ -46,6 +46,8 @@ _MIB: Final = 1024 * 1024
 _EXTRA: Final = 0.2
 _ATTEMPTS: Final = 3
 _FIRST_WAIT: Final = 0.025
+_TRIP: Final = Trip()
+_HALF_OPEN: Final = HalfOpen()
 
 
 @final
@@ -136,9 +138,9 @@ class BreakerRules:
         half_open: How it is found out whether the endpoint is well again.
     """
 
-    trip: Trip = Trip()
+    trip: Trip = _TRIP
     open_for: OpenFor = BREAK
-    half_open: HalfOpen = HalfOpen()
+    half_open: HalfOpen = _HALF_OPEN
 
     def __post_init__(self) -> None:
         self.make("endpoint", None)  # which checks them

@@ -6,14 +6,14 @@ not be. What a client may not say at all was refused before a :class:`Request` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from aiopatterns.core.codec import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from aiopatterns.gateway.body import Body
     from aiopatterns.gateway.policy import Identity
@@ -47,62 +47,81 @@ class Chunks(Protocol):
 class Request:
     """One request, as the stages see it.
 
-    Attributes:
+    Args:
         method: In upper case.
-        path: Decoded once, and safe: no dot segments in any encoding, no backslash, no NUL.
-        raw_path: As sent.
+        raw_path: The path as sent.
         query: As sent, without the question mark.
+        headers: As sent, names in lower case.
+        path: Decoded once, and safe: no dot segments in any encoding, no backslash, no control
+            character. A slash within a segment stays ``%2F``.
+
+    Attributes:
+        index: The first value of each header.
         host: Lower-case, without a port.
         scheme: ``"http"`` or ``"https"``.
-        headers: As sent, names in lower case.
+        peer: Address that the connection came from.
+        trusted: Whether that is a trusted proxy.
         client: Address of the client, trusted proxies considered: the key of its limits.
         correlation_id: What joins all that is done for it.
+        identity: Who sends it, once that was verified.
         route: The route it takes.
         body: What the client sends.
-        identity: Who sends it, once that was verified.
     """
 
     __slots__ = (
-        "_index",
         "body",
         "client",
         "correlation_id",
         "headers",
         "host",
         "identity",
+        "index",
         "method",
         "path",
+        "peer",
         "query",
         "raw_path",
         "route",
         "scheme",
+        "trusted",
     )
 
     body: Body
+    correlation_id: str
     route: Route
 
     def __init__(
-        self, method: str, raw_path: bytes, query: bytes, headers: Headers, *, scheme: str = "http"
+        self,
+        method: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: Headers,
+        *,
+        path: str | None = None,
     ) -> None:
         self.method: str = method
         self.raw_path: bytes = raw_path
-        self.path: str = raw_path.decode()
         self.query: bytes = query
         self.headers: Headers = headers
-        self._index: dict[bytes, bytes] = dict(reversed(headers))  # the first of a name stays
-        self.scheme: str = scheme
+        self.path: str = raw_path.decode() if path is None else path
+        self.index: dict[bytes, bytes] = dict(reversed(headers))  # so the first of a name stays
         self.host: str = ""
+        self.scheme: str = "http"
+        self.peer: str = ""
+        self.trusted: bool = False
         self.client: str = ""
-        self.correlation_id: str = ""
         self.identity: Identity | None = None
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.path!r})"
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header, or None."""
-        return self._index.get(name)
+        return self.index.get(name)
 
     def header_list(self, name: bytes) -> bytes | None:
         """Return all values of a header, joined by ``b", "``, or None."""
-        if name not in self._index:
+        if name not in self.index:
             return None
         return b", ".join([value for each, value in self.headers if each == name])
 
@@ -110,7 +129,7 @@ class Request:
         """Return the same request with other headers."""
         other = copy(self)
         other.headers = headers
-        other._index = dict(reversed(headers))
+        other.index = dict(reversed(headers))
         return other
 
 
