@@ -1,0 +1,3 @@
+"""Data: one truth on several nodes."""
+
+__all__: list[str] = []
