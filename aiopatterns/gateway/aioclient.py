@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from anyio import CancelScope, sleep_forever
+
 from aiopatterns.core.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from aiohttp import ClientSession
+    from anyio.abc import TaskStatus
     from multidict import CIMultiDict
     from yarl import URL
 
     from aiopatterns.gateway.transport import Outgoing
 
-__all__ = ["address", "explained", "open_session", "require", "words"]
+__all__ = ["address", "explained", "hold", "open_session", "require", "words"]
 
 # What the client would add by itself.
 _OWN_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -69,6 +72,16 @@ def open_session(connections: int, keep_alive: float, tls: ssl.SSLContext | None
         max_field_size=_HEADER,
         read_bufsize=_HELD,
     )
+
+
+async def hold(session: ClientSession, *, task_status: TaskStatus[None]) -> None:
+    """Close a session when the task group of its owner ends, for that takes an await."""
+    try:
+        task_status.started()
+        await sleep_forever()
+    finally:
+        with CancelScope(shield=True):
+            await session.close()
 
 
 def address(outgoing: Outgoing) -> URL:

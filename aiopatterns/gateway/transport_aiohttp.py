@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import CancelScope, current_time, move_on_after, sleep_forever
+from anyio import current_time, move_on_after
 
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.core.validate import count, positive
-from aiopatterns.gateway.aioclient import address, explained, open_session, require, words
+from aiopatterns.gateway.aioclient import address, explained, hold, open_session, require, words
 from aiopatterns.gateway.transport import Transport, TransportStatistics
 from aiopatterns.gateway.upload import Upload
 from aiopatterns.gateway.wsclient import dial
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from aiohttp import ClientResponse, ClientSession
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup
 
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.request import Headers
@@ -106,17 +106,10 @@ class AiohttpTransport(Transport):
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._session = open_session(self._connections, self._keep_alive, self._tls)
-        await tasks.start(self._hold, self._session)
+        await tasks.start(hold, self._session)
 
-    async def _hold(self, session: ClientSession, *, task_status: TaskStatus[None]) -> None:
-        """Close the session when the transport ends, for that takes an await."""
-        try:
-            task_status.started()
-            await sleep_forever()
-        finally:
-            self._session = None
-            with CancelScope(shield=True):
-                await session.close()
+    def _settle(self) -> None:
+        self._session = None
 
 
 @final
