@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
 
 from aiopatterns.core.errors import UpstreamError
@@ -109,10 +109,10 @@ def make_transport(kind: str | Transport) -> Transport:
     """Return the transport of that name."""
     if isinstance(kind, Transport):
         return kind
-    module: Any
     if kind == "fast":
-        from aiopatterns.gateway import transport_fast as module
-    else:
-        from aiopatterns.gateway import transport_aiohttp as module
-    made: Transport = module.transport()
-    return made
+        from aiopatterns.gateway.transport_fast import FastTransport
+
+        return FastTransport()
+    from aiopatterns.gateway.transport_aiohttp import AiohttpTransport
+
+    return AiohttpTransport()
