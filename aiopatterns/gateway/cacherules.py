@@ -68,6 +68,24 @@ _STRICT: Final = frozenset({b"must-revalidate", b"proxy-revalidate", b"no-cache"
 _OF_BODY: Final = frozenset(
     {b"content-encoding", b"content-length", b"content-range", b"content-type", b"set-cookie"}
 )
+# What the gateway sets anew for each request; only scheme and host are a part of the address.
+_OURS: Final = frozenset(
+    {
+        b"forwarded",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-port",
+        b"x-forwarded-server",
+        b"x-real-ip",
+        b"x-request-id",
+        b"x-user-id",
+    }
+)
+_IN_ADDRESS: Final = frozenset(
+    {b"host", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"}
+)
 # Lists whose members are not case-sensitive (RFC 9110, section 12.5).
 _CASELESS: Final = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
 
@@ -85,6 +103,8 @@ class Terms:
         strict: Whether it is never given out stale.
         tolerant: Whether a client may say that it takes it stale.
         ask: Whether the service has to be asked each time.
+        open: Whether those who say who they are get it like everybody else.
+        names: The names of what it varies with, sorted.
         etag: Its entity tag.
         modified: Its Last-Modified, as sent.
     """
@@ -96,6 +116,8 @@ class Terms:
     strict: bool
     tolerant: bool
     ask: bool
+    open: bool
+    names: tuple[bytes, ...]
     etag: bytes | None
     modified: bytes | None
 
@@ -124,12 +146,12 @@ def terms(
         The terms, or None: then it is not kept.
     """
     said = directives(fields.get(b"cache-control"))
-    if status not in _KEPT or b"no-store" in asked or not _shared(said, fields):
-        return None
-    if personal and b"public" not in said and b"s-maxage" not in said:
-        return None
+    names = vary_names(fields)
     lifetime = _lifetime(said, fields, now)
-    if lifetime is None:
+    is_open = b"public" in said or b"s-maxage" in said
+    if lifetime is None or names is None or (personal and not is_open):
+        return None
+    if status not in _KEPT or b"no-store" in asked or b"set-cookie" in fields:
         return None
     strict = not _STRICT.isdisjoint(said)
     found = Terms(
@@ -141,21 +163,18 @@ def terms(
         # Of s-maxage a client may not ask for more; the service may, by a word of its own.
         tolerant=not strict and b"s-maxage" not in said,
         ask=b"no-cache" in said,
+        open=is_open,
+        names=names,
         etag=None if entity_tag(fields.get(b"etag")) is None else fields[b"etag"],
         modified=fields.get(b"last-modified"),
     )
     return found if found.life > 0 else None
 
 
-def _shared(said: Directives, fields: Fields) -> bool:
-    """Whether an answer may be given to others than who asked for it."""
-    if b"no-store" in said or b"private" in said or b"set-cookie" in fields:
-        return False
-    return vary_names(fields) is not None
-
-
 def _lifetime(said: Directives, fields: Fields, now: float) -> float | None:
-    """Return how long an answer is fresh; None if it says nothing about being kept."""
+    """Return how long an answer is fresh; None if it may not be kept, or does not say so."""
+    if b"no-store" in said or b"private" in said:
+        return None
     if b"no-cache" in said:
         return 0.0
     for name in (b"s-maxage", b"max-age"):
@@ -247,11 +266,17 @@ def unchanged(kept: Terms, header: Callable[[bytes], bytes | None]) -> bool:
 
 
 def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
-    """Return the names in a Vary, sorted; None if nobody else can get the answer."""
+    """Return the names in a Vary, sorted; None if nobody else can get the answer.
+
+    What the gateway itself tells a service about a client is not what the client sent, so an
+    answer that varies with that is nobody else's.
+    """
     if b"vary" not in fields:
         return ()
-    given = {each.strip().lower() for each in fields[b"vary"].split(b",")} - {b""}
-    return None if b"*" in given or len(given) > MOST_VARY else tuple(sorted(given))
+    given = {each.strip().lower() for each in fields[b"vary"].split(b",")} - {b""} - _IN_ADDRESS
+    if b"*" in given or len(given) > MOST_VARY or not _OURS.isdisjoint(given):
+        return None
+    return tuple(sorted(given))
 
 
 def variant(names: tuple[bytes, ...], header: Callable[[bytes], bytes | None]) -> bytes:
