@@ -41,12 +41,16 @@ import tomllib
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.cluster.registry import ServiceRegistry
-from aiopatterns.core.errors import ConfigError
+from aiopatterns.core.codec import JSON
+from aiopatterns.core.errors import CodecError, ConfigError
 from aiopatterns.core.validate import choice, text
+from aiopatterns.gateway.auth import APIKeyAuth
+from aiopatterns.gateway.jwt import JWTAuth
 from aiopatterns.gateway.placeholders import Placeholders
 from aiopatterns.gateway.policies import Policies, fields_of
 from aiopatterns.gateway.policy import Limits, RoutePolicy
@@ -65,8 +69,10 @@ __all__ = ["GatewayConfig", "load_config"]
 
 _TRANSPORTS: Final = ("aiohttp", "fast")
 _ROUTE: Final = ("path", "to", "methods", "host", "strip_prefix")
-_JWT: Final = ("jwks", "algorithms", "issuer", "audience", "leeway")
-_KEYS: Final = ("keys", "header")
+# What a JWTAuth needs, for every other value to be tried beside.
+_A_TOKEN: Final[Mapping[str, Any]] = MappingProxyType(
+    {"jwks": "https://localhost/", "algorithms": ["RS256"], "issuer": None, "audience": None}
+)
 
 
 @final
@@ -177,7 +183,7 @@ class _Reader:
         self._core = self._read_core()
         self._policies = Policies(stock, self._core.backend)
         self._auths = {name: self._auth(name, each) for name, each in table.named("auth").items()}
-        self._defaults = table.table("defaults")
+        self._defaults = table.take("defaults").get("defaults", {})
 
     def read(self, file: Path) -> GatewayConfig:
         """Return what it says, as far as that can be made."""
@@ -204,9 +210,11 @@ class _Reader:
     def _read_core(self) -> _Core:
         table = self._table
         values = table.take("backend", "namespace", "transport", "name")
+        before = self._stock.text("core", values)
+        for name in before.keys() | values.keys():
+            if before.get(name) != values.get(name):
+                table.refuse(name, "changes only with a restart")
         core = self._stock.take("core", values, lambda: table.make(_core, values))
-        if self._stock.has_changed("core"):
-            table.refuse("backend", f"{', '.join(values)} change only with a restart")
         return core or _core(backend="memory://")
 
     def _limits(self) -> Limits | None:
@@ -221,28 +229,22 @@ class _Reader:
 
     def _read_defaults(self) -> RoutePolicy | None:
         """Return the defaults; None if something is wrong with them."""
-        table = self._defaults
+        table = self._table.table("defaults", self._defaults)
         if table is None:
-            return RoutePolicy()
+            return None
         return self._stock.take(
             "defaults", table.values, lambda: self._policies.read(table, lambda _: "defaults")
         )
 
     def _auth(self, name: str, table: Table) -> Auth | None:
         """Return an authenticator; which one it is, its keys tell."""
-        from aiopatterns.gateway.auth import APIKeyAuth, JWTAuth
-
-        if "jwks" in table.values:
-            values = table.take(*_JWT)
-            make = partial(table.make, JWTAuth, values, jwks={"keys": []}, algorithms=["RS256"])
-        elif "keys" in table.values:
-            values = table.take(*_KEYS)
-            make = partial(table.make, APIKeyAuth, values, keys={"client": "key"})
-        else:
-            self._table.refuse(f"auth.{name}", "needs 'jwks', for tokens, or 'keys', for API keys")
-            return None
-        table.end()
-        return self._stock.take(f"auth {name}", table.values, make)
+        given = table.values
+        if "jwks" in given:
+            return self._stock.take(f"auth {name}", given, lambda: _tokens(table))
+        if "keys" in given:
+            return self._stock.take(f"auth {name}", given, lambda: _api_keys(table))
+        self._table.refuse(f"auth.{name}", "needs 'jwks', for tokens, or 'keys', for API keys")
+        return None
 
     def _route(self, table: Table, defaults: RoutePolicy | None) -> Route | None:
         values = table.take(*_ROUTE)
@@ -267,11 +269,10 @@ class _Reader:
         self, table: Table, name: str, defaults: RoutePolicy | None
     ) -> tuple[RoutePolicy | None, object]:
         """Return the policy of a route, if it has one, and all that it is made of."""
-        base = {} if self._defaults is None else self._defaults.values
         own = table.table("policy")
         if own is None:
-            return None, base
-        laid = _over(base, own.values) if defaults is not None else own.values
+            return None, self._defaults
+        laid = own.values if defaults is None else _over(self._defaults, own.values)
         inner = table.table("policy", laid)
         assert inner is not None, "it is a table"
         parts = own.values
@@ -282,6 +283,29 @@ class _Reader:
             )
 
         return self._stock.take(f"policy {name}", laid, read), laid
+
+
+def _tokens(table: Table) -> JWTAuth | None:
+    """Read a JWTAuth: false checks no issuer or audience, a text may be a key set in JSON."""
+    values = table.take(*_A_TOKEN, "leeway")
+    table.end()
+    for name in ("issuer", "audience"):
+        if values.get(name) is False:
+            values[name] = None
+    jwks = values["jwks"]
+    if isinstance(jwks, str) and jwks.lstrip().startswith("{"):
+        try:
+            values["jwks"] = JSON.decode(jwks.encode())
+        except CodecError:
+            table.refuse("jwks", "must be an address, a table, or a key set in JSON")
+            return None
+    return table.make(JWTAuth, values, **_A_TOKEN)
+
+
+def _api_keys(table: Table) -> APIKeyAuth | None:
+    values = table.take("keys", "header")
+    table.end()
+    return table.make(APIKeyAuth, values, keys={"client": "key"})
 
 
 def _over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

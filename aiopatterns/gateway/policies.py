@@ -9,7 +9,7 @@
     bulkhead   = 100
     rate_limit = { amount = 100, per = 60, burst = 20 }                      of this process
                = { amount = 100, per = 60, shared = "api", on_outage = "local" }   of all
-    cache      = { max_body = 1048576, max_size = 67108864 }
+    cache      = { max_body = 1048576, max_bytes = 67108864 }
 
 ``false`` stands for None, and ``true`` for ``retry``, ``breaker`` and ``cache`` as they are by
 default.
@@ -87,7 +87,7 @@ class Policies:
             table: Where it stands.
             owner: Whose a part is; parts of one owner and one text are one object.
         """
-        given = table.take(*PARTS)
+        given = {"retry": True} | table.take(*PARTS)  # its budget is shared as that of any other
         table.end()
         parts: dict[str, object] = {}
         for name, value in given.items():

@@ -50,7 +50,7 @@ class Stock:
             self.made[name] = text, made
         return made
 
-    def has_changed(self, name: str) -> bool:
-        """Whether an object that was made before of something is made of something else now."""
-        before, now = self._before.get(name), self.made.get(name)
-        return before is not None and before is not now
+    def text(self, name: str, now: T) -> T:
+        """Return what an object was made of before; ``now`` if there was none."""
+        before = self._before.get(name)
+        return now if before is None else cast("T", before[0])

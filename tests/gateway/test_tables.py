@@ -78,7 +78,7 @@ def test_every_wrong_value_is_told(table, problems):
 
 def test_values_that_do_not_fit_together_are_told_of_their_table(table, problems):
     given = table({})
-    assert given.make(HttpCache, {"max_body": 1 << 27, "max_size": 1 << 28}) is not None
+    assert given.make(HttpCache, {"max_body": 1 << 27, "max_bytes": 1 << 28}) is not None
 
     def pair(*, low: int = 0, high: int = 9) -> tuple[int, int]:
         if low > high:
