@@ -153,4 +153,5 @@ def _masked(dsn: str) -> str:
 def _finish(idle: list[AsyncConnection[Any]]) -> None:
     """Close what nobody uses; no connection is closed in the middle of its work."""
     while idle:
-        idle.pop().pgconn.finish()
+        connection = idle.pop()  # held, for one that nobody holds complains of being open
+        connection.pgconn.finish()
