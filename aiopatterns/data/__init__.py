@@ -1,3 +1,86 @@
 """Data: one truth on several nodes."""
 
-__all__: list[str] = []
+from aiopatterns.data.decisions import (
+    Decision,
+    DecisionLog,
+    DecisionRecord,
+    DecisionsVolatile,
+    Enlisted,
+    FencedError,
+    MemoryLog,
+    Proposal,
+)
+from aiopatterns.data.memoryparticipant import MemoryBranch, MemoryParticipant
+from aiopatterns.data.participants import (
+    CommitsAlone,
+    Fate,
+    LastResource,
+    Participant,
+    Prepared,
+    Vote,
+)
+from aiopatterns.data.postgresbranch import PostgresBranch
+from aiopatterns.data.postgresparticipant import PostgresParticipant
+from aiopatterns.data.recovery import Recovery, RecoveryReport, RecoveryStatistics
+from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
+from aiopatterns.data.sqlitebranch import SqliteBranch
+from aiopatterns.data.sqlitelastresource import SqliteLastResource
+from aiopatterns.data.sqliteparticipant import SqliteParticipant
+from aiopatterns.data.sqllogs import PostgresLog, SqliteLog
+from aiopatterns.data.transaction import Transaction, TransactionState
+from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
+from aiopatterns.data.twophaseevents import (
+    HeuristicFound,
+    RecoveryInterrupted,
+    RecoveryResumed,
+    RecoveryTakenOver,
+    TransactionAborted,
+    TransactionPending,
+    TransactionsForeign,
+    TransactionsRecovered,
+    TransactionUnknown,
+)
+
+__all__ = [
+    "CommitsAlone",
+    "Decision",
+    "DecisionLog",
+    "DecisionRecord",
+    "DecisionsVolatile",
+    "Enlisted",
+    "Fate",
+    "FencedError",
+    "HeuristicFound",
+    "LastResource",
+    "MemoryBranch",
+    "MemoryLog",
+    "MemoryParticipant",
+    "Participant",
+    "PostgresBranch",
+    "PostgresLog",
+    "PostgresParticipant",
+    "Prepared",
+    "Proposal",
+    "Recovery",
+    "RecoveryInterrupted",
+    "RecoveryReport",
+    "RecoveryResumed",
+    "RecoveryStatistics",
+    "RecoveryTakenOver",
+    "RedisBranch",
+    "RedisParticipant",
+    "SqliteBranch",
+    "SqliteLastResource",
+    "SqliteLog",
+    "SqliteParticipant",
+    "Transaction",
+    "TransactionAborted",
+    "TransactionPending",
+    "TransactionState",
+    "TransactionUnknown",
+    "TransactionsForeign",
+    "TransactionsRecovered",
+    "TwoPhaseCommit",
+    "TwoPhaseStatistics",
+    "Vote",
+]

@@ -18,7 +18,16 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, final, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    final,
+    runtime_checkable,
+)
 
 from aiopatterns.core.validate import text
 
@@ -127,7 +136,7 @@ class CommitsAlone(Protocol):
 
 
 @runtime_checkable
-class LastResource(Protocol):
+class LastResource(Participant[Any], Protocol):
     """A participant whose own commit is the decision; one of a transaction at most."""
 
     @property

@@ -11,6 +11,7 @@ it was committed. So "no such promise" can be told from "committed before".
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from anyio import move_on_after
@@ -31,7 +32,7 @@ __all__ = ["MARKS_TABLE", "PostgresBranch", "quoted"]
 
 #: Where marks are.
 MARKS_TABLE: Final = "aiopatterns_marks"
-_MARK: Final = f"INSERT INTO {MARKS_TABLE} (gid, participant) VALUES (%s, %s)"
+_MARK: Final = "INSERT INTO aiopatterns_marks (gid, participant) VALUES (%s, %s)"
 _XID: Final = "SELECT CAST(txid_current_if_assigned() AS TEXT)"
 _STATUS: Final = "SELECT txid_status(CAST(%s AS BIGINT))"
 _PREPARED: Final = "PREPARE TRANSACTION"
@@ -141,14 +142,10 @@ class PostgresBranch:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        with move_on_after(_ASKED_WITHIN):
-            try:
-                await connection.execute("ROLLBACK")
-                self._connections.give(connection)
-            except Exception:
-                pass
-            else:
-                return
+        with move_on_after(_ASKED_WITHIN), suppress(Exception):
+            await connection.execute("ROLLBACK")
+            self._connections.give(connection)
+            return
         connection.pgconn.finish()
 
     async def _execute(

@@ -54,7 +54,7 @@ ANSWERED_WITHIN: Final = 10.0
 # What the server calls our promises: its own, this, the transaction's id, the participant.
 _PREFIX: Final = "aiopatterns"
 _CREATE: Final = (
-    f"CREATE TABLE IF NOT EXISTS {MARKS_TABLE} (gid TEXT NOT NULL, participant TEXT NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS aiopatterns_marks (gid TEXT NOT NULL, participant TEXT NOT NULL,"
     " at TIMESTAMPTZ NOT NULL DEFAULT now(), PRIMARY KEY (gid, participant))"
 )
 _IS_THERE: Final = "SELECT to_regclass(%s) IS NOT NULL"
@@ -68,8 +68,8 @@ _IN_DOUBT: Final = (
 _IS_PROMISED: Final = (
     "SELECT 1 FROM pg_prepared_xacts WHERE database = current_database() AND gid = %s"
 )
-_IS_MARKED: Final = f"SELECT 1 FROM {MARKS_TABLE} WHERE gid = %s AND participant = %s"
-_FORGET: Final = f"DELETE FROM {MARKS_TABLE} WHERE participant = %s AND gid = ANY(%s)"
+_IS_MARKED: Final = "SELECT 1 FROM aiopatterns_marks WHERE gid = %s AND participant = %s"
+_FORGET: Final = "DELETE FROM aiopatterns_marks WHERE participant = %s AND gid = ANY(%s)"
 
 
 @final
@@ -120,7 +120,7 @@ class PostgresParticipant:
             BackendUnavailableError: Nobody answers.
             BackendError: The server allows no promises.
         """
-        return await self._answered(lambda: self._create_tables())
+        return await self._answered(self._create_tables)
 
     async def prepare(self, gid: str) -> Vote:
         """Promise the work of ``gid``."""
@@ -143,7 +143,7 @@ class PostgresParticipant:
 
     async def in_doubt(self) -> Sequence[Prepared]:
         """Return what was promised in this database under this name, by whomever."""
-        return await self._answered(lambda: self._in_doubt())
+        return await self._answered(self._in_doubt)
 
     async def outcome(self, gid: str) -> Fate:
         """Return what is known of ``gid``.

@@ -39,14 +39,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 from anyio import fail_after, move_on_after
 
 from aiopatterns.core.clock import rng, sleep
-from aiopatterns.core.errors import BackendError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.validate import positive
 from aiopatterns.data.carrying import ANSWERED_WITHIN, carry_out
 from aiopatterns.data.decisions import Decision, FencedError, Proposal
-from aiopatterns.data.participants import Fate
 from aiopatterns.data.twophaseevents import (
     RecoveryInterrupted,
     RecoveryResumed,
@@ -170,17 +168,12 @@ class _Turn:
     def report(self) -> RecoveryReport:
         """Return what was found so far."""
         return RecoveryReport(
-            *(
-                tuple(sorted(each))
-                for each in (
-                    self.committed,
-                    self.aborted,
-                    self.heuristic,
-                    self.pending,
-                    self.foreign,
-                    self.unreachable,
-                )
-            ),
+            committed=tuple(sorted(self.committed)),
+            aborted=tuple(sorted(self.aborted)),
+            heuristic=tuple(sorted(self.heuristic)),
+            pending=tuple(sorted(self.pending)),
+            foreign=tuple(sorted(self.foreign)),
+            unreachable=tuple(sorted(self.unreachable)),
             in_doubt=max(self.pending.values(), default=0.0),
         )
 

@@ -54,10 +54,12 @@ _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS {table} (gid TEXT PRIMARY KEY, decision TEXT NOT NULL,"
     " body TEXT NOT NULL, checked BIGINT NOT NULL, decided_at DOUBLE PRECISION NOT NULL,"
     " acked TEXT NOT NULL DEFAULT '{{}}', attempts INTEGER NOT NULL DEFAULT 0, error TEXT,"
-    " ended_at DOUBLE PRECISION, swept INTEGER NOT NULL DEFAULT 0)",
-    # The log's own identity, and who recovers.
+    " ended_at DOUBLE PRECISION, swept INTEGER NOT NULL DEFAULT 0)"
+)
+# The log's own identity, and who recovers.
+_CREATE_NAMES: Final = (
     "CREATE TABLE IF NOT EXISTS {names} (name TEXT PRIMARY KEY, holder TEXT NOT NULL,"
-    " epoch BIGINT NOT NULL, until DOUBLE PRECISION NOT NULL)",
+    " epoch BIGINT NOT NULL, until DOUBLE PRECISION NOT NULL)"
 )
 _IDENTITY: Final = (
     "INSERT INTO {names} (name, holder, epoch, until) VALUES ('log', :holder, 0, 0)"
@@ -73,9 +75,10 @@ _FENCE: Final = " EXISTS (SELECT 1 FROM {names} WHERE name = 'recovery' AND epoc
 _DECIDE: Final = f"{_INSERT} true{_ONCE}"
 _DECIDE_FENCED: Final = f"{_INSERT}{_FENCE}{_ONCE}"
 _DECIDE_IF_FREE: Final = f"{_INSERT} true ON CONFLICT (gid) DO NOTHING"
-_READ: Final = f"SELECT {_COLUMNS} FROM {{table}} WHERE gid = :gid"
+_SELECT: Final = f"SELECT {_COLUMNS} FROM"
+_READ: Final = _SELECT + " {table} WHERE gid = :gid"
 _UNFINISHED: Final = (
-    f"SELECT {_COLUMNS} FROM {{table}} WHERE decision = 'commit' AND ended_at IS NULL"
+    _SELECT + " {table} WHERE decision = 'commit' AND ended_at IS NULL"
     " AND decided_at <= {now} - :seconds ORDER BY decided_at LIMIT :limit"
 )
 _NOTE: Final = (
@@ -124,7 +127,7 @@ class _SqlLog:
     async def identity(self) -> str:
         """Return the name that this log got when its tables were made."""
         if not self._identity:
-            await self._database.create(*(self._worded(each) for each in _CREATE))
+            await self._database.create(self._worded(_CREATE), self._worded(_CREATE_NAMES))
             answer = await self._run(_IDENTITY, holder=new_id()[:12])
             self._identity = answer.rows[0][0]
         return self._identity
@@ -324,12 +327,15 @@ def _record(row: Sequence[Any]) -> DecisionRecord:
     try:
         if checked != _checked(gid, decision, body):
             raise CodecError("the sum is wrong")
-        participants, *rest = JSON.decode(body.encode(), list[Any])
+        enlisted, coordinator, created_at, deadline_at, epoch = JSON.decode(body.encode())
         return DecisionRecord(
             gid,
             Decision(decision),
-            tuple(Enlisted(*each) for each in participants),
-            *rest,
+            participants=tuple(Enlisted(*each) for each in enlisted),
+            coordinator=coordinator,
+            created_at=created_at,
+            deadline_at=deadline_at,
+            epoch=epoch,
             decided_at=decided_at,
             acked=JSON.decode(acked.encode(), dict[str, float]),
             attempts=attempts,

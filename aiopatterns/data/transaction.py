@@ -31,7 +31,7 @@ from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.data.carrying import carry_out
 from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.decisions import Decision, Enlisted, Proposal
-from aiopatterns.data.participants import CommitsAlone, LastResource, Participant, Vote
+from aiopatterns.data.participants import CommitsAlone, LastResource, Vote
 from aiopatterns.data.twophaseevents import (
     HeuristicFound,
     TransactionAborted,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.data.decisions import DecisionLog, DecisionRecord
+    from aiopatterns.data.participants import Participant
 
 __all__ = ["DECIDED_WITHIN", "Ledger", "Transaction", "TransactionState"]
 

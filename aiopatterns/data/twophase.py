@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from aiopatterns.core.context import new_id
 from aiopatterns.core.validate import positive, text
-from aiopatterns.data.participants import LastResource, Participant, participant_name
+from aiopatterns.data.participants import LastResource, participant_name
 from aiopatterns.data.recovery import Recovery, recover
 from aiopatterns.data.transaction import Ledger, Transaction, TransactionState
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aiopatterns.data.decisions import Decision, DecisionLog
+    from aiopatterns.data.participants import Participant
     from aiopatterns.data.recovery import RecoveryReport
 
 __all__ = ["TwoPhaseCommit", "TwoPhaseStatistics"]
