@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     )
     from aiopatterns.core.outcome import Err, Ok, Outcome
     from aiopatterns.core.telemetry import install_listener, listen, log_events
+    from aiopatterns.data.twophase import TwoPhaseCommit
     from aiopatterns.flow.channel import Channel
     from aiopatterns.flow.dag import Dag
     from aiopatterns.flow.gathering import scatter_gather
@@ -163,6 +164,7 @@ __all__ = [
     "Timeout",
     "TimeoutExceededError",
     "TokenBucket",
+    "TwoPhaseCommit",
     "TwoPhaseError",
     "UnknownVersionError",
     "UpstreamError",
@@ -195,6 +197,7 @@ _HOMES: Final = MappingProxyType(
         "cluster.registry": ("ServiceRegistry",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
+        "data.twophase": ("TwoPhaseCommit",),
         "flow.channel": ("Channel",),
         "flow.dag": ("Dag",),
         "flow.gathering": ("scatter_gather",),

@@ -21,7 +21,7 @@ from aiopatterns.data.participants import (
 )
 from aiopatterns.data.postgresbranch import PostgresBranch
 from aiopatterns.data.postgresparticipant import PostgresParticipant
-from aiopatterns.data.recovery import Recovery, RecoveryReport, RecoveryStatistics
+from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
 from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
 from aiopatterns.data.sqlitebranch import SqliteBranch
 from aiopatterns.data.sqlitelastresource import SqliteLastResource
@@ -31,14 +31,14 @@ from aiopatterns.data.transaction import Transaction, TransactionState
 from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
 from aiopatterns.data.twophaseevents import (
     HeuristicFound,
-    RecoveryInterrupted,
-    RecoveryResumed,
-    RecoveryTakenOver,
     TransactionAborted,
     TransactionPending,
     TransactionsForeign,
     TransactionsRecovered,
     TransactionUnknown,
+    TwoPhaseRecoveryInterrupted,
+    TwoPhaseRecoveryResumed,
+    TwoPhaseRecoveryTakenOver,
 )
 
 __all__ = [
@@ -61,12 +61,7 @@ __all__ = [
     "PostgresParticipant",
     "Prepared",
     "Proposal",
-    "Recovery",
-    "RecoveryInterrupted",
     "RecoveryReport",
-    "RecoveryResumed",
-    "RecoveryStatistics",
-    "RecoveryTakenOver",
     "RedisBranch",
     "RedisParticipant",
     "SqliteBranch",
@@ -81,6 +76,11 @@ __all__ = [
     "TransactionsForeign",
     "TransactionsRecovered",
     "TwoPhaseCommit",
+    "TwoPhaseRecovery",
+    "TwoPhaseRecoveryInterrupted",
+    "TwoPhaseRecoveryResumed",
+    "TwoPhaseRecoveryStatistics",
+    "TwoPhaseRecoveryTakenOver",
     "TwoPhaseStatistics",
     "Vote",
 ]

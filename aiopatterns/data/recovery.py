@@ -46,11 +46,11 @@ from aiopatterns.core.validate import positive
 from aiopatterns.data.carrying import ANSWERED_WITHIN, carry_out
 from aiopatterns.data.decisions import Decision, FencedError, Proposal
 from aiopatterns.data.twophaseevents import (
-    RecoveryInterrupted,
-    RecoveryResumed,
-    RecoveryTakenOver,
     TransactionsForeign,
     TransactionsRecovered,
+    TwoPhaseRecoveryInterrupted,
+    TwoPhaseRecoveryResumed,
+    TwoPhaseRecoveryTakenOver,
 )
 from aiopatterns.flow.mapping import amap
 
@@ -66,9 +66,9 @@ if TYPE_CHECKING:
 __all__ = [
     "KEPT",
     "Move",
-    "Recovery",
     "RecoveryReport",
-    "RecoveryStatistics",
+    "TwoPhaseRecovery",
+    "TwoPhaseRecoveryStatistics",
     "next_move",
     "recover",
 ]
@@ -306,7 +306,7 @@ async def sweep(ledger: Ledger) -> None:
 
 @final
 @dataclass(frozen=True, slots=True)
-class RecoveryStatistics:
+class TwoPhaseRecoveryStatistics:
     """What a recovery has done.
 
     Attributes:
@@ -325,7 +325,7 @@ class RecoveryStatistics:
 
 
 @final
-class Recovery(Owner):
+class TwoPhaseRecovery(Owner):
     """Recovers while it is open; made by ``TwoPhaseCommit.recovery()``.
 
     Args:
@@ -362,9 +362,9 @@ class Recovery(Owner):
         self._foreign: Collection[str] = ()
         self._turns = self._committed = self._aborted = 0
 
-    def statistics(self) -> RecoveryStatistics:
+    def statistics(self) -> TwoPhaseRecoveryStatistics:
         """Return what it has done so far."""
-        return RecoveryStatistics(
+        return TwoPhaseRecoveryStatistics(
             self._epoch is not None, self._turns, self._committed, self._aborted, self._last
         )
 
@@ -395,7 +395,7 @@ class Recovery(Owner):
             await ledger.log.flush()
             epoch = await ledger.log.claim(ledger.holder, ttl=self._lease)
             if epoch is not None and epoch != self._epoch and listening():
-                emit(RecoveryTakenOver(ledger.holder, epoch))
+                emit(TwoPhaseRecoveryTakenOver(ledger.holder, epoch))
             self._epoch = epoch
             if epoch is None:
                 return None
@@ -424,4 +424,4 @@ class Recovery(Owner):
         was, self._interrupted = self._interrupted, problem is not None
         if was is self._interrupted or not listening():
             return
-        emit(RecoveryResumed() if problem is None else RecoveryInterrupted(problem))
+        emit(TwoPhaseRecoveryResumed() if problem is None else TwoPhaseRecoveryInterrupted(problem))

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, final
 from aiopatterns.core.context import new_id
 from aiopatterns.core.validate import positive, text
 from aiopatterns.data.participants import LastResource, participant_name
-from aiopatterns.data.recovery import Recovery, recover
+from aiopatterns.data.recovery import TwoPhaseRecovery, recover
 from aiopatterns.data.transaction import Ledger, Transaction, TransactionState
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class TwoPhaseCommit:
         """Return a new transaction, an ``async with`` block."""
         return Transaction(self._ledger, self._new_gid)
 
-    def recovery(self, *, interval: float = 5.0, lease: float = 30.0) -> Recovery:
+    def recovery(self, *, interval: float = 5.0, lease: float = 30.0) -> TwoPhaseRecovery:
         """Return an ``async with`` block that recovers while it is open; every process should.
 
         Args:
@@ -147,7 +147,7 @@ class TwoPhaseCommit:
         Raises:
             ValueError: ``lease`` is not above ``interval``.
         """
-        return Recovery(self._ledger, interval=interval, lease=lease)
+        return TwoPhaseRecovery(self._ledger, interval=interval, lease=lease)
 
     async def recover_once(self) -> RecoveryReport:
         """Take one turn of recovery now, whoever holds the lease.

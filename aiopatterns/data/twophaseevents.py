@@ -9,14 +9,14 @@ from aiopatterns.core.telemetry import Event
 
 __all__ = [
     "HeuristicFound",
-    "RecoveryInterrupted",
-    "RecoveryResumed",
-    "RecoveryTakenOver",
     "TransactionAborted",
     "TransactionPending",
     "TransactionUnknown",
     "TransactionsForeign",
     "TransactionsRecovered",
+    "TwoPhaseRecoveryInterrupted",
+    "TwoPhaseRecoveryResumed",
+    "TwoPhaseRecoveryTakenOver",
 ]
 
 
@@ -130,7 +130,7 @@ class TransactionsRecovered(Event):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RecoveryTakenOver(Event):
+class TwoPhaseRecoveryTakenOver(Event):
     """This process recovers from now on.
 
     Attributes:
@@ -146,7 +146,7 @@ class RecoveryTakenOver(Event):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RecoveryInterrupted(Event):
+class TwoPhaseRecoveryInterrupted(Event):
     """Recovery cannot reach its log, or a participant; it goes on trying.
 
     Attributes:
@@ -161,7 +161,7 @@ class RecoveryInterrupted(Event):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RecoveryResumed(Event):
+class TwoPhaseRecoveryResumed(Event):
     """Recovery reaches its log and all participants again."""
 
     name: ClassVar[str] = "aiopatterns.twophase.recovery_resumed"
