@@ -285,6 +285,7 @@ async def recover(
     """
     turn = _Turn(ledger, epoch)
     await turn.run(older_than)
+    await ledger.log.flush()
     report = turn.report()
     if listening() and (report.committed or report.aborted):
         emit(TransactionsRecovered(report.committed, report.aborted))
