@@ -1,0 +1,63 @@
+"""A saga: all of its steps, or what was done is undone in reverse order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiopatterns.core.errors import SagaError
+from aiopatterns.data.saga import Saga
+from aiopatterns.data.sagasql import SqliteSagaStore
+from aiopatterns.data.sagastore import MemorySagaStore
+
+
+def made(store: Any, log: list[str], fails: str = "") -> Saga[Any]:
+    saga = Saga("checkout", store)
+
+    def add(name: str, after: list[str] | None = None) -> None:
+        async def act(_: Any) -> None:
+            log.append(name)
+            if name == fails:
+                raise ValueError(name)
+
+        async def undo(_: Any) -> None:
+            log.append(f"-{name}")
+
+        saga.step(name=name, after=after, compensate=undo)(act)
+
+    add("a")
+    add("b", ["a"])
+    add("c", ["a"])
+    add("d", ["b", "c"])
+    return saga
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path) -> Any:
+    return MemorySagaStore() if request.param == "memory" else SqliteSagaStore(tmp_path / "s.db")
+
+
+async def test_all_steps_are_done_and_a_finished_id_repeats_nothing(store):
+    log: list[str] = []
+    saga = made(store, log)
+    first = await saga.run({}, id="1")
+    assert first.state == "completed"
+    assert sorted(log) == ["a", "b", "c", "d"]
+    assert log[0] == "a"
+    assert log[-1] == "d"
+    assert (await saga.run({}, id="1")).state == "completed"
+    assert len(log) == 4
+
+
+async def test_what_was_done_is_undone_in_reverse_order(store):
+    log: list[str] = []
+    saga = made(store, log, fails="d")
+    with pytest.raises(SagaError) as caught:
+        await saga.run({}, id="1")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert sorted(log[4:6]) == ["-b", "-c"]
+    assert log[6:] == ["-a"]
+    with pytest.raises(SagaError):
+        await saga.run({}, id="1")
+    assert len(log) == 7
