@@ -23,6 +23,21 @@ from aiopatterns.data.postgresbranch import PostgresBranch
 from aiopatterns.data.postgresparticipant import PostgresParticipant
 from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
 from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
+from aiopatterns.data.saga import Saga, SagaResult, SagaStatistics
+from aiopatterns.data.sagaevents import (
+    SagaEnded,
+    SagaMigrationNeeded,
+    SagaRecoveryInterrupted,
+    SagaRecoveryResumed,
+    SagaStuck,
+    SagaTakenOver,
+    SagaTurnedBack,
+)
+from aiopatterns.data.sagajournal import SagaState, StepOutcome, StepState
+from aiopatterns.data.sagarecovery import SagaRecovery, SagaRecoveryStatistics, SagaReport
+from aiopatterns.data.sagaredis import RedisSagaStore
+from aiopatterns.data.sagasql import PostgresSagaStore, SqliteSagaStore
+from aiopatterns.data.sagastore import MemorySagaStore, SagaStore
 from aiopatterns.data.sqlitebranch import SqliteBranch
 from aiopatterns.data.sqlitelastresource import SqliteLastResource
 from aiopatterns.data.sqliteparticipant import SqliteParticipant
@@ -55,19 +70,40 @@ __all__ = [
     "MemoryBranch",
     "MemoryLog",
     "MemoryParticipant",
+    "MemorySagaStore",
     "Participant",
     "PostgresBranch",
     "PostgresLog",
     "PostgresParticipant",
+    "PostgresSagaStore",
     "Prepared",
     "Proposal",
     "RecoveryReport",
     "RedisBranch",
     "RedisParticipant",
+    "RedisSagaStore",
+    "Saga",
+    "SagaEnded",
+    "SagaMigrationNeeded",
+    "SagaRecovery",
+    "SagaRecoveryInterrupted",
+    "SagaRecoveryResumed",
+    "SagaRecoveryStatistics",
+    "SagaReport",
+    "SagaResult",
+    "SagaState",
+    "SagaStatistics",
+    "SagaStore",
+    "SagaStuck",
+    "SagaTakenOver",
+    "SagaTurnedBack",
     "SqliteBranch",
     "SqliteLastResource",
     "SqliteLog",
     "SqliteParticipant",
+    "SqliteSagaStore",
+    "StepOutcome",
+    "StepState",
     "Transaction",
     "TransactionAborted",
     "TransactionPending",

@@ -64,7 +64,6 @@ from aiopatterns.core.validate import (
     is_async,
     non_negative,
     optional_function,
-    optional_positive,
     positive,
     text,
 )
@@ -171,8 +170,19 @@ class Saga(Generic[C]):
         await checkout.run({"order": 17}, id="order-17")
     """
 
-    __slots__ = ("_completed", "_decode", "_failed", "_kind", "_names", "_plan", "_running")
-    __slots__ = (*__slots__, "_steps", "_terms", "_version", "name")
+    __slots__ = (
+        "_completed",
+        "_decode",
+        "_failed",
+        "_kind",
+        "_names",
+        "_plan",
+        "_running",
+        "_steps",
+        "_terms",
+        "_version",
+        "name",
+    )
 
     @overload
     def __init__(
@@ -247,14 +257,14 @@ class Saga(Generic[C]):
         pivot: bool = False,
         name: str | None = None,
     ) -> Callable[[F], F]: ...
-    def step(self, fn: Any = None, /, **options: Any) -> Any:
+    def step(self, *given: Any, **options: Any) -> Any:
         """Make a function a step; use it as a decorator.
 
         The function stays what it is. It is called with the context, and may change it; a plain
         function is called in a thread.
 
         Args:
-            fn: The function; given by ``@saga.step`` without parentheses.
+            *given: The function; by ``@saga.step`` without parentheses.
             **options: As follows.
 
                 after: Steps (or their names) that must have succeeded before; by default the one
@@ -276,9 +286,7 @@ class Saga(Generic[C]):
             ValueError: The name is taken, or ``after`` names what is no earlier step.
             TypeError: An option is of another type, or is none.
         """
-        if fn is not None:
-            return self._add(fn)
-        return partial(self._add, **options)
+        return self._add(*given) if given else partial(self._add, **options)
 
     def _add(
         self,
@@ -302,7 +310,7 @@ class Saga(Generic[C]):
             compensate=_awaitable(optional_function("compensate", compensate)),
             after=self._earlier(after),
             retry=None if retry is None else instance("retry", retry, Retry, "a Retry"),
-            timeout=None if optional_positive("timeout", timeout) is None else Timeout(timeout),
+            timeout=None if timeout is None else Timeout(positive("timeout", timeout)),
             pivot=instance("pivot", pivot, bool, "True or False"),
         )
         self._steps[called] = step
