@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.cacherules import Terms
     from aiopatterns.gateway.request import Headers
 
-__all__ = ["Address", "Stock", "Stored"]
+__all__ = ["Address", "Header", "Stock", "Stored"]
 
-Address: TypeAlias = "tuple[str, str, bytes, bytes]"
-"""Scheme, host, path and query of a request."""
+Address: TypeAlias = "tuple[str, bytes, bytes, bytes]"
+"""Scheme, host as asked for, path and query of a request."""
+
+Header: TypeAlias = "Callable[[bytes], bytes | None]"
+"""Gives the header fields of a request, repeated ones joined."""
 
 # Bytes that an answer takes besides its body and headers.
 _OVERHEAD: Final = 512
@@ -42,7 +45,7 @@ _OVERHEAD: Final = 512
 
 @final
 class Stored:
-    """An answer that is kept; it does not change.
+    """An answer that is kept.
 
     Args:
         address: Of the request.
@@ -51,12 +54,24 @@ class Stored:
         body: Its body.
         terms: On what terms it is kept.
         came_at: When it came (monotonic seconds).
+        header: Gives the header fields of the request, repeated ones joined.
 
     Attributes:
         weight: Bytes that it takes.
+        retry_at: When it may be asked for again, after an error (monotonic seconds).
     """
 
-    __slots__ = ("address", "body", "came_at", "headers", "status", "terms", "weight")
+    __slots__ = (
+        "_variant",
+        "address",
+        "body",
+        "came_at",
+        "headers",
+        "retry_at",
+        "status",
+        "terms",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -67,6 +82,7 @@ class Stored:
         *,
         terms: Terms,
         came_at: float,
+        header: Header,
     ) -> None:
         self.address: Address = address
         self.status: int = status
@@ -74,6 +90,8 @@ class Stored:
         self.body: bytes = body
         self.terms: Terms = terms
         self.came_at: float = came_at
+        self.retry_at: float = came_at
+        self._variant = variant(terms.names, header) if terms.names else b""
         self.weight: int = (
             _room(address) + len(body) + sum([len(name) + len(value) for name, value in headers])
         )
@@ -81,6 +99,11 @@ class Stored:
     def age(self, now: float) -> float:
         """Return how old it is."""
         return self.terms.age + now - self.came_at
+
+    def serves(self, header: Header) -> bool:
+        """Whether it is the answer to a request with such header fields as well."""
+        names = self.terms.names
+        return not names or variant(names, header) == self._variant
 
 
 @final
@@ -93,7 +116,7 @@ class _Index:
         self.names = names
         self.weight = weight
 
-    def place(self, header: Callable[[bytes], bytes | None]) -> Hashable:
+    def place(self, header: Header) -> Hashable:
         """Return where the answer to a request is; the index itself is a part of that.
 
         So a new index of an address leads to none of the old one's answers.
@@ -119,9 +142,7 @@ class Stock:
             max_size=max_size, max_weight=max_bytes, weigh=_weigh
         )
 
-    def find(
-        self, address: Address, header: Callable[[bytes], bytes | None], now: float
-    ) -> Stored | None:
+    def find(self, address: Address, header: Header, now: float) -> Stored | None:
         """Return the answer to a request, if there is one and it is not over."""
         entry = self._near.find(address, now)
         if entry is not None and isinstance(entry.value, _Index):
@@ -130,16 +151,14 @@ class Stock:
             return None
         return entry.value
 
-    def place(
-        self, address: Address, header: Callable[[bytes], bytes | None], now: float
-    ) -> Hashable:
+    def place(self, address: Address, header: Header, now: float) -> Hashable:
         """Return what requests have in common that would get the same answer, as far as known."""
         entry = self._near.find(address, now)
         if entry is not None and isinstance(entry.value, _Index):
             return entry.value.place(header)
         return address
 
-    def put(self, stored: Stored, header: Callable[[bytes], bytes | None]) -> bool:
+    def put(self, stored: Stored, header: Header) -> bool:
         """Keep an answer; return whether there was room for it.
 
         Args:
