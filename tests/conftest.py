@@ -23,6 +23,7 @@ from tests.servers_fixtures import (
     redis_server,
     redis_url,
 )
+from tests.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,11 @@ __all__ = ["fault_proxy", "postgres_dsn", "postgres_server", "redis_server", "re
 # A busy machine is no failure: what takes too long is found by pytest's own timeout.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep coverage cheap where it learns nothing more."""
+    config.pluginmanager.register(Tracing())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

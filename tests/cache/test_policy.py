@@ -386,6 +386,7 @@ TRACES = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("cache-hit-ratio")
 @pytest.mark.parametrize("limit", [50, 250, 1_000])
 @pytest.mark.parametrize("name", TRACES)

@@ -13,6 +13,7 @@ from aiopatterns.testing import simulate
 from tests.cluster.storm import storm
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("cluster-peer-detects")
 @pytest.mark.parametrize("seed", range(10))
 def test_of_a_hundred_peers_one_dies_and_nobody_else_is_declared_dead(seed):

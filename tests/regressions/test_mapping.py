@@ -369,6 +369,7 @@ def test_use_outside_and_after_is_one_clear_error_and_loops_may_follow_one_anoth
     simulate(use)
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("regression-25-cancel-ten-thousand")
 def test_cancelling_ten_thousand_calls_half_of_them_in_shielded_cleanup():
     # anyio #1111, #1257: the loop spun until the last of them had left.

@@ -375,6 +375,7 @@ async def _wait(handle):
     return await handle
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("regression-25-cancel-ten-thousand")
 @pytest.mark.real
 @pytest.mark.timeout(60)

@@ -666,6 +666,7 @@ async def test_it_is_made_anywhere_and_used_on_one_loop_after_another():
     assert counts(breaker) == (2, 0, 0)
 
 
+@pytest.mark.untraced
 async def test_many_refusals_hold_on_to_nothing():
     import gc
     import weakref

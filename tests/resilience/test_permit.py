@@ -55,6 +55,7 @@ async def test_ignore_is_an_end_as_well():
         permit.record("ignore")
 
 
+@pytest.mark.untraced
 async def test_a_permit_that_is_dropped_says_nothing():
     breaker = one()
     breaker.try_acquire()

@@ -68,6 +68,7 @@ async def through_producers(items: int) -> None:
     assert report.consumed == items
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("flow-no-leaks")
 @pytest.mark.parametrize("items", ROUNDS)
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_removed_keys_leave_no_heap():
     assert len(entries._heap) < 200
 
 
+@pytest.mark.untraced
 @pytest.mark.promise("backends-memory-flat")
 def test_300_000_writes_with_a_life_stay_flat():
     """Keys that are never read again, each with a life of a hundred writes."""
