@@ -60,6 +60,8 @@ _ELEMENT: Final = re.compile(rb'(?:[^,"]+|"[^"]*")+')
 _TAG: Final = re.compile(rb'(?:W/)?("[^"]*")')
 # The longest date has 33 characters.
 _DATE: Final = 64
+# Month, day, hour, minute and second at most; nobody looks at them before.
+_MOST: Final = (12, 31, 23, 59, 60)
 
 
 def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
@@ -122,8 +124,10 @@ def http_date(value: bytes | None) -> float | None:
         return None
     try:
         parts = parsedate_tz(value.decode("ascii"))
+        if parts is None or any(n > most for n, most in zip(parts[1:], _MOST, strict=False)):
+            return None
         # A form without a zone, or with any other than GMT, is read as GMT all the same.
-        return None if parts is None else float(timegm(parts[:9]))
+        return float(timegm(parts[:9]))
     except (ValueError, IndexError, TypeError, OverflowError):
         return None
 
