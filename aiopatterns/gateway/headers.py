@@ -32,7 +32,14 @@ from aiopatterns.core.clock import rng
 if TYPE_CHECKING:
     from aiopatterns.gateway.request import Headers, Request
 
-__all__ = ["continued_trace", "to_client", "to_service", "without_underscores"]
+__all__ = [
+    "continued_trace",
+    "from_service",
+    "original_host",
+    "to_client",
+    "to_service",
+    "without_underscores",
+]
 
 _HOP: Final = frozenset(
     {
@@ -106,7 +113,7 @@ def to_service(request: Request, host: bytes, prefix: bytes | None) -> Headers:
         (b"host", host),
         (b"x-forwarded-for", _chain(request)),
         (b"x-forwarded-proto", request.scheme.encode()),
-        (b"x-forwarded-host", _original_host(request)),
+        (b"x-forwarded-host", original_host(request)),
         (b"via", _VIA if via is None else via + b", " + _VIA),
         (b"traceparent", continued or _fresh_trace()),
         (b"x-request-id", request.correlation_id.encode()),
@@ -129,14 +136,16 @@ def to_client(headers: Headers, request_id: str) -> Headers:
 
     Complexity: O(headers).
     """
-    connection = None
-    for name, value in headers:
-        if name == b"connection":
-            connection = value if connection is None else connection + b"," + value
-    dropped = _dropped(connection, _TO_CLIENT)
+    dropped = _dropped(_connection(headers), _TO_CLIENT)
     kept = [each for each in headers if each[0] not in dropped]
     kept.append((b"x-request-id", request_id.encode()))
     return kept
+
+
+def from_service(headers: Headers) -> Headers:
+    """Return the headers of an answer without the hop-by-hop ones, to be kept or used again."""
+    dropped = _dropped(_connection(headers), _HOP)
+    return [each for each in headers if each[0] not in dropped]
 
 
 def without_underscores(headers: Headers) -> Headers:
@@ -162,6 +171,11 @@ def _span() -> bytes:
     return b"%016x" % (rng().getrandbits(64) or 1)
 
 
+def _connection(headers: Headers) -> bytes | None:
+    found = [value for name, value in headers if name == b"connection"]
+    return b",".join(found) if found else None
+
+
 def _dropped(connection: bytes | None, dropped: frozenset[bytes]) -> frozenset[bytes]:
     """Return ``dropped`` and the names that a ``Connection`` header holds."""
     if connection is None or connection == b"keep-alive":
@@ -179,7 +193,7 @@ def _chain(request: Request) -> bytes:
     return peer if before is None else before + b", " + peer
 
 
-def _original_host(request: Request) -> bytes:
+def original_host(request: Request) -> bytes:
     """Return the host that the client asked for."""
     told = request.header(b"x-forwarded-host") if request.trusted else None
     return told or request.header(b"host") or b""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from aiopatterns.core.rate import Rate
     from aiopatterns.resilience.breaktime import OpenFor
-    from aiopatterns.resilience.judge import Judge
 
 __all__ = ["BreakerRules", "HttpCache", "Identity", "Limits", "RoutePolicy", "Timeouts"]
 
@@ -109,21 +108,24 @@ class Limits:
 @final
 @dataclass(frozen=True, slots=True)
 class HttpCache:
-    """Answers to GET and HEAD that are kept in memory.
+    """Answers to GET and HEAD that are kept in memory, for each route its own.
 
     Args:
         max_body: Bytes of one body; a larger answer is not kept.
-        max_size: Bytes of all answers that are kept for the route.
+        max_size: Answers that are kept at most.
+        max_bytes: Bytes of all of them.
     """
 
     max_body: int = _MIB
-    max_size: int = 64 * _MIB
+    max_size: int = 10_000
+    max_bytes: int = 64 * _MIB
 
     def __post_init__(self) -> None:
         count("max_body", self.max_body)
         count("max_size", self.max_size)
-        if self.max_size < self.max_body:
-            msg = f"max_size must be at least max_body ({self.max_body}), not {self.max_size!r}"
+        count("max_bytes", self.max_bytes)
+        if self.max_bytes < self.max_body:
+            msg = f"max_bytes must be at least max_body ({self.max_body}), not {self.max_bytes!r}"
             raise ValueError(msg)
 
 
@@ -143,12 +145,12 @@ class BreakerRules:
     half_open: HalfOpen = _HALF_OPEN
 
     def __post_init__(self) -> None:
-        self.make("endpoint", None)  # which checks them
+        self.make("endpoint")  # which checks them
 
-    def make(self, name: str, judge: Judge | None) -> CircuitBreaker:
+    def make(self, name: str) -> CircuitBreaker:
         """Return a breaker by these rules."""
         return CircuitBreaker(
-            name, trip=self.trip, open_for=self.open_for, half_open=self.half_open, judge=judge
+            name, trip=self.trip, open_for=self.open_for, half_open=self.half_open
         )
 
 
