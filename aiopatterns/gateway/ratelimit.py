@@ -106,7 +106,7 @@ class ClientLimit:
             return await self._shared.acquire(key=client_key(request), max_wait=0)
         except RateLimitedError as error:
             wait = math.inf if error.retry_after is None else error.retry_after
-            if self._shared.in_outage:
+            if self._shared.in_outage and self._shared.on_outage == "deny":
                 raise _away(wait) from None
             raise self._refused(Grant(False, wait, 0, wait)) from None
 
