@@ -1,34 +1,121 @@
-"""The gateway (thin)."""
+"""The gateway: an ASGI application that lets requests through to services, and keeps the rest out.
+
+::
+
+    client --- ASGI server --- Gateway
+                                  |  intake       is it a request at all, and not too large     4xx
+                                  |  router       host, longest prefix, method             404, 405
+                                  |  plan         auth, rate limit, cache             401, 403, 429
+                                  |  proxy        attempts within the total timeout             504
+                                  |  upstream     endpoint, circuit, bulkhead              502, 503
+                                  '- transport    connections, timeouts            502, 504
+
+Each of these is a file, which says what it promises. What this one adds:
+
+Guarantees:
+
+* Every request gets exactly one answer, or is cut off after its answer was begun; ``statistics()``
+  counts each once.
+* A client that goes away ends what is done for it, and its connection to the service is closed.
+* Another set of routes takes the place of the one in force in one step: no request sees half of
+  both, none is lost, and one that cannot be used changes nothing.
+* Leaving normally waits for the requests under way; new ones get 503 and a closed connection.
+
+Not guaranteed: what the ASGI server decides before. It parses requests and refuses those it cannot;
+run it without proxy headers of its own (``uvicorn --no-proxy-headers``), or it believes peers that the
+gateway does not trust.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
-from aiopatterns.core.errors import UpstreamError
+from anyio import CancelScope, Lock
+
+from aiopatterns.cluster.registry import ServiceRegistry
+from aiopatterns.core.clock import monotonic
+from aiopatterns.core.context import bind_correlation, bind_deadline
+from aiopatterns.core.errors import RequestRefusedError, UpstreamError
 from aiopatterns.core.lifecycle import Owner
-from aiopatterns.gateway.body import Body
+from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.validate import choice, instance, text
+from aiopatterns.gateway.assembly import Assembly
+from aiopatterns.gateway.body import ClientGoneError
+from aiopatterns.gateway.calling import call, own_request
+from aiopatterns.gateway.events import GatewayAnswered, GatewayFailed, GatewayReloaded
+from aiopatterns.gateway.exchange import Exchange
+from aiopatterns.gateway.headers import to_client
+from aiopatterns.gateway.intake import Intake
+from aiopatterns.gateway.jwks import KeyDirectory
+from aiopatterns.gateway.ledger import Ledger
+from aiopatterns.gateway.plan import answer_to, is_failure
 from aiopatterns.gateway.policy import Limits, RoutePolicy
-from aiopatterns.gateway.request import Request, Response
-from aiopatterns.gateway.transport import Outgoing, Transport
+from aiopatterns.gateway.request import Response
+from aiopatterns.gateway.routing import Route, Router
+from aiopatterns.gateway.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from os import PathLike
 
     from anyio.abc import TaskGroup
 
-    from aiopatterns.cluster.registry import ServiceRegistry
-    from aiopatterns.gateway.request import Message, Receive, Send
-    from aiopatterns.gateway.routing import Route
+    from aiopatterns.gateway.assembly import Table
+    from aiopatterns.gateway.config import GatewayConfig
+    from aiopatterns.gateway.ledger import GatewayStatistics
+    from aiopatterns.gateway.request import Headers, Message, Receive, Request, Send
 
 __all__ = ["Gateway"]
+
+_TRANSPORTS: Final = ("aiohttp", "fast")
+_FOUND: Final = 200
+_GONE: Final = 499
+_CLOSE: Final = ((b"connection", b"close"),)
+_NOT_NOW: Final = ((b"retry-after", b"1"), (b"connection", b"close"))
 
 
 @final
 class Gateway(Owner):
-    """An ASGI app over services."""
+    """An ASGI application over services.
 
-    __slots__ = ("_defaults", "_limits", "_registry", "_routes", "_transport")
+    Args:
+        routes: Where requests go.
+        registry: Where services are found, for routes to services. Opened with the gateway if it is
+            not open.
+        defaults: What may happen to requests of routes without a policy of their own.
+        limits: How much a client may send, and which peers are trusted proxies.
+        transport: ``"aiohttp"``, ``"fast"``, or one of your own, opened with the gateway.
+        name: How statistics, events and errors call it.
+
+    Raises:
+        ValueError: Two routes are for the same requests, or a route needs a registry.
+        TypeError: A value is of another type.
+        ImportError: The extra ``gateway`` is not installed.
+
+    An ASGI server opens and closes it by the lifespan protocol; ``async with`` does the same.
+
+    Example::
+
+        registry = ServiceRegistry("redis://localhost")
+        gateway = Gateway([Route("/api/users", to="users", strip_prefix=True)], registry=registry)
+        # $ uvicorn --no-proxy-headers shop:gateway
+    """
+
+    __slots__ = (
+        "_assembly",
+        "_defaults",
+        "_intake",
+        "_ledger",
+        "_limits",
+        "_registry",
+        "_reloading",
+        "_routes",
+        "_scope_type",
+        "_table",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -40,76 +127,328 @@ class Gateway(Owner):
         transport: str | Transport = "aiohttp",
         name: str = "gateway",
     ) -> None:
-        super().__init__(name)
-        self._routes = list(routes)
+        super().__init__(text("name", name))
+        if registry is not None:
+            instance("registry", registry, ServiceRegistry, "None or a ServiceRegistry")
         self._registry = registry
-        self._defaults = defaults or RoutePolicy()
-        self._limits = limits or Limits()
-        self._transport = make_transport(transport)
+        self._routes = self._checked(routes)
+        self._defaults = RoutePolicy() if defaults is None else defaults
+        instance("defaults", self._defaults, RoutePolicy, "None or a RoutePolicy")
+        self._limits = Limits() if limits is None else limits
+        instance("limits", self._limits, Limits, "None or Limits")
+        self._intake = Intake(self._limits)
+        self._transport = _transport(transport)
+        self._ledger = Ledger()
+        self._assembly: Assembly | None = None
+        self._table: Table | None = None
+        self._scope_type = CancelScope
+        self._reloading = Lock()
 
-    def statistics(self) -> object:
-        return None
-
-    async def _start(self, tasks: TaskGroup) -> None:
-        await self._transport.__aenter__()
-
-    async def _drain(self) -> None:
-        await self._transport.__aexit__(None, None, None)
+    def __repr__(self) -> str:
+        return f"Gateway({len(self._routes)} routes, transport={self._transport!r})"
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        """Serve one ASGI connection.
+
+        Raises:
+            ClosedError: The gateway is not open.
+        """
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
             await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            msg = f"an ASGI gateway serves http, websocket and lifespan, not {kind!r}"
+            raise ValueError(msg)
+
+    @staticmethod
+    def from_toml(path: str | PathLike[str]) -> Gateway:
+        """Return the gateway that a file describes; see :func:`~aiopatterns.gateway.load_config`.
+
+        Raises:
+            ConfigError: Something is wrong with it; it holds all that is.
+            OSError: The file cannot be read.
+        """
+        from aiopatterns.gateway.config import load_config
+
+        return Gateway.of(load_config(path))
+
+    @staticmethod
+    def of(config: GatewayConfig) -> Gateway:
+        """Return the gateway of a file that was read."""
+        return Gateway(
+            config.routes,
+            registry=config.registry,
+            defaults=config.defaults,
+            limits=config.limits,
+            transport=config.transport,
+            name=config.name,
+        )
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes in force."""
+        return self._routes
+
+    async def fetch(
+        self,
+        to: str,
+        target: str = "/",
+        *,
+        method: str = "GET",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        on_behalf_of: Request | None = None,
+    ) -> Response:
+        """Ask a service, as routes that are functions do: by the balancer, circuits and retries.
+
+        Args:
+            to: Name of a service, or a base URL.
+            target: Path and query, encoded.
+            method: In upper case.
+            headers: Names in lower case.
+            body: The body.
+            on_behalf_of: The request that this is part of: its correlation, trace and identity go
+                with it.
+
+        Returns:
+            The answer, whatever its status, with its whole body, which is at most as large as the
+            gateway's ``max_body``.
+
+        Raises:
+            UpstreamError: There is no answer, or a larger one.
+            RejectedError: No endpoint may be asked.
+            TimeoutExceededError: The total timeout of the gateway's defaults is over.
+            ClosedError: The gateway is not open.
+
+        Example::
+
+            async def page(request: Request) -> dict[str, object]:
+                user, orders = await scatter_gather(
+                    lambda: gateway.fetch("users", "/users/7", on_behalf_of=request),
+                    lambda: gateway.fetch("orders", "/orders?user=7", on_behalf_of=request),
+                )
+        """
+        if self._assembly is None:
+            raise self._unopened()
+        proxy = await self._assembly.proxy(to, self._defaults)
+        request = own_request(method, target, headers, body, on_behalf_of)
+        return await call(proxy, request, self._defaults.timeouts.total, self._limits.max_body)
+
+    async def reload(
+        self,
+        routes: Iterable[Route] | GatewayConfig,
+        *,
+        defaults: RoutePolicy | None = None,
+    ) -> None:
+        """Put other routes in force, in one step; requests under way end by those they began with.
+
+        What stays the same goes on with what it knows: circuits, limits, kept answers.
+
+        Args:
+            routes: All routes that there are to be, or what a file says, with its limits.
+            defaults: For routes without a policy; None for those in force.
+
+        Raises:
+            ValueError: As for the constructor; the routes in force stay.
+            ClosedError: The gateway is not open.
+
+        Cancellation: before the step, which changes nothing then.
+        """
+        tasks, limits = self._open_group(), self._limits
+        if not isinstance(routes, Iterable):
+            limits, defaults, routes = routes.limits, routes.defaults, routes.routes
+        checked = self._checked(routes)
+        defaults = self._defaults if defaults is None else defaults
+        async with self._reloading:
+            assembly, old = self._assembly, self._table
+            if assembly is None or old is None:
+                raise self._unopened()
+            table = await assembly.build(checked, defaults, old)
+            self._table, self._routes, self._defaults = table, checked, defaults
+            self._limits, self._intake = limits, Intake(limits)
+        tasks.start_soon(assembly.retire, old)
+        if listening():
+            emit(GatewayReloaded(self.name, len(checked)))
+
+    def statistics(self) -> GatewayStatistics:
+        """Return what it did, and what is known of the endpoints."""
+        return self._ledger.statistics(() if self._assembly is None else self._assembly.upstreams)
+
+    # -- serving -------------------------------------------------------------------------------
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        table, ledger = self._table, self._ledger
+        if table is None and self._group is None:
+            raise self._unopened()
+        exchange = Exchange(receive, send, self._scope_type())
+        ledger.begin()
+        if table is not None:
+            table.in_flight += 1
+        try:
+            with exchange.scope:
+                await self._serve(table, scope, exchange)
+            if exchange.reason is not None and not exchange.status:
+                await self._excuse(exchange)
+        finally:
+            exchange.close()
+            if table is not None:
+                table.leave()
+            ledger.end(exchange.status or _GONE, complete=exchange.done or not exchange.status)
+            if listening():
+                self._tell(scope, exchange)
+
+    async def _serve(self, table: Table | None, scope: Message, exchange: Exchange) -> None:
+        """Answer a request, or leave without."""
+        try:
+            response, headers = await self._respond(table, scope, exchange)
+        except ClientGoneError:
             return
-        response = await self._answer(scope, receive)
-        start = {"type": "http.response.start", "status": response.status}
-        await send(start | {"headers": response.headers})
-        if isinstance(response.body, bytes):
-            await send({"type": "http.response.body", "body": response.body})
+        except Exception as error:
+            response = self._answer_to(error, exchange)
+            headers = response.headers
+            if exchange.request is not None:
+                headers.append((b"x-request-id", exchange.request.correlation_id.encode()))
+        try:
+            await exchange.reply(response, headers)
+        except (ClientGoneError, OSError, UpstreamError):
+            return  # the answer is cut off where it is
+
+    async def _respond(
+        self, table: Table | None, scope: Message, exchange: Exchange
+    ) -> tuple[Response, Headers]:
+        """Return the answer to a request, and its headers as the client gets them."""
+        intake = self._intake
+        exchange.request = request = intake.take(scope)
+        if table is None:
+            raise RequestRefusedError("the gateway is closing", status=503, headers=_NOT_NOW)
+        exchange.plan = plan = table.router.match(request.host, request.path, request.method)
+        request.route = plan.route
+        request.body = body = intake.body(request, scope, exchange.receive)
+        exchange.limit(plan.bells)
+        if body.empty:
+            exchange.watch()
+        else:
+            body.settled = exchange.watch
+        with bind_correlation(request.correlation_id), bind_deadline(exchange.ends):
+            response = await plan.run(request)
+        return response, to_client(response.headers, request.correlation_id)
+
+    async def _excuse(self, exchange: Exchange) -> None:
+        """Answer in the place of work that was cancelled, if there is somebody to answer."""
+        if exchange.reason == "total":
+            response = Response.error(504, "the service did not answer in time")
+        elif exchange.reason == "stalled":
+            response = Response.error(408, "the client sent nothing for too long", _CLOSE)
+        else:
             return
-        async for chunk in response.body:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-        await response.aclose()
+        await exchange.reply(response, response.headers)
+
+    def _answer_to(self, error: Exception, exchange: Exchange) -> Response:
+        """Return what the client gets for an error, and tell of one that should not have been."""
+        if is_failure(error):
+            request, plan = exchange.request, exchange.plan
+            route = "" if plan is None else plan.route.path
+            log = logging.getLogger("aiopatterns")
+            log.error("%s: a request of route %r failed", self.name, route, exc_info=error)
+            if listening():
+                known = "" if request is None else request.correlation_id
+                emit(GatewayFailed(self.name, route, error, known))
+        return answer_to(error)
+
+    def _tell(self, scope: Message, exchange: Exchange) -> None:
+        """Tell of a request that has ended."""
+        request, plan = exchange.request, exchange.plan
+        emit(
+            GatewayAnswered(
+                gateway=self.name,
+                route="" if plan is None else plan.route.path,
+                method=scope["method"],
+                path=scope["path"],
+                client="" if request is None else request.client,
+                status=exchange.status or _GONE,
+                seconds=monotonic() - exchange.began,
+                complete=exchange.done,
+                correlation_id="" if request is None else request.correlation_id,
+            )
+        )
+
+    async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Not yet."""
+        del scope
+        await receive()
+        await send({"type": "websocket.close", "code": 1011})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Open and close when the server says so; one that is open already stays as it is."""
         await receive()
-        async with self:
+        if self.is_open:
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        phase = "startup"
+        try:
+            async with self:
+                phase = "shutdown"
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+            raise
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Message, receive: Receive) -> Response:
-        path, headers = scope["raw_path"], [*scope["headers"]]
-        request = Request(scope["method"], path, scope["query_string"], headers)
-        request.body = Body(None, 0)
-        route = next((each for each in self._routes if request.path.startswith(each.path)), None)
-        if route is None or not isinstance(route.to, str):
-            return Response.error(404, "no route")
-        request.route = route
-        url = urlsplit(route.to)
-        outgoing = Outgoing(
-            request.method.encode(),
-            url.hostname or "",
-            url.port or 80,
-            tls=False,
-            target=path + (b"?" + request.query if request.query else b""),
-            headers=[each for each in headers if each[0] not in {b"connection"}],
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        self._scope_type = type(CancelScope())  # asked once, for it looks for the running loop
+        keys = KeyDirectory(self._fetched)
+        assembly = Assembly(
+            tasks, self._transport, self._registry, keys, count_retry=self._ledger.retried
         )
-        policy = route.policy or self._defaults
-        try:
-            incoming = await self._transport.send(outgoing, policy.timeouts)
-        except UpstreamError:
-            return Response.error(502, "the service gave no answer")
-        body = incoming.whole()
-        kept = [each for each in incoming.headers if each[0] not in {b"connection"}]
-        return Response(incoming.status, kept, incoming if body is None else body)
+        await assembly.open()
+        self._assembly = assembly  # first, for what is built may fetch key sets at once
+        self._table = await assembly.build(self._routes, self._defaults, None)
+
+    async def _drain(self) -> None:
+        self._table = None
+        if self._assembly is not None:
+            await self._assembly.close()
+
+    def _settle(self) -> None:
+        self._table = self._assembly = None
+
+    def _checked(self, routes: Iterable[Route]) -> tuple[Route, ...]:
+        """Return routes that can be put in force together."""
+        found = tuple(routes)
+        for each in found:
+            instance("routes", each, Route, "Routes")
+            if self._registry is None and isinstance(each.to, str) and "://" not in each.to:
+                msg = f"registry must be given for the service {each.to!r} to be found"
+                raise ValueError(msg)
+        Router((each, None) for each in found)  # which refuses two for the same requests
+        return found
+
+    async def _fetched(self, url: str) -> bytes:
+        """Return what stands at an address, for key sets."""
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        response = await self.fetch(f"{parts.scheme}://{parts.netloc}", target)
+        if response.status != _FOUND:
+            msg = f"{url.partition('?')[0]} answered {response.status}"
+            raise UpstreamError(msg, name=url, kind="invalid", sent=True)
+        assert isinstance(response.body, bytes)
+        return response.body
 
 
-def make_transport(kind: str | Transport) -> Transport:
-    """Return the transport of that name."""
+def _transport(kind: str | Transport) -> Transport:
+    """Return the transport of that name, or the one that was given."""
     if isinstance(kind, Transport):
         return kind
-    if kind == "fast":
+    if choice("transport", kind, _TRANSPORTS) == "fast":
         from aiopatterns.gateway.transport_fast import FastTransport
 
         return FastTransport()

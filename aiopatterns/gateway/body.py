@@ -1,10 +1,11 @@
 """The body of a request: read from the client as it is needed, never as a whole, and bounded.
 
-Nothing is read before somebody asks, so a client is read no faster than the upstream takes it. The
+Nothing is read before somebody asks, so a client is read no faster than the service takes it. The
 bound is counted while streaming; a ``Content-Length`` above it is refused before.
 
 Guarantees: never more than one message of the server is held; a client that goes away in the middle
-ends the iteration by an error, so a cut-off body never looks complete.
+ends the iteration by an error, so a cut-off body never looks complete, nor one that is shorter than
+it said.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Final, final
 from aiopatterns.core.errors import RequestRefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiopatterns.gateway.request import Receive
 
 __all__ = ["Body", "ClientGoneError"]
 
-_TOO_LARGE: Final = "the body is larger than this server takes"
+_TOO_LARGE: Final = "the body is too large"
+_TOO_SHORT: Final = "the body is shorter than its length"
+_CLOSE: Final = ((b"connection", b"close"),)
 
 
 class ClientGoneError(Exception):
@@ -38,18 +43,20 @@ class Body:
         empty: Whether there is none; known before anything is read.
         started: Whether some of it was read already.
         ended: Whether all of it was read.
+        settled: Called once, when there is nothing left to read.
     """
 
-    __slots__ = ("_held", "_left", "_receive", "empty", "ended", "length", "started")
+    __slots__ = ("_left", "_receive", "_taken", "empty", "ended", "length", "settled", "started")
 
     def __init__(self, receive: Receive | None, limit: int, length: int | None = None) -> None:
         self._receive = receive
         self._left = limit
-        self._held: bytes | None = None
+        self._taken = 0
         self.length: int | None = length
         self.empty: bool = receive is None
         self.started: bool = False
-        self.ended: bool = self.empty
+        self.ended: bool = receive is None
+        self.settled: Callable[[], object] | None = None
 
     def __aiter__(self) -> Body:
         """Return this body."""
@@ -59,23 +66,17 @@ class Body:
         """Return the next chunk.
 
         Raises:
-            RequestRefusedError: It is longer than allowed (413).
+            RequestRefusedError: It is longer than allowed (413), or not as long as it said (400).
             ClientGoneError: The client has gone.
         """
-        if self._held is not None:
-            held, self._held = self._held, None
-            return held
         receive = self._receive
         while receive is not None and not self.ended:
             self.started = True
             message = await receive()
             if message["type"] != "http.request":
                 raise ClientGoneError
-            self.ended = not message.get("more_body", False)
             chunk: bytes = message.get("body", b"")
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise RequestRefusedError(_TOO_LARGE, status=413)
+            self._take(len(chunk), more=message.get("more_body", False))
             if chunk:
                 return chunk
         raise StopAsyncIteration
@@ -87,9 +88,21 @@ class Body:
             most: Bytes at most, if that is less than what the gateway allows.
 
         Raises:
-            RequestRefusedError: It is longer (413).
+            RequestRefusedError: It is longer (413), or not as long as it said (400).
             ClientGoneError: The client has gone.
         """
         if most is not None:
             self._left = min(self._left, most)
         return b"".join([chunk async for chunk in self])
+
+    def _take(self, size: int, *, more: bool) -> None:
+        """Count what has come."""
+        self._taken += size
+        if self._taken > self._left:
+            raise RequestRefusedError(_TOO_LARGE, status=413, headers=_CLOSE)
+        if not more:
+            if self.length is not None and self._taken != self.length:
+                raise RequestRefusedError(_TOO_SHORT, status=400, headers=_CLOSE)
+            self.ended = True
+            if self.settled is not None:
+                self.settled()

@@ -1,0 +1,170 @@
+"""The stages of a route, in their one order, and how their errors become answers.
+
+::
+
+    route --> auth --> rate limit --> cache --> proxy, or the route's own function
+              401       429            |          502, 503, 504
+              403                      '--> an answer that is kept
+
+Who may not use a route costs it nothing but the look at a token, and who asks too often not even a
+look into the cache. A stage answers by itself by raising ``RequestRefusedError``; the client never
+learns more than what stands there.
+
+==============================  ======  ==========================================================
+error                           status  headers
+==============================  ======  ==========================================================
+``RequestRefusedError``         its     its
+``UpstreamError``, timeout      504
+``UpstreamError``, else         502
+``RejectedError`` (no endpoint  503     ``Retry-After``: when the circuit will let one through,
+or place, circuit open)                 or 1
+``TimeoutExceededError``        504
+``ClosedError``                 503     ``Retry-After: 1``: the gateway is closing
+anything else                   500     and the event ``gateway.failed``
+==============================  ======  ==========================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, final
+
+from aiopatterns.core.errors import (
+    ClosedError,
+    RejectedError,
+    RequestRefusedError,
+    TimeoutExceededError,
+    UpstreamError,
+)
+from aiopatterns.gateway.headers import from_service
+from aiopatterns.gateway.request import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiopatterns.gateway.exchange import Bells
+    from aiopatterns.gateway.httpcache import CacheStore
+    from aiopatterns.gateway.ratelimit import ClientLimit
+    from aiopatterns.gateway.request import Request
+    from aiopatterns.gateway.routing import Aggregate, Route
+
+__all__ = ["Plan", "answer_to", "function_stage", "is_failure"]
+
+# The longest that a client is told to stay away: what opens a circuit may be over before.
+_LONGEST: Final = 3600
+_EXPECTED: Final = (
+    ClosedError,
+    RejectedError,
+    RequestRefusedError,
+    TimeoutExceededError,
+    UpstreamError,
+)
+
+
+@final
+class Plan:
+    """What a request of one route goes through.
+
+    Args:
+        route: The route.
+        forward: The last stage.
+        bells: The timers of the route's timeouts.
+        limit: The limit of each client, if there is one.
+        cache: Answers that are kept, if any are.
+    """
+
+    __slots__ = ("_cache", "_forward", "_limit", "bells", "route")
+
+    def __init__(
+        self,
+        route: Route,
+        forward: Callable[[Request], Awaitable[Response]],
+        *,
+        bells: Bells,
+        limit: ClientLimit | None,
+        cache: CacheStore | None,
+    ) -> None:
+        self.route: Route = route
+        self.bells: Bells = bells
+        self._forward = forward
+        self._limit = limit
+        self._cache = cache
+
+    async def run(self, request: Request) -> Response:
+        """Return the answer to a request; its headers may hold hop-by-hop ones.
+
+        Raises:
+            RequestRefusedError: A stage refuses it.
+            UpstreamError: The service gave no answer.
+            RejectedError: No endpoint of the service may be asked.
+
+        Cancellation: passes; nothing is left behind.
+        """
+        auth, limit = self.route.auth, self._limit
+        if auth is not None:
+            request.identity = auth.recall(request) or await auth.verify(request)
+        if limit is None:
+            return await self._answer(request)
+        grant = limit.admit(request) or await limit.ask(request)
+        response = await self._answer(request)
+        response.headers = [*response.headers, *limit.headers(grant)]
+        return response
+
+    def _answer(self, request: Request) -> Awaitable[Response]:
+        if self._cache is None:
+            return self._forward(request)
+        return self._cache.answer(request, self._cleaned)
+
+    async def _cleaned(self, request: Request) -> Response:
+        """Return the service's answer as it may be kept."""
+        response = await self._forward(request)
+        response.headers = from_service(response.headers)
+        return response
+
+
+def function_stage(fn: Aggregate) -> Callable[[Request], Awaitable[Response]]:
+    """Return the last stage of a route that is a function."""
+
+    async def call(request: Request) -> Response:
+        found = await fn(request)
+        if isinstance(found, Response):
+            return found
+        if isinstance(found, Mapping):
+            return Response.json(found)
+        msg = f"a route's function must return a Response or a mapping, not {found!r}"
+        raise TypeError(msg)
+
+    return call
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether an error is none that stages may raise, so that somebody has to look at it."""
+    return not isinstance(error, _EXPECTED)
+
+
+def answer_to(error: Exception) -> Response:
+    """Return what the client gets for an error, which tells nothing of what is behind.
+
+    Complexity: O(1).
+    """
+    match error:
+        case RequestRefusedError():
+            return Response.error(error.status, error.reason or "refused", error.headers)
+        case UpstreamError(kind="timeout") | TimeoutExceededError():
+            return Response.error(504, "the service did not answer in time")
+        case UpstreamError():
+            return Response.error(502, "the service gave no valid answer")
+        case RejectedError():
+            wait = _seconds(error.retry_after)
+            return Response.error(503, "the service is not available", [(b"retry-after", wait)])
+        case ClosedError():
+            return Response.error(503, "the gateway is closing", [(b"retry-after", b"1")])
+        case _:
+            return Response.error(500, "something went wrong in the gateway")
+
+
+def _seconds(wait: float | None) -> bytes:
+    if wait is None or not math.isfinite(wait):
+        return b"1"
+    return b"%d" % min(max(math.ceil(wait), 1), _LONGEST)
