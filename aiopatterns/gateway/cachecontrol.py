@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from calendar import timegm
 from email.utils import parsedate_tz
+from operator import gt
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def http_date(value: bytes | None) -> float | None:
         return None
     try:
         parts = parsedate_tz(value.decode("ascii"))
-        if parts is None or any(n > most for n, most in zip(parts[1:], _MOST, strict=False)):
+        if parts is None or any(map(gt, parts[1:6], _MOST)):
             return None
         # A form without a zone, or with any other than GMT, is read as GMT all the same.
         return float(timegm(parts[:9]))

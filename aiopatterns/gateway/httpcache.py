@@ -290,7 +290,7 @@ class CacheStore:
             raise RequestRefusedError("there is no answer in stock", status=504)
         place = self._place(ask, now)
         if ask.request.method == "HEAD" or (kept is None and self._is_single(ask, place, now)):
-            return await self._fetch(ask, None)
+            return await self._fetch(ask, None, Turn())
         turn = self._turns.get(place)
         if turn is None:
             return await self._lead(ask, place, kept)
@@ -298,7 +298,7 @@ class CacheStore:
         if turn.kept is not None and turn.kept.serves(ask.request.header_list):
             self._collapsed += 1
             return given(turn.kept, ask.request, monotonic(), COLLAPSED)
-        return await self._fetch(ask, None) if turn.passed else None
+        return await self._fetch(ask, None, turn) if turn.passed else None
 
     def _place(self, ask: Ask, now: float) -> Hashable:
         """Return what requests have in common that may share an answer."""
@@ -324,13 +324,13 @@ class CacheStore:
                 self._passing.put(place, None, fresh_until=until, stale_until=until)
             turn.end()
 
-    async def _fetch(self, ask: Ask, kept: Stored | None, turn: Turn | None = None) -> Response:
+    async def _fetch(self, ask: Ask, kept: Stored | None, turn: Turn) -> Response:
         """Ask the service, and keep what comes if that is allowed.
 
         Args:
             ask: The request.
             kept: What is in stock and may still hold, if anything.
-            turn: Who waits for it, if anybody may.
+            turn: Who waits for it.
         """
         self._misses += 1
         began = monotonic()
@@ -347,9 +347,7 @@ class CacheStore:
             return await self._take(ask, response, began, turn)
         return await self._confirm(ask, kept, response, turn)
 
-    async def _confirm(
-        self, ask: Ask, kept: Stored, response: Response, turn: Turn | None
-    ) -> Response:
+    async def _confirm(self, ask: Ask, kept: Stored, response: Response, turn: Turn) -> Response:
         """Bring what is in stock up to date by a 304; ask for all of it if that does not fit."""
         began = monotonic()
         await discard(response)
@@ -367,7 +365,7 @@ class CacheStore:
         ask: Ask,
         response: Response,
         began: float,
-        turn: Turn | None,
+        turn: Turn,
         status: tuple[bytes, bytes] = KEPT,
     ) -> Response:
         """Keep an answer if that is allowed, and return it; those who wait are told."""
@@ -394,11 +392,9 @@ class CacheStore:
                 header=ask.request.header_list,
             )
             if self._stock.put(stored, ask.request.header_list):
-                if turn is not None:
-                    turn.kept = stored
+                turn.kept = stored
                 return given(stored, ask.request, monotonic(), status)
-        if turn is not None:
-            turn.passed = True
+        turn.passed = True
         return response
 
     # -- errors and changes --------------------------------------------------------------------
@@ -406,12 +402,11 @@ class CacheStore:
     def _bridges(self, ask: Ask, kept: Stored) -> bool:
         return bridges(kept.terms, kept.age(monotonic()), ask.asked)
 
-    def _stand_in(self, ask: Ask, kept: Stored, turn: Turn | None) -> Response:
+    def _stand_in(self, ask: Ask, kept: Stored, turn: Turn) -> Response:
         """Give out a stale answer for an error, also to those who wait."""
         now = monotonic()
         kept.retry_at = now + _PAUSE
-        if turn is not None:
-            turn.kept = kept
+        turn.kept = kept
         return self._bridge(ask, kept, now)
 
     async def _change(self, request: Request, forward: Forward) -> Response:

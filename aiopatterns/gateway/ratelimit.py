@@ -23,7 +23,7 @@ Source: draft-ietf-httpapi-ratelimit-headers-07; RFC 6585 section 4 (429).
 from __future__ import annotations
 
 import math
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from aiopatterns.core.errors import RateLimitedError, RequestRefusedError
@@ -141,10 +141,8 @@ def client_key(request: Request) -> str:
 def _network(client: str) -> str:
     """Return the network of an IPv6 address, or what it is called if it is none."""
     try:
-        address = ip_address(client)
+        address = IPv6Address(client)
     except ValueError:
-        return client
-    if not isinstance(address, IPv6Address):
         return client
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)

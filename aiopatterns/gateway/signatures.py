@@ -29,6 +29,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from aiopatterns.core.clock import wall
 from aiopatterns.core.codec import JSON
+from aiopatterns.core.validate import instance
 from aiopatterns.gateway.tokens import BadTokenError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _LONGEST_NAME: Final = 256
 Key: TypeAlias = OctKey | RSAKey | ECKey | OKPKey
 """A key of joserfc."""
 
+_SOURCES: Final = (Mapping, KeySet, OctKey, RSAKey, ECKey, OKPKey)
 KeySource: TypeAlias = Mapping[str, Any] | KeySet | OctKey | RSAKey | ECKey | OKPKey
 """Where keys are in: a JWK set, a single JWK, or what joserfc made of one."""
 
@@ -98,8 +100,9 @@ class SigningKeys:
 
         Raises:
             ValueError: It has no key that can check a signature.
+            TypeError: It is something else.
         """
-        return cls(_keys_of(source))
+        return cls(_keys_of(instance("jwks", source, _SOURCES, "a JWK set or a key of joserfc")))
 
     @classmethod
     def published(cls, document: bytes | KeySource) -> SigningKeys:

@@ -35,7 +35,15 @@ def decided(
 
 
 def kept(cache_control: bytes, **fields: bytes) -> Terms:
-    found = decided(cache_control=cache_control, **fields)
+    found = terms(
+        200,
+        {b"cache-control": cache_control}
+        | {name.replace("_", "-").encode(): value for name, value in fields.items()},
+        asked={},
+        personal=False,
+        now=NOW,
+        delay=2.0,
+    )
     assert found is not None
     return found
 

@@ -105,7 +105,7 @@ def test_a_public_key_is_no_secret(kid):
         RSA.as_bytes("PEM", private=False),
         RSA.as_bytes("DER", private=False),
         json.dumps(RSA.as_dict(private=False)).encode(),
-        RSA.as_dict(private=False)["n"].encode(),
+        str(RSA.as_dict(private=False)["n"]).encode(),
     ]
     for secret in secrets:
         head = b64(json.dumps({"alg": "HS256", **({"kid": kid} if kid else {})}).encode())
