@@ -11,6 +11,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.cluster      who is alive, where, and whom to ask
     aiopatterns.jobs         work that survives a process
     aiopatterns.messaging    messages inside a process and between them
+    aiopatterns.gateway      one door to many services
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await
 
 Names load on first use: ``import aiopatterns`` imports no room and no third-party package.
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pipeline import Pipeline
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
+    from aiopatterns.gateway.app import Gateway
     from aiopatterns.jobs.queue import JobQueue
     from aiopatterns.jobs.worker import Worker
     from aiopatterns.messaging.broker import Broker
@@ -124,6 +126,7 @@ __all__ = [
     "Err",
     "EventBus",
     "Fallback",
+    "Gateway",
     "HealthChecker",
     "Hedge",
     "HeuristicOutcomeError",
@@ -206,6 +209,7 @@ _HOMES: Final = MappingProxyType(
         "flow.pipeline": ("Pipeline",),
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
+        "gateway.app": ("Gateway",),
         "jobs.queue": ("JobQueue",),
         "jobs.worker": ("Worker",),
         "messaging.broker": ("Broker",),

@@ -37,7 +37,12 @@ from anyio import CancelScope, Lock
 
 from aiopatterns.cluster.registry import ServiceRegistry
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.context import bind_correlation, bind_deadline
+from aiopatterns.core.context import (
+    pop_correlation,
+    pop_deadline,
+    push_correlation,
+    push_deadline,
+)
 from aiopatterns.core.errors import RequestRefusedError, UpstreamError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import emit, listening
@@ -276,7 +281,11 @@ class Gateway(Owner):
 
     def statistics(self) -> GatewayStatistics:
         """Return what it did, and what is known of the endpoints."""
-        return self._ledger.statistics(() if self._assembly is None else self._assembly.upstreams)
+        upstreams = () if self._assembly is None else self._assembly.upstreams
+        caches = () if self._table is None else self._table.caches.items()
+        return self._ledger.statistics(
+            upstreams, {path: store.statistics() for (path, _), store in caches}
+        )
 
     # -- serving -------------------------------------------------------------------------------
 
@@ -333,8 +342,13 @@ class Gateway(Owner):
             exchange.watch()
         else:
             body.settled = exchange.watch
-        with bind_correlation(request.correlation_id), bind_deadline(exchange.ends):
+        correlation = push_correlation(request.correlation_id)
+        deadline = push_deadline(exchange.ends)
+        try:
             response = await plan.run(request)
+        finally:
+            pop_deadline(deadline)
+            pop_correlation(correlation)
         return response, to_client(response.headers, request.correlation_id)
 
     async def _excuse(self, exchange: Exchange) -> None:

@@ -87,7 +87,7 @@ class Table:
         in_flight: Requests that go by it.
         upstreams: Where the routes lead, by target, breaker rules and bulkhead.
         limits: Limits of clients, by route.
-        caches: Answers that are kept, by route.
+        caches: Answers that are kept, by the prefix of their route and what else it is.
         bells: Timers, by timeouts.
     """
 
@@ -98,7 +98,7 @@ class Table:
         self.in_flight: int = 0
         self.upstreams: dict[object, Upstream] = {}
         self.limits: dict[object, ClientLimit] = {}
-        self.caches: dict[object, CacheStore] = {}
+        self.caches: dict[tuple[str, object], CacheStore] = {}
         self.bells: dict[object, Bells] = {}
         self._idle: Event | None = None
 
@@ -240,7 +240,7 @@ class Assembly:
             forward = function_stage(route.to)
         limit = await self._limit(route, policy, table, before)
         cache = _cache(route, policy, table, before, self._tasks)
-        return Plan(route, forward, bells=bells, limit=limit, cache=cache)
+        return Plan(route, forward, bells=bells, limit=limit, cache=cache, caches=table.caches)
 
     def _proxy(self, route: Route, policy: RoutePolicy, upstream: Upstream) -> Proxy:
         return Proxy(
@@ -307,7 +307,7 @@ def _cache(
 ) -> CacheStore | None:
     if policy.cache is None:
         return None
-    key = (route.host, route.path, route.methods, route.to, route.auth, policy.cache)
+    key = (route.path, (route.host, route.methods, route.to, route.auth, policy.cache))
     store = before and before.caches.get(key)
     if not store:
         store = CacheStore(policy.cache)

@@ -22,6 +22,7 @@ Cancellation: passes, and is no reason of ours.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
@@ -56,7 +57,7 @@ class Bells:
     __slots__ = ("idle", "seconds", "soon", "tasks", "total")
 
     def __init__(self, timeouts: Timeouts, tasks: TaskGroup) -> None:
-        self.seconds: float | None = timeouts.total
+        self.seconds: float = math.inf if timeouts.total is None else timeouts.total
         total = timeouts.total
         first = SOON if total is None else min(SOON, total)
         self.tasks: TaskGroup = tasks
@@ -114,10 +115,10 @@ class Exchange:
         self.done: bool = False
 
     @property
-    def ends(self) -> float | None:
-        """When the total timeout is over, in monotonic seconds."""
+    def ends(self) -> float:
+        """When the total timeout is over, in monotonic seconds; infinity for never."""
         bells = self._bells
-        return None if bells is None or bells.seconds is None else self.began + bells.seconds
+        return math.inf if bells is None else self.began + bells.seconds
 
     def limit(self, bells: Bells) -> None:
         """Bound it in time from now on."""

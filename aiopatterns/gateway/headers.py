@@ -104,11 +104,11 @@ def to_service(request: Request, host: bytes, prefix: bytes | None) -> Headers:
 
     Complexity: O(headers).
     """
-    header = request.header
-    dropped = _dropped(header(b"connection"), _TO_SERVICE)
+    known = request.index.get
+    dropped = _dropped(known(b"connection"), _TO_SERVICE)
     kept = [each for each in request.headers if each[0] not in dropped]
-    via, trace = request.header_list(b"via"), header(b"traceparent")
-    continued = continued_trace(trace)
+    via, trace = request.header_list(b"via"), known(b"traceparent")
+    continued = None if trace is None else continued_trace(trace)
     kept += (
         (b"host", host),
         (b"x-forwarded-for", _chain(request)),
@@ -153,22 +153,21 @@ def without_underscores(headers: Headers) -> Headers:
     return [each for each in headers if b"_" not in each[0]]
 
 
-def continued_trace(received: bytes | None) -> bytes | None:
+def continued_trace(received: bytes) -> bytes | None:
     """Return a ``traceparent`` that continues the one received; None if that is none.
 
     The gateway is a span of its own: it keeps the trace and its flags, and sends a fresh parent.
     """
-    match = None if received is None else _TRACE.fullmatch(received)
-    return None if match is None else b"00-%b-%b-%b" % (match[1], _span(), match[2])
+    match = _TRACE.fullmatch(received)
+    if match is None:
+        return None
+    return b"00-%b-%016x-%b" % (match[1], rng().getrandbits(64) or 1, match[2])
 
 
 def _fresh_trace() -> bytes:
     """Return the ``traceparent`` of a trace that begins here, and is not sampled."""
-    return b"00-%032x-%b-00" % (rng().getrandbits(128) or 1, _span())
-
-
-def _span() -> bytes:
-    return b"%016x" % (rng().getrandbits(64) or 1)
+    bits = rng().getrandbits
+    return b"00-%032x-%016x-00" % (bits(128) or 1, bits(64) or 1)
 
 
 def _connection(headers: Headers) -> bytes | None:

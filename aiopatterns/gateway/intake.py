@@ -103,7 +103,7 @@ class Intake:
         Raises:
             RequestRefusedError: It is too large, or framed in a way that is not understood.
         """
-        header, limit = request.header, self._limits.max_body
+        header, limit = request.index.get, self._limits.max_body
         coding, length = header(b"transfer-encoding"), header(b"content-length")
         if coding is None and length is None:
             # Before HTTP/2 a body without either cannot be.
@@ -118,7 +118,8 @@ class Intake:
 
     def _locate(self, request: Request, scope: Message) -> None:
         """Find out where the request comes from, and what it is for."""
-        host = _host(request.header(b"host") or b"")
+        known = request.index.get
+        host = _host(known(b"host", b""))
         if host is None:
             raise RequestRefusedError("the host is missing, or is none", status=400)
         request.host = host
@@ -129,11 +130,13 @@ class Intake:
             request.trusted = True
             chain = request.header_list(b"x-forwarded-for")
             request.client = self._proxies.client(request.peer, chain)
-            told = (request.header(b"x-forwarded-proto") or b"").decode("latin-1")
+            told = known(b"x-forwarded-proto", b"").decode("latin-1")
             request.scheme = told if told in {"http", "https"} else request.scheme
-        wanted = request.header(b"x-request-id")
-        known = wanted is not None and _REQUEST_ID.fullmatch(wanted) is not None
-        request.correlation_id = wanted.decode() if wanted and known else new_id()
+        wanted = known(b"x-request-id")
+        if wanted is not None and _REQUEST_ID.fullmatch(wanted):
+            request.correlation_id = wanted.decode()
+        else:
+            request.correlation_id = new_id()
 
 
 def _checked_headers(headers: Headers, most: int) -> Headers:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from aiopatterns.gateway.httpcache import CacheStatistics
     from aiopatterns.gateway.upstream import Upstream
     from aiopatterns.resilience.circuitstate import CircuitState
 
@@ -45,6 +46,7 @@ class GatewayStatistics:
         retries: Attempts that were not the first of their request.
         sockets: WebSockets that were opened.
         endpoints: What is known of the endpoints.
+        caches: What the caches of routes did, by the prefix of the route.
     """
 
     requests: int
@@ -54,6 +56,7 @@ class GatewayStatistics:
     retries: int
     sockets: int
     endpoints: tuple[EndpointFigures, ...]
+    caches: Mapping[str, CacheStatistics]
 
 
 @final
@@ -81,8 +84,10 @@ class Ledger:
         self.answers[status] = self.answers.get(status, 0) + 1
         self.cut_short += not complete
 
-    def statistics(self, upstreams: Iterable[Upstream]) -> GatewayStatistics:
-        """Return the figures, and what is known of the endpoints."""
+    def statistics(
+        self, upstreams: Iterable[Upstream], caches: Mapping[str, CacheStatistics]
+    ) -> GatewayStatistics:
+        """Return the figures, and what is known of endpoints and caches."""
         return GatewayStatistics(
             requests=self.requests,
             in_flight=self.in_flight,
@@ -100,6 +105,7 @@ class Ledger:
                 for upstream in upstreams
                 for site in upstream.sites
             ),
+            caches=caches,
         )
 
     def retried(self) -> None:

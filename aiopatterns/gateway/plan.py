@@ -38,6 +38,7 @@ from aiopatterns.core.errors import (
     UpstreamError,
 )
 from aiopatterns.gateway.headers import from_service
+from aiopatterns.gateway.httpcache import HARMLESS, change
 from aiopatterns.gateway.request import Response
 
 if TYPE_CHECKING:
@@ -72,9 +73,10 @@ class Plan:
         bells: The timers of the route's timeouts.
         limit: The limit of each client, if there is one.
         cache: Answers that are kept, if any are.
+        caches: Those of all routes, which forget what is changed by this one.
     """
 
-    __slots__ = ("_cache", "_forward", "_limit", "bells", "route")
+    __slots__ = ("_cache", "_caches", "_forward", "_limit", "bells", "route")
 
     def __init__(
         self,
@@ -84,12 +86,14 @@ class Plan:
         bells: Bells,
         limit: ClientLimit | None,
         cache: CacheStore | None,
+        caches: Mapping[tuple[str, object], CacheStore],
     ) -> None:
         self.route: Route = route
         self.bells: Bells = bells
         self._forward = forward
         self._limit = limit
         self._cache = cache
+        self._caches = caches
 
     async def run(self, request: Request) -> Response:
         """Return the answer to a request; its headers may hold hop-by-hop ones.
@@ -112,6 +116,8 @@ class Plan:
         return response
 
     def _answer(self, request: Request) -> Awaitable[Response]:
+        if self._caches and request.method not in HARMLESS:
+            return change(request, self._forward, self._caches.values())
         if self._cache is None:
             return self._forward(request)
         return self._cache.answer(request, self._cleaned)

@@ -122,7 +122,8 @@ class Proxy:
         self, retry: Retry, request: Request, payload: bytes | Body | None
     ) -> Response:
         """Send a request, again if that is safe and the policy allows it."""
-        send, tried = partial(self._send, request, payload), list[str]()
+        send = partial(self._send, request, payload)
+        tried: list[str] = []
         began, attempt = monotonic(), 1
         retry.begin()
         while True:

@@ -110,11 +110,12 @@ class Upstream:
 
     async def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
         """Pick an endpoint that takes the request."""
-        balancer, passed = self.balancer, list[str]()
+        balancer = self.balancer
+        passed: list[str] = []
         refusal: RejectedError | None = None
         assert balancer is not None
         while True:
-            pick = balancer.pick(exclude=[*tried, *passed] if tried or passed else ())
+            pick = balancer.pick(None, [*tried, *passed] if tried or passed else ())
             try:
                 site = self._site(await pick.__aenter__())
             except NoEndpointError:
