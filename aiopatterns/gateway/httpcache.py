@@ -69,17 +69,19 @@ from aiopatterns.gateway.cacheturn import Turn
 from aiopatterns.gateway.request import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Collection, Hashable
 
     from anyio.abc import TaskGroup
 
     from aiopatterns.gateway.policy import HttpCache
     from aiopatterns.gateway.request import Request
 
-__all__ = ["MOST_RENEWALS", "PASSED_FOR", "CacheStatistics", "CacheStore"]
+__all__ = ["HARMLESS", "MOST_RENEWALS", "PASSED_FOR", "CacheStatistics", "CacheStore", "change"]
 
 Forward: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 
+#: Methods that change nothing.
+HARMLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answers that are renewed in the background at once.
 MOST_RENEWALS: Final = 100
 #: Seconds that nobody is lined up for an answer which turned out to be private.
@@ -88,7 +90,6 @@ PASSED_FOR: Final = 10.0
 _MOST_PASSED: Final = 4_096
 # Seconds that a service which failed is left alone, where a stale answer may stand in.
 _PAUSE: Final = 1.0
-_HARMLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED: Final = 400
 _FAILED: Final = 500
 _NOT_MODIFIED: Final = 304
@@ -177,8 +178,8 @@ class CacheStore:
 
         Complexity: O(headers); 4 us for an answer from stock.
         """
-        if request.method not in _HARMLESS:
-            return await self._change(request, forward)
+        if request.method not in HARMLESS:
+            return await change(request, forward, (self,))
         ask = Ask(request, forward)
         if ask.apart or request.method == "OPTIONS":
             return await forward(request)
@@ -397,7 +398,7 @@ class CacheStore:
         turn.passed = True
         return response
 
-    # -- errors and changes --------------------------------------------------------------------
+    # -- errors --------------------------------------------------------------------------------
 
     def _bridges(self, ask: Ask, kept: Stored) -> bool:
         return bridges(kept.terms, kept.age(monotonic()), ask.asked)
@@ -409,16 +410,28 @@ class CacheStore:
         turn.kept = kept
         return self._bridge(ask, kept, now)
 
-    async def _change(self, request: Request, forward: Forward) -> Response:
-        """Send a request that may change something, and forget what it may have changed."""
-        try:
-            response = await forward(request)
-        except BaseException:
-            self.forget(request)  # nobody knows what came of it
-            raise
-        if not _REFUSED <= response.status < _FAILED:
-            self.forget(request, response)
-        return response
+
+async def change(request: Request, forward: Forward, stores: Collection[CacheStore]) -> Response:
+    """Send a request that may change something, and forget what it may have changed.
+
+    Args:
+        request: One of an unsafe method.
+        forward: Sends it to the service.
+        stores: Where an answer may be kept; another route may lead to the same resource.
+
+    Raises:
+        Exception: What ``forward`` raises.
+
+    Cancellation: nobody knows then what came of it, so it is forgotten.
+    """
+    response: Response | None = None
+    try:
+        response = await forward(request)
+    finally:
+        if response is None or not _REFUSED <= response.status < _FAILED:
+            for store in stores:
+                store.forget(request, response)
+    return response
 
 
 def _is_failure(error: AioPatternsError) -> bool:
