@@ -7,7 +7,7 @@ from aiopatterns.gateway.auth import APIKeyAuth, Auth
 from aiopatterns.gateway.body import Body, ClientGoneError
 from aiopatterns.gateway.config import GatewayConfig, load_config
 from aiopatterns.gateway.events import GatewayAnswered, GatewayFailed, GatewayReloaded
-from aiopatterns.gateway.httpcache import CacheStatistics
+from aiopatterns.gateway.httpcache import HttpCacheStatistics
 from aiopatterns.gateway.jwks import GatewayKeysLost, GatewayKeysRecovered, GatewayKeysRotated
 from aiopatterns.gateway.jwt import JWTAuth, KeysFrom
 from aiopatterns.gateway.ledger import EndpointFigures, GatewayStatistics
@@ -40,7 +40,6 @@ __all__ = [
     "Auth",
     "Body",
     "BreakerRules",
-    "CacheStatistics",
     "Chunks",
     "ClientGoneError",
     "EndpointFigures",
@@ -57,6 +56,7 @@ __all__ = [
     "GatewayStatistics",
     "Headers",
     "HttpCache",
+    "HttpCacheStatistics",
     "Identity",
     "Incoming",
     "JWTAuth",

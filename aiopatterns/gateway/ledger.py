@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from aiopatterns.gateway.httpcache import CacheStatistics
+    from aiopatterns.gateway.httpcache import HttpCacheStatistics
     from aiopatterns.gateway.upstream import Upstream
     from aiopatterns.resilience.circuitstate import CircuitState
 
@@ -56,7 +56,7 @@ class GatewayStatistics:
     retries: int
     sockets: int
     endpoints: tuple[EndpointFigures, ...]
-    caches: Mapping[str, CacheStatistics]
+    caches: Mapping[str, HttpCacheStatistics]
 
 
 @final
@@ -85,7 +85,7 @@ class Ledger:
         self.cut_short += not complete
 
     def statistics(
-        self, upstreams: Iterable[Upstream], caches: Mapping[str, CacheStatistics]
+        self, upstreams: Iterable[Upstream], caches: Mapping[str, HttpCacheStatistics]
     ) -> GatewayStatistics:
         """Return the figures, and what is known of endpoints and caches."""
         return GatewayStatistics(
