@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Tracing"]
 
 # A run ends with two more, short ones, in which the runner closes generators and threads.
-FOLLOWED = 8 * 3
+FOLLOWED = 17 * 3
 
 
 @contextmanager
