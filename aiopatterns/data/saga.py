@@ -71,7 +71,7 @@ from aiopatterns.data.sagaevents import SagaStuck, SagaTakenOver
 from aiopatterns.data.sagajournal import ENDED, Journal, SagaState, read_journal
 from aiopatterns.data.sagaplan import Plan, Step
 from aiopatterns.data.sagarecovery import SagaRecovery, Sweep
-from aiopatterns.data.sagarun import FencedError, SagaRun, SagaTerms
+from aiopatterns.data.sagarun import SagaLostError, SagaRun, SagaTerms
 from aiopatterns.data.sagastore import Filed
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.retry import Retry
@@ -513,7 +513,7 @@ class Saga(Generic[C]):
         """Drive a saga that is ours, for a caller who waits for its end."""
         try:
             await run.drive()
-        except FencedError:
+        except SagaLostError:
             found = await self._terms.store.read(self.name, run.filed.id)
             return await self._joined(plan, run.filed if found is None else found)
         except get_cancelled_exc_class():

@@ -41,7 +41,7 @@ from aiopatterns.data.sagaevents import (
     SagaRecoveryResumed,
 )
 from aiopatterns.data.sagajournal import SagaState
-from aiopatterns.data.sagarun import FencedError
+from aiopatterns.data.sagarun import SagaLostError
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Sweep:
         try:
             with nullcontext() if correlation is None else bind_correlation(correlation):
                 await run.drive()
-        except (FencedError, BackendError):
+        except (SagaLostError, BackendError):
             return SagaState.RUNNING  # it is another's now, or will be
         except get_cancelled_exc_class():
             await run.give_back()

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from aiopatterns.data.sagastore import Filed, SagaStore
     from aiopatterns.resilience.timeout import Timeout
 
-__all__ = ["UNKNOWN", "FencedError", "SagaRun", "SagaTerms"]
+__all__ = ["UNKNOWN", "SagaLostError", "SagaRun", "SagaTerms"]
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -85,7 +85,7 @@ _LATE: Final = "its time was over"
 _RENEWALS: Final = 3
 
 
-class FencedError(Exception):
+class SagaLostError(Exception):
     """Another process has this saga; private to this room."""
 
 
@@ -191,7 +191,7 @@ class SagaRun(Generic[C]):
         """Bring the saga to its end, or until it is parked.
 
         Raises:
-            FencedError: Somebody else has it.
+            SagaLostError: Somebody else has it.
             BackendError: The store did not answer for the length of the lease.
 
         Cancellation: what ran here is cancelled; the journal says ``STARTED`` of it.
@@ -208,7 +208,7 @@ class SagaRun(Generic[C]):
         except BaseExceptionGroup as errors:
             raise_bare(errors)
         if self._fenced:
-            raise FencedError
+            raise SagaLostError
 
     async def wind_up(self) -> None:
         """Undo what was done, for a caller that was cancelled; for ``grace`` seconds.
@@ -223,7 +223,10 @@ class SagaRun(Generic[C]):
             self._settle(_CANCELLED)
             self._turn_back(_CANCELLED)
         if self.journal.backward or self._is_complete():
-            with move_on_after(self._terms.grace, shield=True), suppress(BackendError, FencedError):
+            with (
+                move_on_after(self._terms.grace, shield=True),
+                suppress(BackendError, SagaLostError),
+            ):
                 await _unbounded(self.drive())
         if self.end is None:
             await self.give_back()
@@ -418,14 +421,14 @@ class SagaRun(Generic[C]):
         """Write down what the journal says, and hold the saga from now on, or no more.
 
         Raises:
-            FencedError: Somebody else has it.
+            SagaLostError: Somebody else has it.
             BackendError: The store did not answer until the lease was over.
         """
         terms = self._terms
         filed = self._snapshot(self._state() if end is None else end)
         lease = terms.lease if end is None else 0.0
         if not await self._kept(filed, lease):
-            raise FencedError
+            raise SagaLostError
         if end is not None:
             self._come_to(end)
 
@@ -470,7 +473,7 @@ class SagaRun(Generic[C]):
             while True:
                 await self._save(None)
                 await sleep(self._terms.lease / _RENEWALS)
-        except FencedError:
+        except SagaLostError:
             self._fenced = True
             group.cancel_scope.cancel()
 
