@@ -424,14 +424,19 @@ async def change(request: Request, forward: Forward, stores: Collection[CacheSto
 
     Cancellation: nobody knows then what came of it, so it is forgotten.
     """
-    response: Response | None = None
     try:
         response = await forward(request)
-    finally:
-        if response is None or not _REFUSED <= response.status < _FAILED:
-            for store in stores:
-                store.forget(request, response)
+    except BaseException:
+        _forget(stores, request, None)
+        raise
+    if not _REFUSED <= response.status < _FAILED:
+        _forget(stores, request, response)
     return response
+
+
+def _forget(stores: Collection[CacheStore], request: Request, response: Response | None) -> None:
+    for store in stores:
+        store.forget(request, response)
 
 
 def _is_failure(error: AioPatternsError) -> bool:

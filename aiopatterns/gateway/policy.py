@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.errors import RejectedError, UpstreamError
 from aiopatterns.core.validate import count, instance, optional_count, optional_positive, positive
+from aiopatterns.gateway.ratelimit import LIMITS
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.breaker import CircuitBreaker
 from aiopatterns.resilience.breaktime import BREAK
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
-    from aiopatterns.core.rate import Rate
+    from aiopatterns.gateway.ratelimit import RateLimit
     from aiopatterns.resilience.breaktime import OpenFor
 
 __all__ = ["BreakerRules", "HttpCache", "Identity", "Limits", "RoutePolicy", "Timeouts"]
@@ -185,7 +186,7 @@ class RoutePolicy:
     retry: Retry | None = field(default_factory=_retry)
     breaker: BreakerRules | None = BreakerRules()
     bulkhead: int | None = None
-    rate_limit: Rate | None = None
+    rate_limit: RateLimit | None = None
     cache: HttpCache | None = None
 
     def __post_init__(self) -> None:
@@ -195,6 +196,8 @@ class RoutePolicy:
         if self.breaker is not None:
             instance("breaker", self.breaker, BreakerRules, "None or BreakerRules")
         optional_count("bulkhead", self.bulkhead)
+        if self.rate_limit is not None:
+            instance("rate_limit", self.rate_limit, LIMITS, "None, a Rate or a limiter")
         if self.cache is not None:
             instance("cache", self.cache, HttpCache, "None or an HttpCache")
 

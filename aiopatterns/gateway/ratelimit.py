@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from aiopatterns.core.errors import RateLimitedError, RequestRefusedError
 from aiopatterns.core.rate import Grant, Rate
+from aiopatterns.core.validate import instance
 from aiopatterns.resilience.ratelimit import GCRA, SlidingWindow, TokenBucket
 from aiopatterns.resilience.sharedlimit import SharedRateLimit
 
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.gateway.request import Headers, Request
 
-__all__ = ["ClientLimit", "RateLimit", "client_key"]
+__all__ = ["LIMITS", "ClientLimit", "RateLimit", "client_key"]
 
+#: The types of what a route's ``rate_limit`` may be.
+LIMITS: Final = (Rate, TokenBucket, GCRA, SlidingWindow, SharedRateLimit)
 RateLimit: TypeAlias = Rate | TokenBucket | GCRA | SlidingWindow | SharedRateLimit
 """What a route's ``rate_limit`` may be."""
 
@@ -59,17 +62,15 @@ class ClientLimit:
     __slots__ = ("_amount", "_local", "_shared")
 
     def __init__(self, limit: RateLimit) -> None:
+        instance("rate_limit", limit, LIMITS, "a Rate or a limiter")
         if isinstance(limit, Rate):
             limit = TokenBucket(limit)
         self._shared: SharedRateLimit | None = None
         self._local: TokenBucket | GCRA | SlidingWindow | None = None
         if isinstance(limit, SharedRateLimit):
             self._shared = limit
-        elif isinstance(limit, (TokenBucket, GCRA, SlidingWindow)):
-            self._local = limit
         else:
-            msg = f"rate_limit must be a Rate, a limiter or a SharedRateLimit, not {limit!r}"
-            raise TypeError(msg)
+            self._local = limit
         self._amount = b"%d" % max(1, math.floor(limit.rate.amount))
 
     @property

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from joserfc.errors import ExpiredTokenError
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 __all__ = ["ALGORITHMS", "Key", "KeySource", "SigningKeys", "Token", "Verifier"]
 
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_CURVES: Final = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
+_CURVES: Final = MappingProxyType({"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"})
 _EDWARDS: Final = ("EdDSA", "Ed25519")
 # Bytes of a secret at least: the size of the hash (RFC 7518, section 3.2).
-_SECRETS: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+_SECRETS: Final = MappingProxyType({"HS256": 32, "HS384": 48, "HS512": 64})
 _SHORTEST_RSA: Final = 2048
 #: What may stand in a list of allowed algorithms.
-ALGORITHMS: Final = (*_SECRETS, *_RSA, "ES256", "ES384", "ES512", *_EDWARDS)
+ALGORITHMS: Final = (*_SECRETS, *_RSA, *_CURVES.values(), *_EDWARDS)
 
 # Tokens with certificates in their headers are longer than joserfc expects.
 _HEADER_BYTES: Final = 8 * 1024
@@ -257,12 +258,17 @@ def _keys_of(source: KeySource) -> Iterable[Key]:
         return source.keys
     if not isinstance(source, Mapping):
         return [source]
-    listed: object = source.get("keys", [source])
     found: list[Key] = []
-    for each in listed if isinstance(listed, list) else []:
+    for each in _listed(source.get("keys", [source])):
         with suppress(Exception):  # of an unknown kind, or broken: RFC 7517 wants it ignored
             found.append(JWKRegistry.import_key(each))
     return found
+
+
+def _listed(keys: Any) -> Iterable[Any]:
+    """Return what may be keys, whatever stands in their place."""
+    listed: Iterable[Any] = keys if isinstance(keys, list) else ()
+    return listed
 
 
 def _allowed(key: Key) -> frozenset[str]:
@@ -279,5 +285,5 @@ def _fit(key: Key) -> Iterable[str]:
     if isinstance(key, RSAKey):
         return _RSA if key.public_key.key_size >= _SHORTEST_RSA else ()
     if isinstance(key, ECKey):
-        return _CURVES.get(key.curve_name, ())
+        return [name for curve, name in _CURVES.items() if curve == key.curve_name]
     return _EDWARDS if key.curve_name == "Ed25519" else ()
