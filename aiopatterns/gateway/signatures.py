@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 from joserfc.errors import ExpiredTokenError
 from joserfc.jwk import ECKey, JWKRegistry, KeySet, OctKey, OKPKey, RSAKey
@@ -267,8 +267,7 @@ def _keys_of(source: KeySource) -> Iterable[Key]:
 
 def _listed(keys: Any) -> Iterable[Any]:
     """Return what may be keys, whatever stands in their place."""
-    listed: Iterable[Any] = keys if isinstance(keys, list) else ()
-    return listed
+    return cast("Iterable[Any]", keys) if isinstance(keys, list) else ()
 
 
 def _allowed(key: Key) -> frozenset[str]:

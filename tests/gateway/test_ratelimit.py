@@ -9,7 +9,7 @@ import pytest
 from aiopatterns.backends import open_backend
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import RequestRefusedError
-from aiopatterns.gateway.policy import Identity
+from aiopatterns.gateway.policy import Identity, RoutePolicy
 from aiopatterns.gateway.ratelimit import ClientLimit, client_key
 from aiopatterns.gateway.request import Request
 from aiopatterns.resilience.ratelimit import GCRA, MAX_KEYS, Rate, SlidingWindow, TokenBucket
@@ -156,6 +156,8 @@ async def test_without_the_backend_it_does_what_it_was_told(redis_server, on_out
 def test_bad_input():
     with pytest.raises(TypeError, match="rate_limit must be a Rate"):
         ClientLimit(wrong(5))
+    with pytest.raises(TypeError, match="rate_limit must be None, a Rate"):
+        RoutePolicy(rate_limit=wrong(5))
 
 
 async def test_a_local_limit_is_not_asked_for():
