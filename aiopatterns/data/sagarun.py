@@ -139,6 +139,7 @@ class SagaRun(Generic[C]):
         "_news",
         "_plan",
         "_saved",
+        "_saving",
         "_sure_until",
         "_terms",
         "context",
@@ -165,6 +166,7 @@ class SagaRun(Generic[C]):
         self._news = False  # whether a step has ended since the last decision
         self._fenced = False
         self._saved = False  # whether the store has what was decided last
+        self._saving = False  # a renewal behind this save would hide what it says
         self._sure_until = 0.0
         ends = journal.deadline_at
         self._ends = None if ends is None else monotonic() + ends - wall()
@@ -197,6 +199,7 @@ class SagaRun(Generic[C]):
         Cancellation: what ran here is cancelled; the journal says ``STARTED`` of it.
         """
         self._sure_until = monotonic() + self._terms.lease
+        self._saving = False
         try:
             async with create_task_group() as group:
                 renewal = call_later(self._terms.lease / _RENEWALS, partial(self._watch, group))
@@ -237,6 +240,7 @@ class SagaRun(Generic[C]):
 
     async def give_back(self) -> None:
         """Let others take the saga at once; if that does not succeed, its lease ends."""
+        self._saving = True  # it is held no longer
         filed = self._snapshot(self._state())
         with move_on_after(_GIVE_BACK, shield=True), suppress(BackendError):
             await self._terms.store.save(filed, lease=0)
@@ -247,8 +251,10 @@ class SagaRun(Generic[C]):
         moves = self._first()
         while True:
             if not self._saved:
+                self._saving = True
                 await self._save(moves.end)
                 self._saved = True
+                self._saving = False
             if moves.end is not None:
                 return
             await self._move(moves, group)
@@ -471,7 +477,8 @@ class SagaRun(Generic[C]):
     async def _renew(self, group: TaskGroup) -> None:
         try:
             while True:
-                await self._save(None)
+                if not self._saving:
+                    await self._save(None)
                 await sleep(self._terms.lease / _RENEWALS)
         except SagaLostError:
             self._fenced = True
