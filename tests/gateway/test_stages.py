@@ -498,7 +498,10 @@ async def test_many_clients_cause_one_request_and_one_that_goes_away_harms_nobod
 
         async with anyio.create_task_group() as tasks:
             clients = [Client() for _ in range(20)]
-            for client in clients:
+            tasks.start_soon(one, clients[0])
+            while not transport.sent:
+                await sleep(0.001)
+            for client in clients[1:]:
                 tasks.start_soon(one, client)
             await sleep(0.1)
             clients[0].gone.set()
