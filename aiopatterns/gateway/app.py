@@ -33,7 +33,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
-from anyio import CancelScope, Lock
+from anyio import Lock
 
 from aiopatterns.cluster.registry import ServiceRegistry
 from aiopatterns.core.clock import monotonic
@@ -70,7 +70,8 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.assembly import Table
     from aiopatterns.gateway.config import GatewayConfig
     from aiopatterns.gateway.ledger import GatewayStatistics
-    from aiopatterns.gateway.request import Headers, Message, Receive, Request, Send
+    from aiopatterns.gateway.plan import Plan
+    from aiopatterns.gateway.request import Message, Receive, Request, Send
 
 __all__ = ["Gateway"]
 
@@ -117,7 +118,6 @@ class Gateway(Owner):
         "_registry",
         "_reloading",
         "_routes",
-        "_scope_type",
         "_table",
         "_transport",
     )
@@ -146,7 +146,6 @@ class Gateway(Owner):
         self._ledger = Ledger()
         self._assembly: Assembly | None = None
         self._table: Table | None = None
-        self._scope_type = CancelScope
         self._reloading = Lock()
 
     def __repr__(self) -> str:
@@ -158,16 +157,31 @@ class Gateway(Owner):
         Raises:
             ClosedError: The gateway is not open.
         """
-        kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(receive, send)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
+        table, ledger = self._table, self._ledger
+        if table is None and self._group is None:
+            raise self._unopened()
+        exchange = Exchange(receive, send)
+        ledger.begin()
+        if table is not None:
+            table.in_flight += 1
+        try:
+            await self._serve(table, scope, exchange)
+        except BaseException as error:
+            if not exchange.interrupt.took(error):
+                raise
+            await _excuse(exchange)
         else:
-            msg = f"an ASGI gateway serves http, websocket and lifespan, not {kind!r}"
-            raise ValueError(msg)
+            exchange.interrupt.took(None)
+        finally:
+            exchange.close()
+            if table is not None:
+                table.leave()
+            ledger.end(exchange.status or _GONE, complete=exchange.done or not exchange.status)
+            if listening():
+                emit(_answered(self.name, scope, exchange))
 
     @staticmethod
     def from_toml(path: str | PathLike[str]) -> Gateway:
@@ -289,31 +303,18 @@ class Gateway(Owner):
 
     # -- serving -------------------------------------------------------------------------------
 
-    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
-        table, ledger = self._table, self._ledger
-        if table is None and self._group is None:
-            raise self._unopened()
-        exchange = Exchange(receive, send, self._scope_type())
-        ledger.begin()
-        if table is not None:
-            table.in_flight += 1
-        try:
-            with exchange.scope:
-                await self._serve(table, scope, exchange)
-            if exchange.reason is not None and not exchange.status:
-                await self._excuse(exchange)
-        finally:
-            exchange.close()
-            if table is not None:
-                table.leave()
-            ledger.end(exchange.status or _GONE, complete=exchange.done or not exchange.status)
-            if listening():
-                self._tell(scope, exchange)
-
     async def _serve(self, table: Table | None, scope: Message, exchange: Exchange) -> None:
         """Answer a request, or leave without."""
         try:
-            response, headers = await self._respond(table, scope, exchange)
+            plan, request = self._admitted(table, scope, exchange)
+            correlation = push_correlation(request.correlation_id)
+            deadline = push_deadline(exchange.ends)
+            try:
+                response = await plan.run(request)
+            finally:
+                pop_deadline(deadline)
+                pop_correlation(correlation)
+            headers = to_client(response.headers, request.correlation_id)
         except ClientGoneError:
             return
         except Exception as error:
@@ -326,40 +327,22 @@ class Gateway(Owner):
         except (ClientGoneError, OSError, UpstreamError):
             return  # the answer is cut off where it is
 
-    async def _respond(
+    def _admitted(
         self, table: Table | None, scope: Message, exchange: Exchange
-    ) -> tuple[Response, Headers]:
-        """Return the answer to a request, and its headers as the client gets them."""
-        intake = self._intake
-        exchange.request = request = intake.take(scope)
+    ) -> tuple[Plan, Request]:
+        """Return a request, its body still to be read, and what it goes through."""
+        exchange.request = request = self._intake.take(scope)
         if table is None:
             raise RequestRefusedError("the gateway is closing", status=503, headers=_NOT_NOW)
         exchange.plan = plan = table.router.match(request.host, request.path, request.method)
         request.route = plan.route
-        request.body = body = intake.body(request, scope, exchange.receive)
+        request.body = body = self._intake.body(request, scope, exchange.receive)
         exchange.limit(plan.bells)
         if body.empty:
             exchange.watch()
         else:
             body.settled = exchange.watch
-        correlation = push_correlation(request.correlation_id)
-        deadline = push_deadline(exchange.ends)
-        try:
-            response = await plan.run(request)
-        finally:
-            pop_deadline(deadline)
-            pop_correlation(correlation)
-        return response, to_client(response.headers, request.correlation_id)
-
-    async def _excuse(self, exchange: Exchange) -> None:
-        """Answer in the place of work that was cancelled, if there is somebody to answer."""
-        if exchange.reason == "total":
-            response = Response.error(504, "the service did not answer in time")
-        elif exchange.reason == "stalled":
-            response = Response.error(408, "the client sent nothing for too long", _CLOSE)
-        else:
-            return
-        await exchange.reply(response, response.headers)
+        return plan, request
 
     def _answer_to(self, error: Exception, exchange: Exchange) -> Response:
         """Return what the client gets for an error, and tell of one that should not have been."""
@@ -373,22 +356,16 @@ class Gateway(Owner):
                 emit(GatewayFailed(self.name, route, error, known))
         return answer_to(error)
 
-    def _tell(self, scope: Message, exchange: Exchange) -> None:
-        """Tell of a request that has ended."""
-        request, plan = exchange.request, exchange.plan
-        emit(
-            GatewayAnswered(
-                gateway=self.name,
-                route="" if plan is None else plan.route.path,
-                method=scope["method"],
-                path=scope["path"],
-                client="" if request is None else request.client,
-                status=exchange.status or _GONE,
-                seconds=monotonic() - exchange.began,
-                complete=exchange.done,
-                correlation_id="" if request is None else request.correlation_id,
-            )
-        )
+    async def _serve_other(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve what is no HTTP request."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            msg = f"an ASGI gateway serves http, websocket and lifespan, not {kind!r}"
+            raise ValueError(msg)
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         """Not yet."""
@@ -418,7 +395,6 @@ class Gateway(Owner):
     # -- opening and closing -------------------------------------------------------------------
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._scope_type = type(CancelScope())  # asked once, for it looks for the running loop
         keys = KeyDirectory(self._fetched)
         assembly = Assembly(
             tasks, self._transport, self._registry, keys, count_retry=self._ledger.retried
@@ -469,3 +445,30 @@ def _transport(kind: str | Transport) -> Transport:
     from aiopatterns.gateway.transport_aiohttp import AiohttpTransport
 
     return AiohttpTransport()
+
+
+async def _excuse(exchange: Exchange) -> None:
+    """Answer in the place of work that was cancelled, if there is somebody to answer."""
+    if exchange.status or exchange.reason == "gone":
+        return
+    if exchange.reason == "total":
+        response = Response.error(504, "the service did not answer in time")
+    else:
+        response = Response.error(408, "the client sent nothing for too long", _CLOSE)
+    await exchange.reply(response, response.headers)
+
+
+def _answered(gateway: str, scope: Message, exchange: Exchange) -> GatewayAnswered:
+    """Return the event of a request that has ended."""
+    request, plan = exchange.request, exchange.plan
+    return GatewayAnswered(
+        gateway=gateway,
+        route="" if plan is None else plan.route.path,
+        method=scope["method"],
+        path=scope["path"],
+        client="" if request is None else request.client,
+        status=exchange.status or _GONE,
+        seconds=monotonic() - exchange.began,
+        complete=exchange.done,
+        correlation_id="" if request is None else request.correlation_id,
+    )

@@ -2,7 +2,7 @@
 
 ::
 
-    request ---> scope [ intake, stages, service, answer ] ---> last byte
+    request ---> work [ intake, stages, service, answer ] ---> last byte
                    ^
                    |  cancelled once, for a reason
                    '---- gone      the client has closed the connection          499
@@ -14,7 +14,7 @@ each request would cost as much as all else here, so it is started for a request
 way after 50 ms, and its body read; the total timeout is armed at the same moment. Quick requests cost
 two operations on a dict.
 
-Guarantees: the scope is cancelled for one reason, the first. After the first byte of an answer there
+Guarantees: the work is cancelled for one reason, the first. After the first byte of an answer there
 is no other answer: what breaks then closes the connection, by leaving without the last message.
 
 Cancellation: passes, and is no reason of ours.
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 from anyio import CancelScope
 
-from aiopatterns.core.clock import Alarms, monotonic
+from aiopatterns.core.clock import Alarms, Interrupt, monotonic
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -68,18 +68,20 @@ class Bells:
 
 @final
 class Exchange:
-    """What is known of a client while its request is served.
+    """What is known of a client while its request is served, in the task that makes it.
+
+    Called, it becomes that of a slow request: see the module's text.
 
     Args:
         receive: Gives messages of the server.
         send: Takes those of the answer.
-        scope: What is cancelled, not entered yet.
 
     Attributes:
         began: When it began, in monotonic seconds.
         request: The request, once it is known to be one.
         plan: What it goes through, once that is known.
-        reason: Why the scope was cancelled; None if it was not.
+        interrupt: What ends the work for a reason.
+        reason: Why it was ended; None if it was not.
         status: Status of the answer that was begun; 0 for none.
         done: Whether all of it was handed to the server.
     """
@@ -93,26 +95,35 @@ class Exchange:
         "_watcher",
         "began",
         "done",
+        "interrupt",
         "plan",
         "reason",
         "request",
-        "scope",
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send, scope: CancelScope) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._bells: Bells | None = None
         self._watcher: CancelScope | None = None
         self._read = self._slow = False
-        self.scope: CancelScope = scope
+        self.interrupt: Interrupt = Interrupt()
         self.began: float = monotonic()
         self.request: Request | None = None
         self.plan: Plan | None = None
         self.reason: Reason | None = None
         self.status: int = 0
         self.done: bool = False
+
+    def __call__(self) -> None:
+        """Note that it has become that of a slow request."""
+        self._slow = True
+        bells = self._bells
+        if bells is not None and bells.total is not None:
+            bells.total.arm(self._expire)
+        if self._read:
+            self._start_watching()
 
     @property
     def ends(self) -> float:
@@ -123,7 +134,7 @@ class Exchange:
     def limit(self, bells: Bells) -> None:
         """Bound it in time from now on."""
         self._bells = bells
-        bells.soon.arm(self._linger)
+        bells.soon.arm(self)
 
     def watch(self) -> None:
         """Look out for the client's going; called once all of its body was read, or there is none."""
@@ -175,7 +186,7 @@ class Exchange:
         bells = self._bells
         if bells is None:
             return
-        bells.soon.disarm(self._linger)
+        bells.soon.disarm(self)
         if self._slow and bells.total is not None:
             bells.total.disarm(self._expire)
         if self._watcher is not None:
@@ -192,15 +203,6 @@ class Exchange:
             await self._send(message)
         finally:
             bells.idle.disarm(stall)
-
-    def _linger(self) -> None:
-        """The request has become a slow one."""
-        self._slow = True
-        bells = self._bells
-        if bells is not None and bells.total is not None:
-            bells.total.arm(self._expire)
-        if self._read:
-            self._start_watching()
 
     def _start_watching(self) -> None:
         bells = self._bells
@@ -225,4 +227,4 @@ class Exchange:
     def _end(self, reason: Reason) -> None:
         if self.reason is None and not self.done:
             self.reason = reason
-            self.scope.cancel()
+            self.interrupt.fire()

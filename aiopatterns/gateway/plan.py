@@ -44,6 +44,7 @@ from aiopatterns.gateway.request import Response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aiopatterns.gateway.auth import Auth
     from aiopatterns.gateway.exchange import Bells
     from aiopatterns.gateway.httpcache import CacheStore
     from aiopatterns.gateway.ratelimit import ClientLimit
@@ -95,8 +96,10 @@ class Plan:
         self._cache = cache
         self._caches = caches
 
-    async def run(self, request: Request) -> Response:
-        """Return the answer to a request; its headers may hold hop-by-hop ones.
+    def run(self, request: Request) -> Awaitable[Response]:
+        """Return what to await for the answer to a request, whose headers may be hop-by-hop ones.
+
+        What is known without waiting takes no coroutine.
 
         Raises:
             RequestRefusedError: A stage refuses it.
@@ -105,11 +108,19 @@ class Plan:
 
         Cancellation: passes; nothing is left behind.
         """
-        auth, limit = self.route.auth, self._limit
+        auth = self.route.auth
         if auth is not None:
-            request.identity = auth.recall(request) or await auth.verify(request)
-        if limit is None:
-            return await self._answer(request)
+            request.identity = auth.recall(request)
+            if request.identity is None:
+                return self._verified(request, auth)
+        return self._answer(request) if self._limit is None else self._limited(request, self._limit)
+
+    async def _verified(self, request: Request, auth: Auth) -> Response:
+        request.identity = await auth.verify(request)
+        limit = self._limit
+        return await (self._answer(request) if limit is None else self._limited(request, limit))
+
+    async def _limited(self, request: Request, limit: ClientLimit) -> Response:
         grant = limit.admit(request) or await limit.ask(request)
         response = await self._answer(request)
         response.headers = [*response.headers, *limit.headers(grant)]

@@ -98,8 +98,8 @@ class Proxy:
         """The service, or the base URL."""
         return self._upstream.target
 
-    async def forward(self, request: Request) -> Response:
-        """Send a request to the service and return its answer, headers as they came.
+    def forward(self, request: Request) -> Awaitable[Response]:
+        """Return what to await for the service's answer, headers as they came.
 
         Raises:
             UpstreamError: There is no answer, after all attempts.
@@ -110,13 +110,19 @@ class Proxy:
         Cancellation: the connection is closed, unless it had an answer of which all was read.
         """
         body, retry = request.body, self._retry
-        payload: bytes | Body | None = None if body.empty else body
+        payload = None if body.empty else body
         if retry is None:
-            incoming, site = await self._upstream.attempt(partial(self._send, request, payload), [])
-            return _response(incoming, site)
+            return self._once(request, payload)
         if payload is not None and _is_held(request, body):
-            payload = await body.buffer()
-        return await self._tried(retry, request, payload)
+            return self._buffered(retry, request)
+        return self._tried(retry, request, payload)
+
+    async def _once(self, request: Request, payload: Body | None) -> Response:
+        incoming, site = await self._upstream.attempt(partial(self._send, request, payload), [])
+        return _response(incoming, site)
+
+    async def _buffered(self, retry: Retry, request: Request) -> Response:
+        return await self._tried(retry, request, await request.body.buffer())
 
     async def _tried(
         self, retry: Retry, request: Request, payload: bytes | Body | None

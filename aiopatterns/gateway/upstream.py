@@ -94,18 +94,25 @@ class Upstream:
 
         Cancellation: says nothing about the endpoint; what it held is given back.
         """
-        site = self._only
-        if site is not None:
-            return await _sent(site, site.admit(), send), site
-        pick, site, permit = await self._claim(tried)
+        pick, site = None, self._only
+        if site is None:
+            pick, site, permit = await self._claim(tried)
+        else:
+            permit = site.admit()
         try:
-            incoming = await _sent(site, permit, send)
+            incoming = await send(site)
         except BaseException as error:
             tried.append(site.id)
-            await pick.__aexit__(type(error), error, None)
+            _ended(site, permit, error)
+            if pick is not None:
+                await pick.__aexit__(type(error), error, None)
             raise
-        bad = _bad(site, incoming)
-        await pick.__aexit__(None if bad is None else UpstreamError, bad, None)
+        failed = incoming.status >= _FAILED
+        if permit is not None:
+            permit.record("failure" if failed else "success")
+        if pick is not None:
+            bad = _bad(site, incoming) if failed else None
+            await pick.__aexit__(None if bad is None else UpstreamError, bad, None)
         return incoming, site
 
     async def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
@@ -155,33 +162,21 @@ def judge(error: Exception) -> Outcome:
     return "failure" if isinstance(error, UpstreamError) else "ignore"
 
 
-async def _sent(
-    site: Site, permit: Permit | None, send: Callable[[Site], Awaitable[Incoming]]
-) -> Incoming:
-    """Send a request, and tell the circuit how that went."""
-    try:
-        incoming = await send(site)
-    except BaseException as error:
-        site.release()
-        if permit is not None:
-            if isinstance(error, UpstreamError):
-                permit.conclude(None, error)
-            else:
-                permit.drop()
-        raise
-    if permit is not None:
-        permit.record("failure" if incoming.status >= _FAILED else "success")
-    return incoming
+def _ended(site: Site, permit: Permit | None, error: BaseException) -> None:
+    """Tell the circuit that there was no answer, and give everything back."""
+    site.release()
+    if permit is None:
+        return
+    if isinstance(error, UpstreamError):
+        permit.conclude(None, error)
+    else:
+        permit.drop()
 
 
-def _bad(site: Site, incoming: Incoming) -> UpstreamError | None:
+def _bad(site: Site, incoming: Incoming) -> UpstreamError:
     """Return the error that an answer amounts to, for who counts errors."""
-    status = incoming.status
-    if status < _FAILED:
-        return None
-    return UpstreamError(
-        f"{site.name}: answered {status}", name=site.name, kind="invalid", sent=True
-    )
+    msg = f"{site.name}: answered {incoming.status}"
+    return UpstreamError(msg, name=site.name, kind="invalid", sent=True)
 
 
 def _sooner(one: RejectedError | None, other: RejectedError) -> RejectedError:
