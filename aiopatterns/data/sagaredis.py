@@ -50,17 +50,10 @@ _ORPHANED: Final = 3_600.0
 _PAGE: Final = 200
 
 
-@final
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What the directory says about an id."""
-
-    definition: str
-    created_at: float
-
-
 # The value of a key: the record, and until when it is held.
 _record_of = MSGPACK.decoder(tuple[Filed, float])
-_entry_of = MSGPACK.decoder(_Entry)
+# What the directory says about an id: when it was put there last.
+_noted_at = MSGPACK.decoder(float)
 
 
 @final
@@ -95,7 +88,7 @@ class RedisSagaStore:
     async def create(self, filed: Filed, *, lease: float) -> bool:
         """File a saga. 2 round trips."""
         now = await self._now()
-        entry = MSGPACK.encode(_Entry(filed.definition, now))
+        entry = MSGPACK.encode(now)
         await self._backend.directory(_index(filed.saga)).put(filed.id, entry, ttl=LIFE)
         key, record = _key(filed.saga, filed.id), MSGPACK.encode((filed, now + lease))
         if await self._backend.kv.compare_and_set(key, None, record, ttl=LIFE):
@@ -140,13 +133,15 @@ class RedisSagaStore:
         now = await self._now()
         return [
             filed.id
-            for filed, held_until in await self._open(saga, definition)
-            if held_until <= now and filed.state is not SagaState.STUCK
+            for filed, held_until in await self._open(saga)
+            if held_until <= now
+            and filed.definition == definition
+            and filed.state is not SagaState.STUCK
         ][:limit]
 
     async def unfinished(self, saga: str, *, limit: int) -> list[Listed]:
         """Return sagas that have not ended. O(open sagas), 1 round trip for 200 of them."""
-        found = [filed for filed, _ in await self._open(saga, None)]
+        found = [filed for filed, _ in await self._open(saga)]
         return [Listed(each.id, each.definition, each.state) for each in found[:limit]]
 
     async def purge(self) -> int:
@@ -184,12 +179,11 @@ class RedisSagaStore:
             if await self._backend.kv.compare_and_set(key, data, record, ttl=ttl):
                 return True
 
-    async def _open(self, saga: str, definition: str | None) -> list[tuple[Filed, float]]:
-        """Return the records of sagas that have not ended, of one definition or of all."""
+    async def _open(self, saga: str) -> list[tuple[Filed, float]]:
+        """Return the records of sagas that have not ended."""
         index = self._backend.directory(_index(saga))
         members = (await index.snapshot()).members
-        entries = {name: _entry_of(data) for name, data in members.items()}
-        wanted = [name for name, each in entries.items() if definition in {None, each.definition}]
+        wanted = list(members)
         found: list[tuple[Filed, float]] = []
         for at in range(0, len(wanted), _PAGE):
             keys = {_key(saga, name): name for name in wanted[at : at + _PAGE]}
@@ -198,12 +192,12 @@ class RedisSagaStore:
                 record = _record_of(values[key]) if key in values else None
                 if record is not None and record[0].state not in ENDED:
                     found.append(record)
-                elif record is not None or await self._is_orphaned(entries[name]):
+                elif record is not None or await self._is_orphaned(members[name]):
                     await index.remove(name)
         return found
 
-    async def _is_orphaned(self, entry: _Entry) -> bool:
-        return await self._now() - entry.created_at > _ORPHANED
+    async def _is_orphaned(self, entry: bytes) -> bool:
+        return await self._now() - _noted_at(entry) > _ORPHANED
 
     async def _now(self) -> float:
         """Return the server's time, as it is told once a minute."""

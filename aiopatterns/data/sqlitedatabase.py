@@ -41,7 +41,10 @@ __all__ = ["BUSY_WITHIN", "SqliteDatabase"]
 
 #: Seconds that a statement waits for other processes that write.
 BUSY_WITHIN: Final = 5.0
-_OPENING: Final = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
+_LOGGED: Final = "PRAGMA journal_mode = WAL"
+_SYNCED: Final = "PRAGMA synchronous = FULL"
+# Others that may open a new file at the same time, each of whom is waited for.
+_RIVALS: Final = 100
 # What passes: others write, or the file cannot be opened just now.
 _PASSING: Final = frozenset(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN"))
 
@@ -180,8 +183,8 @@ class SqliteDatabase(Database):
                 self.place, timeout=BUSY_WITHIN, isolation_level=None, check_same_thread=False
             )
             self._held.append(connection)
-            for each in _OPENING:
-                connection.execute(each)
+            _use_log(connection)
+            connection.execute(_SYNCED)
         return self._held[0]
 
     def _translated(self, error: sqlite3.Error) -> BackendError:
@@ -189,6 +192,23 @@ class SqliteDatabase(Database):
         # One that the module itself raises has no code.
         name = getattr(error, "sqlite_errorname", "")
         return BackendUnavailableError(msg) if name in _PASSING else BackendError(msg)
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Write ahead; a change of the mode waits for nobody by itself, but a transaction does."""
+    import sqlite3
+
+    for _ in range(_RIVALS):
+        try:
+            connection.execute(_LOGGED)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("COMMIT")
+        else:
+            return
+    connection.execute(_LOGGED)
 
 
 def _run(connection: sqlite3.Connection, order: _Order) -> Answer:

@@ -1,0 +1,71 @@
+"""A file of SQLite: durable, shared, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import anyio
+import pytest
+
+from aiopatterns.core.errors import BackendError, BackendUnavailableError
+from aiopatterns.data import sqlitedatabase
+from aiopatterns.data.sqlitedatabase import SqliteDatabase
+
+TABLE = "CREATE TABLE notes (id INTEGER PRIMARY KEY)"
+
+
+async def test_every_commit_is_synced(tmp_path):
+    async with SqliteDatabase(tmp_path / "a.db") as database:
+        assert (await database.run("PRAGMA synchronous")).rows == [(2,)]
+        assert (await database.run("PRAGMA journal_mode")).rows == [("wal",)]
+
+
+async def test_many_write_at_once(tmp_path):
+    async with SqliteDatabase(tmp_path / "a.db") as database:
+        await database.run(TABLE)
+
+        async def write(number: int) -> None:
+            await database.run("INSERT INTO notes VALUES (:n)", n=number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(32):
+                group.start_soon(write, number)
+        assert (await database.run("SELECT count(*) FROM notes")).rows == [(32,)]
+
+
+async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path):
+    database = SqliteDatabase(tmp_path / "none" / "a.db")
+    with pytest.raises(BackendUnavailableError, match="unable to open"):
+        await database.run("SELECT 1")
+
+
+async def test_a_file_that_is_none_of_sqlite_is_refused(tmp_path):
+    path = tmp_path / "a.db"
+    path.write_text("words " * 1_000)
+    with pytest.raises(BackendError, match="not a database"):
+        await SqliteDatabase(path).run("SELECT 1")
+
+
+@pytest.mark.real
+async def test_one_that_is_locked_for_too_long_is_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlitedatabase, "BUSY_WITHIN", 0.05)
+    path = tmp_path / "a.db"
+    async with SqliteDatabase(path) as database:
+        await database.run(TABLE)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendUnavailableError, match="locked"):
+            await database.run("INSERT INTO notes VALUES (1)")
+        other.close()
+        await database.run("INSERT INTO notes VALUES (1)")
+
+
+def test_bad_input_is_refused():
+    unfit: Any = 7
+    with pytest.raises(ValueError, match="survives nothing"):
+        SqliteDatabase(":memory:")
+    with pytest.raises(ValueError, match="path"):
+        SqliteDatabase("")
+    with pytest.raises(TypeError, match="path"):
+        SqliteDatabase(unfit)
