@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from aiopatterns.core.outcome import Err, Ok, Outcome
     from aiopatterns.core.telemetry import install_listener, listen, log_events
+    from aiopatterns.data.saga import Saga
     from aiopatterns.data.twophase import TwoPhaseCommit
     from aiopatterns.flow.channel import Channel
     from aiopatterns.flow.dag import Dag
@@ -156,6 +157,7 @@ __all__ = [
     "RequestRefusedError",
     "Retry",
     "RetryLater",
+    "Saga",
     "SagaError",
     "SecretMismatchError",
     "Service",
@@ -200,6 +202,7 @@ _HOMES: Final = MappingProxyType(
         "cluster.registry": ("ServiceRegistry",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
+        "data.saga": ("Saga",),
         "data.twophase": ("TwoPhaseCommit",),
         "flow.channel": ("Channel",),
         "flow.dag": ("Dag",),

@@ -24,6 +24,7 @@ from aiopatterns.data.postgresparticipant import PostgresParticipant
 from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
 from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
 from aiopatterns.data.saga import Saga, SagaResult, SagaStatistics
+from aiopatterns.data.sagabarrier import SagaBarrier
 from aiopatterns.data.sagaevents import (
     SagaEnded,
     SagaMigrationNeeded,
@@ -83,6 +84,7 @@ __all__ = [
     "RedisParticipant",
     "RedisSagaStore",
     "Saga",
+    "SagaBarrier",
     "SagaEnded",
     "SagaMigrationNeeded",
     "SagaRecovery",
