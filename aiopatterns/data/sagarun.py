@@ -166,7 +166,7 @@ class SagaRun(Generic[C]):
         self._news = False  # whether a step has ended since the last decision
         self._fenced = False
         self._saved = False  # whether the store has what was decided last
-        self._saving = False  # a renewal behind this save would hide what it says
+        self._saving = False  # if so, a renewal would hide what is saved
         self._sure_until = 0.0
         ends = journal.deadline_at
         self._ends = None if ends is None else monotonic() + ends - wall()
@@ -198,8 +198,7 @@ class SagaRun(Generic[C]):
 
         Cancellation: what ran here is cancelled; the journal says ``STARTED`` of it.
         """
-        self._sure_until = monotonic() + self._terms.lease
-        self._saving = False
+        self._sure_until, self._saving = monotonic() + self._terms.lease, False
         try:
             async with create_task_group() as group:
                 renewal = call_later(self._terms.lease / _RENEWALS, partial(self._watch, group))
@@ -253,8 +252,7 @@ class SagaRun(Generic[C]):
             if not self._saved:
                 self._saving = True
                 await self._save(moves.end)
-                self._saved = True
-                self._saving = False
+                self._saved, self._saving = True, False
             if moves.end is not None:
                 return
             await self._move(moves, group)
