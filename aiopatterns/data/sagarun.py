@@ -32,7 +32,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 import msgspec
 from anyio import create_task_group, move_on_after
@@ -496,7 +496,7 @@ class _Tally:
 
 def _is_unknown(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
-        return any(_is_unknown(each) for each in error.exceptions)
+        return any(map(_is_unknown, cast("ExceptionGroup[Exception]", error).exceptions))
     return isinstance(error, UNKNOWN)
 
 
