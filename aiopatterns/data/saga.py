@@ -566,7 +566,7 @@ class Saga(Generic[C]):
         return run
 
     def _result(self, filed: Filed, run: SagaRun[C] | None = None) -> SagaResult[C]:
-        journal = read_journal(filed.body)
+        journal = read_journal(filed.body) if run is None else run.journal
         context = self._decode(journal.context) if run is None else run.context
         same = self._planned().definition == filed.definition
         steps = self._planned().steps if same else journal.notes
