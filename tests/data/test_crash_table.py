@@ -7,7 +7,7 @@ coordinator "dies" here by having no effect any more; tests/data/test_kills.py k
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -73,10 +73,8 @@ async def world(request, tmp_path) -> AsyncIterator[World]:
 async def dies(world: World, verb: str, name: str, when: str) -> None:
     """Let a coordinator die at a point; its caller sees some error, or none if all was said."""
     life = Life((verb, name, when))
-    try:
+    with suppress(Died, TwoPhaseError, BackendUnavailableError):
         await world.run(life)
-    except (Died, TwoPhaseError, BackendUnavailableError):
-        pass
     assert life.dead, "the point was reached"
 
 

@@ -15,6 +15,7 @@ from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.data import (
     MemoryParticipant,
     PostgresParticipant,
+    RecoveryReport,
     RedisParticipant,
     SqliteLastResource,
     SqliteLog,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import pytest
-
-    from aiopatterns.data import RecoveryReport
 
 OLD, NEW = "old", "new"
 
@@ -205,14 +204,15 @@ class PostgresPlace(Place):
 
     async def read(self) -> Any:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute("SELECT value FROM things").fetchone()[0]
+            row = connection.execute("SELECT value FROM things").fetchone()
+        assert row is not None
+        return row[0]
 
     async def lose(self, gid: str) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            (label,) = connection.execute(
-                "SELECT gid FROM pg_prepared_xacts WHERE split_part(gid, '.', 3) = %s", (self.name,)
-            ).fetchone()
-            connection.execute(f"ROLLBACK PREPARED '{label}'")
+            ours = "SELECT gid FROM pg_prepared_xacts WHERE split_part(gid, '.', 3) = %s"
+            for (label,) in connection.execute(ours, (self.name,)).fetchall():
+                connection.execute(f"ROLLBACK PREPARED '{label}'".encode())
 
     def die(self, participant: Any) -> None:
         for branch in participant._branches.values():
@@ -276,12 +276,8 @@ class World:
         recoverer = TwoPhaseCommit(
             self.log(), [each.open() for each in self.places], timeout=timeout
         )
-        for _ in range(2_000):
-            report = await recoverer.recover_once()
-            if not report.pending:
-                break
+        while (report := await recoverer.recover_once()).pending:
             await sleep(0.002)  # clocks have a resolution
-        assert not report.pending
         return report
 
     async def values(self) -> tuple[Any, Any]:
@@ -293,4 +289,4 @@ class World:
             assert await place.open().in_doubt() == ([] if place.name != "last" else ())
         await self.recover()  # ends that were gathered, and lost with their process, are written
         report = await self.recover()
-        assert not (report.committed or report.aborted or report.heuristic or report.pending)
+        assert report == RecoveryReport()
