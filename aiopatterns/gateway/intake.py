@@ -94,6 +94,8 @@ class Intake:
         request = Request(method, raw, query, headers, path=checked_path(raw))
         if len(request.index) != len(headers):
             _check_repeated(headers)
+        if b"" in request.index:
+            raise _nameless()
         self._locate(request, scope)
         return request
 
@@ -146,10 +148,14 @@ def _checked_headers(headers: Headers, most: int) -> Headers:
     if len(names) + len(values) + _FRAME * len(headers) > most:
         raise RequestRefusedError("the headers are too long", status=431, headers=_CLOSE)
     if names.translate(None, _TOKEN):
-        raise RequestRefusedError("a header has no valid name", status=400, headers=_CLOSE)
+        raise _nameless()
     if len(values.translate(None, _CONTROLS)) != len(values):
         raise RequestRefusedError("a header has no valid value", status=400, headers=_CLOSE)
     return without_underscores(headers) if b"_" in names else headers
+
+
+def _nameless() -> RequestRefusedError:
+    return RequestRefusedError("a header has no valid name", status=400, headers=_CLOSE)
 
 
 def _check_repeated(headers: Headers) -> None:

@@ -47,7 +47,7 @@ class Answer:
                 self.read += 1
                 yield chunk
         else:
-            for chunk in self.body:
+            for chunk in [self.body] if isinstance(self.body, bytes) else self.body:
                 self.read += 1
                 yield chunk
         if self.error is not None:

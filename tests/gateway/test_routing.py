@@ -132,7 +132,7 @@ def test_a_route_says_what_it_is():
     route = Route("/api/users/", to="users", methods=["GET"], host="Shop.Example.ORG")
     assert route.path == "/api/users"
     assert route.segments == ["api", "users"]
-    assert route.methods == {"GET", "HEAD"}
+    assert route.methods == frozenset({"GET", "HEAD"})
     assert route.host == "shop.example.org"
     assert repr(route) == "Route('/api/users', to='users', host='shop.example.org')"
     assert repr(Route("/", to=aggregate)).startswith("Route('/', to=<function aggregate")
