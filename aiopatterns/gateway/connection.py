@@ -43,11 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Keeper"]
 
+_INTERIM: Final = 100
 _OK: Final = 200
-_SWITCHING: Final = 101
 _BODILESS: Final = frozenset({204, 304})
 # Bytes of a head, interim ones before it included, and of trailers.
 _HEAD: Final = 64 * 1024
+_TOO_LONG: Final = f"the answer's head has more than {_HEAD} bytes"
 # Methods whose requests say that they have no body; of the others nobody expects one.
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 # A target has no blanks, controls or octets beyond ASCII.
@@ -258,7 +259,7 @@ class Connection:
                 self._renew()  # the parser waits for a body that does not come
                 self._complete(answer)
             elif not answer.status and self._head > _HEAD:
-                self._end("invalid", f"the answer's head has more than {_HEAD} bytes")
+                self._end("invalid", _TOO_LONG)
 
     def eof_received(self) -> None:
         """Let the loop close the connection."""
@@ -296,8 +297,12 @@ class Connection:
         """Give the head to the reader, unless it is an interim one."""
         status: int = self._parser.get_status_code()
         headers, self._headers = self._headers, []
+        if status < _INTERIM:
+            raise _BrokenError(f"the status {status}")
         if status < _OK:
             return
+        if self._head > _HEAD and sum(len(a) + len(b) for a, b in headers) > _HEAD:
+            raise _BrokenError(_TOO_LONG)
         answer = self._answer
         assert answer is not None
         named = dict(headers)

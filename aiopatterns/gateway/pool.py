@@ -138,7 +138,6 @@ class Pool:
             connection.drop()
         if self._timer is not None:
             self._timer()
-            self._timer = None
 
     async def _dialled(self) -> Connection:
         connection = Connection(self._home, self)
@@ -158,17 +157,17 @@ class Pool:
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; the timer stops when nothing is left."""
-        self._timer = None
         now = monotonic()
         wait = self._keep_alive
         for connection, since in list(self.idle.items()):
             wait = since + self._keep_alive - now
             if wait > 0:
                 break
-            connection.drop()
-        if self.idle:
-            self._timer = call_later(wait, self._sweep).cancel
-        elif not self.connections and not self._line.parked:
+            connection.drop()  # while the timer still counts as set
+        self._timer = None
+        if self.connections or self._line.parked:
+            self._timer = call_later(max(wait, 0.0), self._sweep).cancel
+        else:
             self._empty()
 
     def _error(self, kind: Literal["connect", "timeout"], why: str) -> UpstreamError:
