@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.config import GatewayConfig
     from aiopatterns.gateway.ledger import GatewayStatistics
     from aiopatterns.gateway.plan import Plan
-    from aiopatterns.gateway.request import Message, Receive, Request, Send
+    from aiopatterns.gateway.request import Headers, Message, Receive, Request, Send
 
 __all__ = ["Gateway"]
 
@@ -319,9 +319,7 @@ class Gateway(Owner):
             return
         except Exception as error:
             response = self._answer_to(error, exchange)
-            headers = response.headers
-            if exchange.request is not None:
-                headers.append((b"x-request-id", exchange.request.correlation_id.encode()))
+            headers = _own_headers(response, exchange)
         try:
             await exchange.reply(response, headers)
         except (ClientGoneError, OSError, UpstreamError):
@@ -455,7 +453,14 @@ async def _excuse(exchange: Exchange) -> None:
         response = Response.error(504, "the service did not answer in time")
     else:
         response = Response.error(408, "the client sent nothing for too long", _CLOSE)
-    await exchange.reply(response, response.headers)
+    await exchange.reply(response, _own_headers(response, exchange))
+
+
+def _own_headers(response: Response, exchange: Exchange) -> Headers:
+    """Return the headers of an answer of the gateway's own as the client gets them."""
+    if exchange.request is not None:
+        response.headers.append((b"x-request-id", exchange.request.correlation_id.encode()))
+    return response.headers
 
 
 def _answered(gateway: str, scope: Message, exchange: Exchange) -> GatewayAnswered:

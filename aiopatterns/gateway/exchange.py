@@ -169,6 +169,8 @@ class Exchange:
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         if isinstance(body, bytes):
             await send(start)
+            if self.request is not None and self.request.method == "HEAD":
+                body = b""
             await send({"type": "http.response.body", "body": body})
             self.done = True
             return

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyio import Event
+from anyio import CancelScope, Event, create_task_group
 
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.gateway.policy import Timeouts
@@ -171,19 +171,28 @@ class Client:
         self.asked = 0
         self.ended = False  # whether its whole body was handed on
         self.gone = Event()
-        self.stalled = False  # whether it sends no more of its body
+        self.stalled = False  # whether it sends no more of its body for now
+        self.more = Event()  # whether it goes on
         self.open_window = Event()
         self.open_window.set()
         self.reply = Reply()
 
     async def receive(self) -> dict[str, Any]:
         self.asked += 1
-        if self.gone.is_set() or self.ended or (self.stalled and not self.left):
+        if self.stalled and not self.left and not self.gone.is_set():
+            async with create_task_group() as tasks:
+                for each in (self.gone, self.more):
+                    tasks.start_soon(self._first, each, tasks.cancel_scope)
+        if self.gone.is_set() or self.ended:
             await self.gone.wait()
             return {"type": "http.disconnect"}
         chunk = self.left.pop(0) if self.left else b""
         self.ended = not self.left and not self.stalled
         return {"type": "http.request", "body": chunk, "more_body": not self.ended}
+
+    async def _first(self, event: Event, others: CancelScope) -> None:
+        await event.wait()
+        others.cancel()
 
     async def send(self, message: Any) -> None:
         await self.open_window.wait()
