@@ -57,6 +57,8 @@ def open_session(connections: int, keep_alive: float, tls: ssl.SSLContext | None
     """
     from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 
+    from aiopatterns.gateway.aioresponse import StrictResponse
+
     connector = TCPConnector(
         limit=0,
         limit_per_host=connections,
@@ -66,6 +68,7 @@ def open_session(connections: int, keep_alive: float, tls: ssl.SSLContext | None
     return ClientSession(
         connector=connector,
         cookie_jar=DummyCookieJar(),
+        response_class=StrictResponse,
         auto_decompress=False,
         skip_auto_headers=_OWN_HEADERS,
         max_line_size=_HEADER,

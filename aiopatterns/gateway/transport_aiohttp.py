@@ -12,8 +12,7 @@ reading; the other transport sends them byte by byte.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from anyio import current_time, move_on_after
 
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Sequence
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientSession
     from anyio.abc import TaskGroup
 
+    from aiopatterns.gateway.aioresponse import StrictResponse
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.request import Headers
     from aiopatterns.gateway.transport import Incoming, Outgoing, UpstreamSocket
@@ -40,11 +40,8 @@ __all__ = ["AiohttpTransport"]
 _CONNECTIONS: Final = 1024
 _KEEP_ALIVE: Final = 30.0
 # Bytes of one header, and of a body that is held for its reader.
-_OK: Final = 200
 _HEADER: Final = 32 * 1024
 _HELD: Final = 64 * 1024
-# The client reads values leniently; these octets would let one header become two.
-_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @final
@@ -116,17 +113,20 @@ class AiohttpTransport(Transport):
 class _Answer:
     """An answer of aiohttp's client, as an :class:`~aiopatterns.gateway.transport.Incoming`."""
 
-    __slots__ = ("_endpoint", "_idle", "_response", "_upload", "headers", "status")
+    __slots__ = ("_endpoint", "_idle", "_response", "_upload", "_watched", "headers", "status")
 
     def __init__(
-        self, response: ClientResponse, endpoint: str, upload: Upload | None, *, idle: float
+        self, response: StrictResponse, endpoint: str, upload: Upload | None, *, idle: float
     ) -> None:
         self._response = response
         self._endpoint = endpoint
         self._upload = upload
         self._idle = idle
+        self._watched = False
         self.status: int = response.status
         self.headers: Headers = [(name.lower(), value) for name, value in response.raw_headers]
+        if upload is not None:
+            upload.broke = response.content.set_exception
 
     def whole(self) -> bytes | None:
         """Return the body if all of it is here."""
@@ -146,39 +146,34 @@ class _Answer:
             chunk = content.read_nowait(-1)
             if not chunk and not content.at_eof():
                 chunk = await self._wait()
-        except UpstreamError:
-            self._response.close()
-            raise
         except Exception as error:
-            self._response.close()
-            if self._upload is not None and self._upload.failure is not None:
-                raise self._upload.failure from None
-            raise explained(error, self._endpoint) from error
+            self._response.destroy()
+            raise _meaning(error, self._endpoint, self._upload) from error.__cause__
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
-    async def _wait(self) -> bytes:
-        with move_on_after(self._idle):
-            return await self._response.content.readany()
-        raise UpstreamError(
-            f"{self._endpoint}: nothing of the body came for {self._idle:g} s",
-            name=self._endpoint,
-            kind="timeout",
-            sent=True,
-        )
-
     async def aclose(self) -> None:
         """Give the connection back if all was read, else close it."""
-        if not self._response.content.at_eof():
+        if not self._response.content.is_eof():
             self._response.close()
+
+    async def _wait(self) -> bytes:
+        if not self._watched:
+            self._watched = True
+            self._response.watch()
+        if self._upload is not None and self._upload.failure is not None:
+            raise self._upload.failure
+        with move_on_after(self._idle):
+            return await self._response.content.readany()
+        message = f"{self._endpoint}: nothing of the body came for {self._idle:g} s"
+        raise UpstreamError(message, name=self._endpoint, kind="timeout", sent=True)
 
 
 async def _exchange(session: ClientSession, outgoing: Outgoing, timeouts: Timeouts) -> _Answer:
-    endpoint = outgoing.endpoint
+    endpoint, body = outgoing.endpoint, outgoing.body
     upload: Upload | None = None
-    body = outgoing.body
-    # Cancels by itself only what has a head that is late; connecting has its own bound.
+    # Connecting has its own bound inside; this one is for a head that is late.
     with move_on_after(timeouts.connect + timeouts.first_byte) as waiting:
         if body is not None and not isinstance(body, bytes):
 
@@ -189,27 +184,25 @@ async def _exchange(session: ClientSession, outgoing: Outgoing, timeouts: Timeou
         try:
             response = await _ask(session, outgoing, body, timeouts)
         except Exception as error:
-            if upload is not None and upload.failure is not None:
-                raise upload.failure from None
-            raise explained(error, endpoint) from error
-        return _checked(response, endpoint, upload, timeouts.idle)
-    raise UpstreamError(
-        f"{endpoint}: no answer within {timeouts.first_byte:g} s",
-        name=endpoint,
-        kind="timeout",
-        sent=True,
-    )
+            raise _meaning(error, endpoint, upload) from error
+        if not response.regular:
+            response.destroy()
+            message = f"{endpoint}: the answer breaks the rules of HTTP"
+            raise UpstreamError(message, name=endpoint, kind="invalid", sent=True)
+        return _Answer(response, endpoint, upload, idle=timeouts.idle)
+    message = f"{endpoint}: no answer within {timeouts.first_byte:g} s"
+    raise UpstreamError(message, name=endpoint, kind="timeout", sent=True)
 
 
 async def _ask(
     session: ClientSession, outgoing: Outgoing, body: bytes | Upload | None, timeouts: Timeouts
-) -> ClientResponse:
+) -> StrictResponse:
     from aiohttp import ClientTimeout
 
     headers = words(outgoing.headers)
     if outgoing.length is not None and isinstance(body, Upload):
         headers["Content-Length"] = str(outgoing.length)
-    return await session.request(
+    response = await session.request(
         outgoing.method.decode(),
         address(outgoing),
         headers=headers,
@@ -217,21 +210,12 @@ async def _ask(
         allow_redirects=False,
         timeout=ClientTimeout(connect=timeouts.connect, sock_connect=timeouts.connect),
     )
+    # The session was told to make these.
+    return cast("StrictResponse", response)
 
 
-def _checked(
-    response: ClientResponse, endpoint: str, upload: Upload | None, idle: float
-) -> _Answer:
-    """Return the answer, unless it has framing or octets that could become two answers."""
-    answer = _Answer(response, endpoint, upload, idle=idle)
-    codings = [value for name, value in answer.headers if name == b"transfer-encoding"]
-    broken = response.status < _OK or (codings and codings != [b"chunked"])
-    if broken or _CONTROLS.search(b" ".join([value for _, value in answer.headers])):
-        response.close()
-        raise UpstreamError(
-            f"{endpoint}: the answer breaks the rules of HTTP",
-            name=endpoint,
-            kind="invalid",
-            sent=True,
-        )
-    return answer
+def _meaning(error: Exception, endpoint: str, upload: Upload | None) -> Exception:
+    """Return the error to raise: the client's own, or what one of aiohttp's means."""
+    if upload is not None and upload.failure is not None:
+        return upload.failure
+    return error if isinstance(error, UpstreamError) else explained(error, endpoint)

@@ -22,7 +22,7 @@ __all__ = ["Upload"]
 _NOT_AS_LONG: Final = "the body is not as long as Content-Length says"
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     """Do nothing."""
 
 
@@ -37,9 +37,10 @@ class Upload:
 
     Attributes:
         failure: The error that ended it early: that of the chunks, or a 400 for a wrong length.
+        broke: Called with that error; may be replaced.
     """
 
-    __slots__ = ("_chunks", "_left", "_moved", "failure")
+    __slots__ = ("_chunks", "_left", "_moved", "broke", "failure")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Upload:
         self._left = length
         self._moved = moved
         self.failure: Exception | None = None
+        self.broke: Callable[[Exception], object] = _ignore
 
     def __aiter__(self) -> Upload:
         """Return this upload."""
@@ -70,6 +72,7 @@ class Upload:
             raise
         except Exception as error:
             self.failure = error
+            self.broke(error)
             raise
         self._moved()
         return chunk

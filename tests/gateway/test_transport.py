@@ -357,7 +357,9 @@ async def test_a_connection_that_is_not_to_be_had(make: Maker) -> None:
             await got(transport, outgoing(service), SHORT)
         assert (caught.value.kind, caught.value.sent) == ("timeout", False)
         await incoming.aclose()
-        assert (await transport.send(outgoing(service), Timeouts())).status == 200
+        again = await transport.send(outgoing(service), Timeouts())
+        assert again.status == 200
+        await again.aclose()
 
 
 async def test_a_request_waits_for_a_connection_that_comes_free(make: Maker) -> None:
