@@ -246,10 +246,14 @@ class Gateway(Owner):
         Example::
 
             async def page(request: Request) -> dict[str, object]:
-                user, orders = await scatter_gather(
-                    lambda: gateway.fetch("users", "/users/7", on_behalf_of=request),
-                    lambda: gateway.fetch("orders", "/orders?user=7", on_behalf_of=request),
+                ask = partial(gateway.fetch, on_behalf_of=request)
+                found = await scatter_gather(
+                    {
+                        "user": partial(ask, "users", "/users/7"),
+                        "orders": partial(ask, "orders", "/orders?user=7"),
+                    }
                 )
+                return {name: JSON.decode(each.content) for name, each in found.values.items()}
         """
         if self._assembly is None:
             raise self._unopened()

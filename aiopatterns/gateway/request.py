@@ -155,6 +155,18 @@ class Response:
         self.headers: Headers = [] if headers is None else headers
         self.body: bytes | Chunks = body
 
+    @property
+    def content(self) -> bytes:
+        """The body, if it is whole, as those of ``Gateway.fetch`` are.
+
+        Raises:
+            TypeError: It is streamed.
+        """
+        if isinstance(self.body, bytes):
+            return self.body
+        msg = "the body is streamed; iterate over .body"
+        raise TypeError(msg)
+
     async def aclose(self) -> None:
         """Give up what is behind a streamed body; harmless if done already."""
         if not isinstance(self.body, bytes):

@@ -141,7 +141,7 @@ async def test_a_server_that_fails_to_send_has_lost_its_client():
 def test_quick_requests_are_not_watched():
     async def scenario() -> None:
         async def slow(outgoing: Any) -> Answer:
-            await sleep(outgoing.target == b"/slow" and 2 * SOON)
+            await sleep(2 * SOON if outgoing.target == b"/slow" else 0.0)
             return Answer()
 
         door, _ = gateway(slow)

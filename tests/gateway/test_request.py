@@ -40,8 +40,7 @@ def test_the_same_request_with_other_headers():
 
 
 def value(response: Response) -> Any:
-    assert isinstance(response.body, bytes)
-    return json.loads(response.body)
+    return json.loads(response.content)
 
 
 async def test_answers_that_are_made():
@@ -66,5 +65,8 @@ def test_an_error_says_no_more_than_its_reason():
 
 async def test_a_streamed_answer_is_closed():
     answer = Answer(200, (), [b"a"])
+    with pytest.raises(TypeError, match="the body is streamed"):
+        _ = Response(200, [], answer).content
+    assert Response(200, [], b"a").content == b"a"
     await Response(200, [], answer).aclose()
     assert answer.closed == 1
