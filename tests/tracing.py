@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aiopatterns.testing import SimLoop
+from aiopatterns.testing.sealed import SealedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -48,16 +48,16 @@ class Tracing:
 
     def pytest_configure(self) -> None:
         """Count the runs of simulated loops from here on."""
-        follow = SimLoop.run_until_complete
+        follow = SealedLoop.run_until_complete
 
-        def run(loop: SimLoop, future: Any) -> Any:
+        def run(loop: SealedLoop, future: Any) -> Any:
             self.runs += 1
             if self.runs <= FOLLOWED:
                 return follow(loop, future)
             with laid_aside():
                 return follow(loop, future)
 
-        self._patch.setattr(SimLoop, "run_until_complete", run)
+        self._patch.setattr(SealedLoop, "run_until_complete", run)  # the public one keeps its names
 
     def pytest_unconfigure(self) -> None:
         """Leave the loop as it was."""
