@@ -39,7 +39,7 @@ import msgspec
 from aiopatterns.core.codec import MSGPACK
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from aiopatterns.data.sagaplan import Plan, Step
 
@@ -223,7 +223,7 @@ class Journal(msgspec.Struct, array_like=True):
         return tuple(found)
 
 
-read_journal = MSGPACK.decoder(Journal)
+read_journal: Callable[[bytes], Journal] = MSGPACK.decoder(Journal)
 
 
 def decide(plan: Plan[Any], journal: Journal, busy: Collection[str]) -> Moves:
