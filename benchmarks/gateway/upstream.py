@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.utils import formatdate
 from typing import cast
 
 import uvloop
@@ -13,11 +14,11 @@ import uvloop
 LENGTH = 1024
 HEAD = (
     b"HTTP/1.1 200 OK\r\n"
-    b"date: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
+    b"date: %b\r\n"
     b"server: upstream\r\n"
     b"content-type: application/json\r\n"
     b"cache-control: public, max-age=3600\r\n"
-    b"content-length: %d\r\n\r\n" % LENGTH
+    b"content-length: %d\r\n\r\n" % (formatdate(usegmt=True).encode(), LENGTH)
 )
 ANSWER = HEAD + b"x" * LENGTH
 

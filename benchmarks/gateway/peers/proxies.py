@@ -53,8 +53,7 @@ def ours(transport: str) -> Callable[[str], App]:
     """Our gateway, a plain route."""
 
     def make(upstream: str) -> App:
-        from aiopatterns.gateway.app import Gateway
-        from aiopatterns.gateway.routing import Route
+        from aiopatterns.gateway import Gateway, Route
 
         return Gateway([Route("/", to=upstream)], transport=transport)
 
@@ -65,7 +64,7 @@ def ours_full(upstream: str) -> App:
     """Our gateway: a token, a limit for each client, a breaker, a balancer over a registry."""
     from aiopatterns.backends import open_backend
     from aiopatterns.cluster import ServiceInstance, ServiceRegistry
-    from aiopatterns.core import Rate
+    from aiopatterns.resilience import Rate
     from aiopatterns.gateway import Gateway, JWTAuth, Route, RoutePolicy
 
     backend = open_backend("memory://")
