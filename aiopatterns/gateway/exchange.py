@@ -119,9 +119,9 @@ class Exchange:
     def __call__(self) -> None:
         """Note that it has become that of a slow request."""
         self._slow = True
-        bells = self._bells
-        if bells is not None and bells.total is not None:
-            bells.total.arm(self._expire)
+        assert self._bells is not None, "it rings by them"
+        if self._bells.total is not None:
+            self._bells.total.arm(self._expire)
         if self._read:
             self._start_watching()
 
@@ -147,10 +147,8 @@ class Exchange:
 
         Cancellation: by the idle timeout too, for the reason ``"stalled"``.
         """
-        bells = self._bells
-        if bells is None:
-            return await self._receive()
-        stall = self._stall
+        bells, stall = self._bells, self._stall
+        assert bells is not None, "a body is read by a stage, which is bounded in time"
         bells.idle.arm(stall)
         try:
             return await self._receive()
@@ -197,9 +195,7 @@ class Exchange:
     async def _push(self, message: Message) -> None:
         """Hand one message to the server, which takes it when the client has taken others."""
         bells, stall = self._bells, self._stall
-        if bells is None:
-            await self._send(message)
-            return
+        assert bells is not None, "an answer is streamed by a stage, which is bounded in time"
         bells.idle.arm(stall)
         try:
             await self._send(message)
@@ -207,10 +203,10 @@ class Exchange:
             bells.idle.disarm(stall)
 
     def _start_watching(self) -> None:
-        bells = self._bells
-        if bells is not None and self._watcher is None:
-            self._watcher = CancelScope()
-            bells.tasks.start_soon(self._look_out, self._watcher)
+        assert self._bells is not None, "it is a slow one by its bells"
+        self._watcher = CancelScope()
+        with suppress(RuntimeError):  # the gateway was left by an error: nobody looks out any more
+            self._bells.tasks.start_soon(self._look_out, self._watcher)
 
     async def _look_out(self, scope: CancelScope) -> None:
         """Ask the server until it says that the client has gone."""

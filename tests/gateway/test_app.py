@@ -172,6 +172,7 @@ async def test_leaving_by_an_error_does_not_wait():
         assert not door.is_open
         with pytest.raises(ClosedError):
             await ask(door)
+        await sleep(0.1)  # it becomes a slow one now, and nobody looks out for its client
         tasks.cancel_scope.cancel()
     assert door.statistics().in_flight == 0
 
@@ -474,3 +475,39 @@ def _random_client() -> Client:
 async def _leave(client: Client) -> None:
     await sleep(rng().random() * 9)
     client.gone.set()
+
+
+# -- key sets ------------------------------------------------------------------------------------
+
+
+def test_key_sets_are_fetched_like_anything_else():
+    async def scenario() -> None:
+        from joserfc import jwt
+        from joserfc.jwk import ECKey
+
+        from aiopatterns.core.codec import JSON
+        from aiopatterns.gateway.jwt import JWTAuth
+
+        key = ECKey.generate_key("P-256", {"kid": "one", "alg": "ES256", "use": "sig"})
+        document = JSON.encode({"keys": [key.as_dict(private=False)]})
+        asked = []
+
+        async def handler(outgoing: Any) -> Any:
+            asked.append((outgoing.host, outgoing.target))
+            if outgoing.host == "idp":
+                return Answer(404 if len(asked) == 1 else 200, (), document)
+            return Answer()
+
+        auth = JWTAuth("https://idp/keys?v=1", algorithms=["ES256"], issuer=None, audience=None)
+        token = jwt.encode(
+            {"alg": "ES256", "kid": "one"}, {"sub": "ann", "exp": 9_000_000_000}, key
+        )
+        headers = [(b"authorization", b"Bearer " + token.encode())]
+        async with gateway(handler, Route("/", to="http://s", auth=auth)) as door:
+            while (await ask(door, headers=headers)).status == 503:
+                await sleep(0.1)
+            assert (await ask(door, headers=headers)).status == 200
+            assert (await ask(door)).status == 401
+        assert asked[:2] == [("idp", b"/keys?v=1")] * 2
+
+    simulate(scenario)

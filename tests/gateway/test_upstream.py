@@ -169,7 +169,7 @@ async def test_what_is_known_of_an_endpoint_outlasts_snapshots():
         for _ in range(4):
             await upstream.attempt(Sender(i0=500), [])
         before = {site.id: site for site in upstream.sites}
-        balance.update(instances(2))  # the same, as other records
+        balance.update([ServiceInstance("s", "h", 1 + n, id=f"i{n}", weight=2) for n in range(2)])
         for _ in range(4):
             await upstream.attempt(Sender(), [])
         assert {site.id: site for site in upstream.sites} == before
