@@ -48,7 +48,7 @@ from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.validate import choice, instance, text
 from aiopatterns.gateway.assembly import Assembly
-from aiopatterns.gateway.body import ClientGoneError
+from aiopatterns.gateway.body import Body, ClientGoneError
 from aiopatterns.gateway.calling import call, own_request
 from aiopatterns.gateway.events import GatewayAnswered, GatewayFailed, GatewayReloaded
 from aiopatterns.gateway.exchange import Exchange
@@ -61,6 +61,7 @@ from aiopatterns.gateway.policy import Limits, RoutePolicy
 from aiopatterns.gateway.request import Response
 from aiopatterns.gateway.routing import Route, Router
 from aiopatterns.gateway.transport import Transport
+from aiopatterns.gateway.websocket import Relay, refuse
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -370,10 +371,33 @@ class Gateway(Owner):
             raise ValueError(msg)
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Not yet."""
-        del scope
+        """Join a client and a service by WebSockets; its route's timeouts bound only the beginning."""
+        if self._group is None:
+            raise self._unopened()
         await receive()
-        await send({"type": "websocket.close", "code": 1011})
+        known = ""
+        try:
+            if self._table is None:
+                raise RequestRefusedError("the gateway is closing", status=503, headers=_NOT_NOW)
+            request = self._intake.take(scope)
+            known = request.correlation_id
+            plan = self._table.router.match(request.host, request.path, request.method)
+            request.route, request.body = plan.route, Body(None, 0)
+            headers = await plan.admit(request)
+            if plan.proxy is None:
+                raise RequestRefusedError("no service takes WebSockets here", status=404)
+            socket, site = await plan.proxy.socket(request, scope.get("subprotocols") or ())
+        except Exception as error:
+            response = answer_to(error)
+            await refuse(scope, send, response, to_client(response.headers, known))
+            if is_failure(error):
+                raise
+            return
+        self._ledger.sockets += 1
+        try:
+            await Relay(receive, send, socket).run(to_client(headers, known))
+        finally:
+            site.release()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Open and close when the server says so; one that is open already stays as it is."""

@@ -235,12 +235,22 @@ class Assembly:
         forward: Callable[[Request], Awaitable[Response]]
         if isinstance(route.to, str):
             upstream = await self._upstream(route.to, policy, table, before)
-            forward = self._proxy(route, policy, upstream).forward
+            proxy = self._proxy(route, policy, upstream)
+            forward = proxy.forward
         else:
+            proxy = None
             forward = function_stage(route.to)
         limit = await self._limit(route, policy, table, before)
         cache = _cache(route, policy, table, before, self._tasks)
-        return Plan(route, forward, bells=bells, limit=limit, cache=cache, caches=table.caches)
+        return Plan(
+            route,
+            forward,
+            bells=bells,
+            limit=limit,
+            cache=cache,
+            caches=table.caches,
+            proxy=proxy,
+        )
 
     def _proxy(self, route: Route, policy: RoutePolicy, upstream: Upstream) -> Proxy:
         return Proxy(

@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.auth import Auth
     from aiopatterns.gateway.exchange import Bells
     from aiopatterns.gateway.httpcache import CacheStore
+    from aiopatterns.gateway.proxy import Proxy
     from aiopatterns.gateway.ratelimit import ClientLimit
-    from aiopatterns.gateway.request import Request
+    from aiopatterns.gateway.request import Headers, Request
     from aiopatterns.gateway.routing import Aggregate, Route
 
 __all__ = ["Plan", "answer_to", "function_stage", "is_failure"]
@@ -75,9 +76,10 @@ class Plan:
         limit: The limit of each client, if there is one.
         cache: Answers that are kept, if any are.
         caches: Those of all routes, which forget what is changed by this one.
+        proxy: What is behind ``forward``; None for a function.
     """
 
-    __slots__ = ("_cache", "_caches", "_forward", "_limit", "bells", "route")
+    __slots__ = ("_cache", "_caches", "_forward", "_limit", "bells", "proxy", "route")
 
     def __init__(
         self,
@@ -88,8 +90,10 @@ class Plan:
         limit: ClientLimit | None,
         cache: CacheStore | None,
         caches: Mapping[tuple[str, object], CacheStore],
+        proxy: Proxy | None = None,
     ) -> None:
         self.route: Route = route
+        self.proxy: Proxy | None = proxy
         self.bells: Bells = bells
         self._forward = forward
         self._limit = limit
@@ -114,6 +118,24 @@ class Plan:
             if request.identity is None:
                 return self._verified(request, auth)
         return self._answer(request) if self._limit is None else self._limited(request, self._limit)
+
+    async def admit(self, request: Request) -> Headers:
+        """Let a request pass what stands before the service, or refuse it.
+
+        For what is no request with an answer, such as a WebSocket.
+
+        Returns:
+            Headers about the client's limit.
+
+        Raises:
+            RequestRefusedError: A stage refuses it.
+        """
+        auth, limit = self.route.auth, self._limit
+        if auth is not None:
+            request.identity = auth.recall(request) or await auth.verify(request)
+        if limit is None:
+            return []
+        return [*limit.headers(limit.admit(request) or await limit.ask(request))]
 
     async def _verified(self, request: Request, auth: Auth) -> Response:
         request.identity = await auth.verify(request)

@@ -35,14 +35,14 @@ from aiopatterns.gateway.site import Held
 from aiopatterns.gateway.transport import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aiopatterns.gateway.body import Body
     from aiopatterns.gateway.policy import RoutePolicy
     from aiopatterns.gateway.request import Request
     from aiopatterns.gateway.routing import Route
     from aiopatterns.gateway.site import Site
-    from aiopatterns.gateway.transport import Incoming, Transport
+    from aiopatterns.gateway.transport import Incoming, Transport, UpstreamSocket
     from aiopatterns.gateway.upstream import Upstream
     from aiopatterns.resilience.retry import Retry
 
@@ -52,6 +52,22 @@ _IDEMPOTENT: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT"})
 _HELD: Final = 64 * 1024
 # Answers that have no body, whatever they say about its length.
 _BODILESS: Final = frozenset({204, 205, 304})
+
+
+# Endpoints that are asked for one WebSocket.
+_HANDSHAKES: Final = 3
+_SWITCHED: Final = 101
+
+
+@final
+class _Upgraded:
+    """A WebSocket as the answer to its handshake."""
+
+    __slots__ = ("socket", "status")
+
+    def __init__(self, socket: UpstreamSocket) -> None:
+        self.socket: UpstreamSocket = socket
+        self.status: int = _SWITCHED
 
 
 @final
@@ -117,6 +133,36 @@ class Proxy:
             return self._buffered(retry, request)
         return self._tried(retry, request, payload)
 
+    async def socket(
+        self, request: Request, subprotocols: Sequence[str]
+    ) -> tuple[UpstreamSocket, Site]:
+        """Open a WebSocket to the service, at another endpoint if one cannot be reached.
+
+        Returns:
+            The WebSocket, and where it goes: there a place is held, to be released at its end.
+
+        Raises:
+            UpstreamError: There is none to be had.
+            RejectedError: No endpoint may be asked.
+
+        Cancellation: nothing is left open.
+        """
+
+        async def connect(site: Site) -> _Upgraded:
+            outgoing = self._outgoing(request, None, site)
+            socket = await self._transport.websocket(outgoing, subprotocols, self._timeouts)
+            return _Upgraded(socket)
+
+        tried: list[str] = []
+        while True:
+            try:
+                upgraded, site = await self._upstream.attempt(connect, tried)
+            except UpstreamError as error:
+                if error.sent or self._upstream.balancer is None or len(tried) >= _HANDSHAKES:
+                    raise
+            else:
+                return upgraded.socket, site
+
     async def _once(self, request: Request, payload: Body | None) -> Response:
         incoming, site = await self._upstream.attempt(partial(self._send, request, payload), [])
         return _response(incoming, site)
@@ -163,11 +209,14 @@ class Proxy:
         self, request: Request, payload: bytes | Body | None, site: Site
     ) -> Awaitable[Incoming]:
         """Send a request to one endpoint."""
+        return self._transport.send(self._outgoing(request, payload, site), self._timeouts)
+
+    def _outgoing(self, request: Request, payload: bytes | Body | None, site: Site) -> Outgoing:
         path = request.raw_path
         if self._strip:
             path = after_segments(path, self._strip)
         target = site.base + path if site.base else path
-        outgoing = Outgoing(
+        return Outgoing(
             request.method.encode(),
             site.host,
             site.port,
@@ -177,7 +226,6 @@ class Proxy:
             payload,
             len(payload) if isinstance(payload, bytes) else request.body.length,
         )
-        return self._transport.send(outgoing, self._timeouts)
 
 
 def _is_held(request: Request, body: Body) -> bool:

@@ -17,7 +17,7 @@ rules, and outlast snapshots of the registry and reloads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from aiopatterns.core.errors import NoEndpointError, RejectedError, UpstreamError
 from aiopatterns.gateway.site import Site
@@ -29,15 +29,26 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.instance import ServiceInstance
     from aiopatterns.cluster.pick import Pick
     from aiopatterns.gateway.policy import BreakerRules
-    from aiopatterns.gateway.transport import Incoming
     from aiopatterns.resilience.judge import Outcome
     from aiopatterns.resilience.permit import Permit
 
-__all__ = ["Upstream", "judge"]
+__all__ = ["Answered", "Upstream", "judge"]
 
 # Endpoints that are gone are forgotten when there are so many more than in use.
 _SPARE: Final = 64
 _FAILED: Final = 500
+
+
+class Answered(Protocol):
+    """What an attempt brings: the head of an answer, at least."""
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        ...
+
+
+A = TypeVar("A", bound=Answered)
 
 
 @final
@@ -75,8 +86,8 @@ class Upstream:
         return self._sites.values()
 
     async def attempt(
-        self, send: Callable[[Site], Awaitable[Incoming]], tried: list[str]
-    ) -> tuple[Incoming, Site]:
+        self, send: Callable[[Site], Awaitable[A]], tried: list[str]
+    ) -> tuple[A, Site]:
         """Make one attempt on an endpoint.
 
         Args:
@@ -173,7 +184,7 @@ def _ended(site: Site, permit: Permit | None, error: BaseException) -> None:
         permit.drop()
 
 
-def _bad(site: Site, incoming: Incoming) -> UpstreamError:
+def _bad(site: Site, incoming: Answered) -> UpstreamError:
     """Return the error that an answer amounts to, for who counts errors."""
     msg = f"{site.name}: answered {incoming.status}"
     return UpstreamError(msg, name=site.name, kind="invalid", sent=True)

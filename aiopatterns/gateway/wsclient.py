@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.transport import Outgoing, UpstreamSocket
 
-__all__ = ["dial"]
+__all__ = ["MAX_MESSAGE", "dial"]
 
-# Bytes of one message; uvicorn's and websockets' own bound on the other side is 16 MiB and 1 MiB.
-_MESSAGE: Final = 4 * 1024 * 1024
+#: Bytes of one message, in either direction.
+MAX_MESSAGE: Final = 4 * 1024 * 1024
 # What the client of the handshake makes anew.
 _HANDSHAKE: Final = frozenset(
     {
@@ -39,6 +39,8 @@ _HANDSHAKE: Final = frozenset(
 )
 _NO_STATUS: Final = 1005
 _BROKEN: Final = 1006
+# Seconds for a service to answer a close.
+_PARTING: Final = 2.0
 # A ping after this part of the idle time, and the answer to it within the rest: aiohttp waits half
 # as long for the answer as it has waited for the ping.
 _PING: Final = 2 / 3
@@ -105,6 +107,8 @@ async def dial(
 
     Cancellation: nothing is left open.
     """
+    from aiohttp import ClientWSTimeout
+
     endpoint = outgoing.endpoint
     with move_on_after(timeouts.connect + timeouts.first_byte):
         try:
@@ -112,8 +116,9 @@ async def dial(
                 address(outgoing),
                 headers=words(each for each in outgoing.headers if each[0] not in _HANDSHAKE),
                 protocols=subprotocols,
+                timeout=ClientWSTimeout(ws_close=_PARTING),
                 heartbeat=timeouts.idle * _PING,
-                max_msg_size=_MESSAGE,
+                max_msg_size=MAX_MESSAGE,
             )
         except Exception as error:
             raise explained(error, endpoint) from error
