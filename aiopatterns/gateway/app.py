@@ -254,7 +254,7 @@ class Gateway(Owner):
                         "orders": partial(ask, "orders", "/orders?user=7"),
                     }
                 )
-                return {name: JSON.decode(each.content) for name, each in found.values.items()}
+                return {name: json.loads(each.content) for name, each in found.values.items()}
         """
         if self._assembly is None:
             raise self._unopened()
@@ -431,8 +431,8 @@ class Gateway(Owner):
 
     async def _drain(self) -> None:
         self._table = None
-        if self._assembly is not None:
-            await self._assembly.close()
+        assert self._assembly is not None, "it was opened"
+        await self._assembly.close()
 
     def _settle(self) -> None:
         self._table = self._assembly = None

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Self
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
@@ -77,7 +78,7 @@ class Service:
         self.changed = asyncio.Condition()
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Service:
+    async def __aenter__(self) -> Self:
         self.server = await asyncio.start_server(self.visit, "127.0.0.1", 0, ssl=self.tls)
         self.port: int = self.server.sockets[0].getsockname()[1]
         return self

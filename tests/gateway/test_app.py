@@ -153,6 +153,8 @@ async def test_leaving_waits_for_requests_and_takes_no_more():
 async def _late(door: Gateway, step: Event) -> None:
     await wait_all_tasks_blocked()
     reply = await ask(door)
+    with pytest.raises(ClosedError):
+        await door.reload(door.routes)
     assert (reply.status, reply.headers[b"connection"]) == (503, b"close")
     assert b"x-request-id" in reply.headers
     step.set()

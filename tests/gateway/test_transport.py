@@ -44,6 +44,12 @@ def outgoing(service: Service | int, **changes: Any) -> Outgoing:
     return Outgoing(**fields | changes)
 
 
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nTrailer-One: 1\r\n\r\n"
+)
+
+
 async def read(incoming: Incoming) -> bytes:
     whole = incoming.whole()
     if whole is None:
@@ -130,12 +136,7 @@ async def test_a_body_is_framed_anew(
         (b"HEAD", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b""),
         (b"GET", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
         (b"GET", b"HTTP/1.1 200 \r\nContent-Length: 1\r\n\r\na", b"a"),
-        (
-            b"GET",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n"
-            b"Trailer-One: 1\r\n\r\n",
-            b"hello",
-        ),
+        (b"GET", CHUNKED, b"hello"),
         (b"GET", b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"hello"),
         (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 3 + OK, b"hello"),
     ],

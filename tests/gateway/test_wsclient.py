@@ -48,7 +48,7 @@ async def echo(visit: ServerConnection) -> None:
 
 @asynccontextmanager
 async def service(handler: Handler = echo, **options: Any) -> AsyncIterator[str]:
-    async with serve(handler, "127.0.0.1", 0, **options) as server:
+    async with serve(handler, "127.0.0.1", 0, close_timeout=0.2, **options) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
@@ -161,7 +161,8 @@ async def test_a_client_that_breaks_off_closes_the_service(make: Maker) -> None:
     async with joined(make, part) as url:
         async with connect(url) as client:
             client.transport.abort()
-        assert await asyncio.wait_for(parted, 5) == 1001
+        # Not every server tells a broken connection from one that was closed without a code.
+        assert await asyncio.wait_for(parted, 5) in {1000, 1001}
 
 
 async def test_a_service_that_breaks_off_closes_the_client(make: Maker) -> None:
@@ -189,20 +190,24 @@ async def test_a_service_that_sends_too_much_closes_both(make: Maker) -> None:
 
 async def test_a_slow_client_slows_the_service_down(make: Maker) -> None:
     sent = 0
+    enough = False
 
     async def flood(visit: ServerConnection) -> None:
         nonlocal sent
-        while True:
+        while not enough:
             await visit.send(bytes(65536))
             sent += 65536
 
-    async with joined(make, flood) as url, connect(url, max_queue=1) as client:
-        before = -1
-        while sent != before:
-            before = sent
-            await asyncio.sleep(0.1)
-        assert sent < 64 * 1024 * 1024
-        assert len(await client.recv()) == 65536
+    async with joined(make, flood) as url:
+        async with connect(url, max_queue=1, compression=None) as client:
+            before = -1
+            while sent != before:
+                before = sent
+                await asyncio.sleep(0.1)
+            assert sent < 64 * 1024 * 1024
+            enough = True
+            got = sum([len(message) async for message in client])
+        assert got == sent
 
 
 async def test_a_handshake_that_is_refused_says_why(make: Maker) -> None:
