@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
+
+import msgspec
 
 from aiopatterns.core.clock import call_later
 
@@ -22,37 +24,33 @@ __all__ = ["Claim"]
 
 
 @final
-class Claim:
+class Claim(msgspec.Struct, eq=False):
     """An entry in hand.
 
-    Args:
+    Attributes:
         id: Id of the entry.
         message: What is in it.
         deliveries: How often the group has handed it out, this time included.
+        again: How often it was tried again in place since then.
+        begun: Whether somebody is, or was, at work on it.
+        lost: Whether another consumer has it.
+        key: Its key, if keys are kept in order.
     """
 
-    __slots__ = (
-        "_cancel",
-        "_then",
-        "attempt",
-        "begun",
-        "deliveries",
-        "id",
-        "key",
-        "lost",
-        "message",
-    )
+    id: str
+    message: Message
+    deliveries: int
+    again: int = 0
+    begun: bool = False
+    lost: bool = False
+    key: Any = None
+    _cancel: Callable[[], object] | None = None
+    _then: Callable[[], object] | None = None
 
-    def __init__(self, id: str, message: Message, deliveries: int) -> None:
-        self.id: str = id
-        self.message: Message = message
-        self.deliveries: int = deliveries
-        self.attempt: int = deliveries  # more than the deliveries, if it is tried again in place
-        self.begun: bool = False
-        self.lost: bool = False
-        self.key: object = None
-        self._cancel: Callable[[], object] | None = None
-        self._then: Callable[[], object] | None = None
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self.deliveries + self.again
 
     @property
     def rests(self) -> bool:

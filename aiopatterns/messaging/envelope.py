@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, final, overload
 
 import msgspec
 
@@ -145,7 +145,10 @@ class Envelopes:
             message.payload,
         )
         header = _header(message, traceparent, sent_at)
-        return self._sized(pack(header, self._mark + self._codec.encode(body)))
+        data = pack(header, self._mark + self._codec.encode(body))
+        if len(data) > self._max_bytes:
+            self._refuse(data)
+        return data
 
     def decode(self, data: bytes, *, server_now: float | None = None) -> Message:
         """Return the message that ``data`` holds.
@@ -159,13 +162,15 @@ class Envelopes:
             UnknownVersionError: A newer release has written it.
             CodecError: ``data`` is no message, is too long, or is of a codec that is not accepted.
         """
-        header, payload = unpack(self._sized(data))
-        mark, inner = split_mark(payload)
-        decode = self._readers.get(mark)
+        if len(data) > self._max_bytes:
+            self._refuse(data)
+        header, payload = unpack(data)
+        end = 1 + payload[0] if payload else 0  # of the mark; as split_mark, without a call
+        decode = self._readers.get(payload[:end])
         if decode is None:
-            raise CodecError(f"written by a codec that is not accepted here: {mark[1:]!r}")
+            raise CodecError(f"written by a codec that is not accepted here: {payload[1:end]!r}")
         try:
-            return _message(header, decode(inner), server_now)
+            return _message(header, decode(payload[end:]), server_now)
         except (ValueError, TypeError) as error:
             raise CodecError(f"not a message: {error}") from error
 
@@ -195,13 +200,11 @@ class Envelopes:
             wanted = getattr(type, "__name__", str(type))
             raise CodecError(f"the payload is not a {wanted}: {error}") from error
 
-    def _sized(self, data: bytes) -> bytes:
-        if len(data) > self._max_bytes:
-            raise CodecError(
-                f"a message of {len(data)} bytes is longer than max_bytes={self._max_bytes}; keep"
-                f" its payload under a key of backend.kv, with a ttl, and send the key"
-            )
-        return data
+    def _refuse(self, data: bytes) -> NoReturn:
+        raise CodecError(
+            f"a message of {len(data)} bytes is longer than max_bytes={self._max_bytes}; keep its"
+            f" payload under a key of backend.kv, with a ttl, and send the key"
+        )
 
 
 def _traced(message: Message) -> tuple[dict[str, str], str | None]:
@@ -243,7 +246,7 @@ def _message(header: Header, body: _Body, server_now: float | None) -> Message:
         correlation_id=header.correlation_id,
         causation_id=body.causation_id,
         reply_to=body.reply_to,
-        deadline=header.deadline(server_now),
+        deadline=None if header.remaining is None else header.deadline(server_now),
         attempt=body.attempt,
         hops=header.hops,
         headers=headers,

@@ -1,16 +1,20 @@
 """The fetcher: everything one consumer says to the log of its stream, in one turn after the other.
 
 Exactly one turn is in flight. What comes to an end meanwhile collects; when the answer is there, the
-next turn goes out at once with all of it, and asks for all that there is room for. So it clocks
+next turn goes out at once with all of it, and asks for all that there is room for. Only then are the
+entries of the answer read and handed on, so the server is at work while we are. So it clocks
 itself: a message that ends on a quiet stream is acknowledged right away, and at full load a turn
 carries a hundred acknowledgements and brings a hundred entries, while those before are handled::
 
          .------------------------------------------------------------.
          v                                                            |
-    anything to say? --no--> park, until a message ends, an entry is  |
-         | yes               appended, or claims are to be renewed    |
+    anything to say? --no--> read what has come and hand it on; park, |
+         | yes               until a message ends, an entry is        |
+         v                   appended, or claims are to be renewed    |
+       turn out                                                       |
+         | read what the turn before has brought, and hand it on      |
          v                                                            |
-       turn --answer--> claimed: read, handed on; lost: told ---------'
+       answer --> lost: told; claimed: kept, to be read --------------'
          |                                                            ^
          '--error--> wait a little, say the same again, ask what is   |
                      held, adopt what is unknown, lose what is gone --'
@@ -42,6 +46,7 @@ from aiopatterns.core.errors import BackendError, CodecError
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.waiters import Gate, Waiters
 from aiopatterns.messaging.claim import Claim
+from aiopatterns.messaging.dialogue import Dialogue
 from aiopatterns.messaging.fetchterms import Tally
 from aiopatterns.messaging.letters import reason_of
 from aiopatterns.messaging.streamevents import (
@@ -92,9 +97,9 @@ class Fetcher:
 
     __slots__ = (
         "_admit",
+        "_dialogue",
         "_ending",
         "_envelopes",
-        "_flying",
         "_gate",
         "_inherits",
         "_life",
@@ -106,10 +111,10 @@ class Fetcher:
         "_speaking",
         "_talk",
         "_turns",
+        "_unread",
         "_waiting",
         "_wants",
         "_watch_at",
-        "_who",
         "claiming",
         "held",
         "home",
@@ -131,13 +136,13 @@ class Fetcher:
         self.tally: Final[Tally] = Tally()
         self._turns = 0
         self._log = log
-        self._who: Final = (terms.group, terms.consumer)
+        self._dialogue: Final = Dialogue(log, terms.group, terms.consumer)
         self._envelopes = envelopes
         self._admit = admit
         self.claiming: bool = fetching
         self._inherits = False  # what others hold is to be taken over
         self._talk = Talk()
-        self._flying: GroupTurn | None = None  # sent, not answered
+        self._unread: list[Claimed] = []  # answered, not looked at
         self.home: Final[Home] = Home()
         self._gate = Gate(self.home)
         self._quiet = Waiters()
@@ -244,6 +249,8 @@ class Fetcher:
             while not self._ending:
                 if self._must_speak():
                     await self._speak()
+                elif self._unread:
+                    self._read()
                 else:
                     await self._park()
         with move_on_after(grace, shield=True):
@@ -271,7 +278,8 @@ class Fetcher:
     @property
     def _room(self) -> int:
         """How many entries there is room for."""
-        return max(self.terms.prefetch - len(self.held), 0) if self.claiming else 0
+        here = len(self.held) + len(self._unread)
+        return max(self.terms.prefetch - here, 0) if self.claiming else 0
 
     @property
     def _share(self) -> int:
@@ -281,7 +289,7 @@ class Fetcher:
     def _asks(self) -> bool:
         """Whether entries alone are worth a turn: half is free, or nobody has one to begin."""
         room = self._room
-        return room > 0 and (not self._waiting or 2 * room >= self.terms.prefetch)
+        return room > 0 and (not (self._waiting or self._unread) or 2 * room >= self.terms.prefetch)
 
     def _must_speak(self) -> bool:
         if self._talk or self._inherits:
@@ -300,15 +308,23 @@ class Fetcher:
             if self._inherits:
                 await self._take_over()
             else:
-                self._flying = self._compose(self._share if self._wants else 0)
-                self._apply(await self._log.turn(*self._who, self._flying))
+                turn = self._compose(self._share if self._wants else 0)
+                read = self._read if self._unread else None
+                self._apply(turn, await self._dialogue.say(turn, meanwhile=read))
         except (BackendError, ValueError) as error:
+            self._read()
             self._speaking = False
             if not self._ending:
                 await self._recover(error)
         self._speaking = False
         if not self._turns % _TURN:
             await yield_now()  # a log in memory never waits
+
+    def _read(self) -> None:
+        """Take in hand what was claimed, in its order."""
+        unread, self._unread = self._unread, []
+        for claimed in unread:
+            self._adopt(claimed)
 
     def _compose(self, limit: int, idle: float | None = None) -> GroupTurn:
         """Take what there is to say, and renew what is in hand when it is time."""
@@ -321,10 +337,8 @@ class Fetcher:
         talk, self._talk = self._talk, Talk()
         return talk.turn(renews, limit, self.terms.claim_idle if idle is None else idle)
 
-    def _apply(self, answer: GroupTurned) -> None:
+    def _apply(self, turn: GroupTurn, answer: GroupTurned) -> None:
         """Do what the answer says."""
-        turn, self._flying = self._flying, None
-        assert turn is not None, "only turns are answered"
         self._turns += 1
         for each in answer.lost:
             claim = self.held.get(each)
@@ -335,17 +349,17 @@ class Fetcher:
         if turn.limit:
             self._watch_at = monotonic() + min(WATCH, self.terms.claim_idle)
             self._wants |= len(answer.claimed) >= turn.limit  # it could have been more
-        for claimed in answer.claimed:
-            self._adopt(claimed)
+        self._unread = answer.claimed
 
     async def _take_over(self) -> None:
         """Claim what others of the group hold, at once and in order, before anything fresh."""
+        self._read()
         self.give_up()
         pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
-        self._flying = self._compose(len(pending), _AT_ONCE)
-        answer = await self._log.turn(*self._who, self._flying)
+        turn = self._compose(len(pending), _AT_ONCE)
+        answer = await self._dialogue.say(turn)
         self._inherits = False
-        self._apply(answer._replace(claimed=sorted(answer.claimed, key=_place)))
+        self._apply(turn, answer._replace(claimed=sorted(answer.claimed, key=_place)))
         self._wants = True
 
     def _adopt(self, claimed: Claimed) -> None:
@@ -367,9 +381,9 @@ class Fetcher:
             message = msgspec.structs.replace(message, attempt=claimed.deliveries, deadline=None)
         claim = self.held[claimed.id] = Claim(claimed.id, message, claimed.deliveries)
         self._waiting += 1
-        if self.claiming:
+        if self.claiming and not self._inherits:
             self._admit(claim)
-        else:  # this ended while the answer was on its way, and others of its key were given back
+        else:  # that ended while the answer was on its way, and others of its key were given back
             self.release(claim)
 
     # --------------------------------------------------------------- private core: letting go
@@ -386,9 +400,11 @@ class Fetcher:
         """Take ``claim`` out of the hands; False if it is not in them any more."""
         if self.held.get(claim.id) is not claim:
             return False
-        claim.disarm()
+        if claim.rests:
+            claim.disarm()
         self._drop(claim)
-        self._signal()
+        if self._seat is not None:
+            self._signal()
         return True
 
     def _lose(self, claim: Claim) -> None:
@@ -402,8 +418,7 @@ class Fetcher:
     def _drop(self, claim: Claim) -> None:
         del self.held[claim.id]
         if not claim.begun:
-            claim.begun = True
-            self._waiting -= 1
+            self.begin(claim)
         if not self.held:
             self._quiet.wake_all()
 
@@ -439,20 +454,12 @@ class Fetcher:
             failures += 1
             await sleep(_AGAIN.delay(failures, rng=rng()))
             try:
-                held = await self._clear_up()
+                held = await self._dialogue.clear_up()
             except (BackendError, ValueError):
                 continue
         if listening():
             emit(StreamResumed(terms.stream, terms.group, monotonic() - since))
         self._reconcile(held)
-
-    async def _clear_up(self) -> list[Claimed]:
-        """Say again what may not have been heard, and return what is held."""
-        await self._log.create_group(self.terms.group)
-        if self._flying is not None:
-            await self._log.turn(*self._who, self._flying._replace(limit=0))
-            self._flying = None
-        return await self._log.held(*self._who)
 
     def _reconcile(self, held: list[Claimed]) -> None:
         """Lose what is gone, adopt what a lost answer brought."""
@@ -468,16 +475,17 @@ class Fetcher:
 
     async def _leave(self) -> None:
         """Give back what is in hand and say what is left, until it was heard or time is up."""
+        self._read()
         for claim in [*self.held.values()]:
             self.release(claim)
         failures = 0
-        while self._flying is not None or self._talk:
+        while self._dialogue.unclear or self._talk:
             try:
-                if self._flying is not None:
-                    held = {each.id for each in await self._clear_up()}
+                if self._dialogue.unclear:
+                    held = {each.id for each in await self._dialogue.clear_up()}
                     self._talk.releases += held - self._talk.entries()
-                self._flying = self._compose(0)
-                self._apply(await self._log.turn(*self._who, self._flying))
+                turn = self._compose(0)
+                self._apply(turn, await self._dialogue.say(turn))
             except (BackendError, ValueError):
                 failures += 1
                 await sleep(_AGAIN.delay(failures, rng=rng()))

@@ -139,7 +139,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _read_only(headers: Mapping[str, str]) -> Mapping[str, str]:
-    instance("headers", headers, Mapping, "a mapping of text to text")
+    if headers.__class__ is not dict:
+        instance("headers", headers, Mapping, "a mapping of text to text")
     if not headers:
         return _NO_HEADERS
     for key, value in headers.items():

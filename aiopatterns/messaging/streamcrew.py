@@ -159,58 +159,75 @@ class StreamCrew:
                 self._idle.append(parked)
                 await parked
                 self._called = False
-            await self._take(self._ready.popleft(), steps)
+            claim = self._ready.popleft()
+            if self._fetcher.held.get(claim.id) is not claim:
+                self._leave_lane(claim)
+                continue
+            if not claim.begun:
+                self._fetcher.begin(claim)
+            variables = self._base.copy()
+            awaited = self._begin(claim, variables, steps)
+            if awaited is not steps:
+                await self._finish(claim, variables, steps, awaited)
             left -= 1
             if not left:
                 left = _TURN
                 await yield_now()
 
-    async def _take(self, claim: Claim, steps: Steps[object]) -> None:
-        """Handle one message, unless it is not in hand any more."""
-        if not self._judge.holds(claim):
-            self._leave_lane(claim)
-            return
-        if not claim.begun:
-            self._fetcher.begin(claim)
+    def _begin(self, claim: Claim, variables: Context, steps: Steps[object]) -> object:
+        """Call the handler; settle if it ended, and return ``steps``, or else what it waits for."""
+        awaited: object = steps
         try:
-            error = await self._handle(claim, steps)
-        except BaseException:  # the run ends, and nobody would handle what comes now
+            awaited = variables.run(self._call, claim.message, steps)
+        except BaseException as error:
+            self._failed(claim, error)
+        else:
+            if awaited is steps:
+                self._settle(claim, None)
+        return awaited
+
+    def _call(self, message: Message, steps: Steps[object]) -> object:
+        """Call the handler, up to where it waits, in the context that is the message's own."""
+        serve(message)
+        value: Any = self._handler(message)  # to await, or the value itself
+        if value.__class__ is CoroutineType:
+            return steps.send(value)
+        return steps.send(_awaited(value)) if isawaitable(value) else steps
+
+    async def _finish(
+        self, claim: Claim, variables: Context, steps: Steps[object], awaited: object
+    ) -> None:
+        """Await the rest of a handler that waits, while one more worker may come; then settle."""
+        self._call_worker()
+        try:
+            await steps.rest(variables, awaited)
+        except BaseException as error:
+            self._failed(claim, error)
+        else:
+            self._settle(claim, None)
+
+    def _failed(self, claim: Claim, error: BaseException) -> None:
+        """Settle by the error of the handler; raise it, if it is the run that ends."""
+        if isinstance(error, Exception):
+            self._settle(claim, error)
+        elif isinstance(error, get_cancelled_exc_class()) and not cancel_requested():
+            msg = f"the handler has cancelled itself: {error!r}"
+            self._settle(claim, RuntimeError(msg))
+        else:  # nobody would handle what comes now
             self._fetcher.pause()
             self._fetcher.release(claim)
-            raise
-        if error is None or claim.key is None or not self._judge.holds(claim):
+            raise error
+
+    def _settle(self, claim: Claim, error: Exception | None) -> None:
+        """Decide what becomes of ``claim``, and let the next of its key come if it is done with."""
+        if error is None:
+            self._fetcher.ack(claim)
+        elif claim.key is None or not self._judge.holds(claim):
             self._judge.decide(claim, error)
         elif self._again(claim, error):
             return
-        self._leave_lane(claim)
-
-    async def _handle(self, claim: Claim, steps: Steps[object]) -> Exception | None:
-        """Call the handler in a context of its own; return its error."""
-        variables = self._base.copy()
-        run = variables.run
-        run(serve, claim.message)
-        try:
-            value: Any = run(self._handler, claim.message)  # to await, or the value itself
-            if value.__class__ is CoroutineType or isawaitable(value):
-                await self._finish(value, variables, steps)
-        except Exception as error:
-            return error
-        except get_cancelled_exc_class() as error:
-            if cancel_requested():
-                raise
-            return RuntimeError(f"the handler has cancelled itself: {error!r}")
-        return None
-
-    async def _finish(
-        self, work: Awaitable[object], variables: Context, steps: Steps[object]
-    ) -> None:
-        """Await what a handler gave; once it waits itself, one more worker may come."""
-        if work.__class__ is not CoroutineType:
-            work = _awaited(work)
-        awaited = variables.run(steps.send, work)
-        if awaited is not steps:
-            self._call_worker()
-            await steps.rest(variables, awaited)
+        if claim.key is not None:
+            self._leave_lane(claim)
 
     def _again(self, claim: Claim, error: Exception) -> bool:
         """Let ``claim`` be tried again in its lane; False if it is given up."""
@@ -220,7 +237,7 @@ class StreamCrew:
             return False
         else:
             delay = self._judge.delay(claim, error)
-            claim.attempt += 1
+            claim.again += 1
             claim.message = msgspec.structs.replace(claim.message, attempt=claim.attempt)
         claim.later(delay, lambda: self._return(claim))
         return True

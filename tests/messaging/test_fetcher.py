@@ -278,3 +278,62 @@ async def test_one_that_waits_and_is_lost_is_not_handed_out():
             fetcher._lose(next(iter(fetcher.held.values())))
             async with await anext(consumer) as message:
                 assert message.payload == 2
+
+
+class Slow:
+    """A log whose turns take their time, and that notes what was read when one came."""
+
+    def __init__(self, log: Any, claims: list[Claim]) -> None:
+        self.log = log
+        self.claims = claims
+        self.read: list[int] = []
+
+    async def turn(self, *args: Any) -> Any:
+        self.read.append(len(self.claims))
+        await sleep(0.01)
+        return await self.log.turn(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.log, name)
+
+
+async def test_the_next_turn_is_on_its_way_before_what_has_come_is_read():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many(range(10))
+        claims = list[Claim]()
+        log = Slow(stream.log, claims)
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, 1.0)
+        while len(claims) < 10:
+            await sleep(0.001)
+        assert log.read[:2] == [0, 0]  # half is taken by the first, and read during the second
+        assert [each.message.payload for each in claims] == [*range(10)]
+        fetcher.finish()
+        await sleep(0.05)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_came_before_a_take_over_waits_for_its_place():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many(range(3))
+        claims = list[Claim]()
+        log = Slow(stream.log, claims)
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, 1.0)
+        await sleep(0.005)  # the first turn is on its way
+        fetcher.pause()
+        fetcher.give_up()
+        fetcher.resume(inherits=True)
+        while len(claims) < 3:
+            await sleep(0.001)
+        assert [(each.message.payload, each.lost) for each in claims] == [
+            (0, False),
+            (1, False),
+            (2, False),
+        ]
+        assert sorted(fetcher.held) == [each.id for each in claims]
+        fetcher.finish()
+        await sleep(0.05)
+        tasks.cancel_scope.cancel()

@@ -281,8 +281,8 @@ def _ids(reply: bytes) -> list[str]:
 
 
 def _claimed(flat: list[Any]) -> list[Claimed]:
-    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-    return [Claimed(each.decode(), body, int(deliveries)) for each, body, deliveries in triples]
+    ids = [each.decode() for each in flat[::3]]
+    return [*map(Claimed, ids, flat[1::3], map(int, flat[2::3]))]
 
 
 def _pending(entry_id: bytes, noted: bytes, now: int) -> PendingEntry:
