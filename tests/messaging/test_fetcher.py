@@ -87,8 +87,8 @@ async def test_a_claim_of_our_own_that_had_ended_is_lost_and_adopted_anew():
         assert fetcher.tally.acked == 1
         fetcher.finish()
         await sleep(0.01)
+        assert (fetcher.tally.claimed, fetcher.tally.lost) == (2, 1)
         tasks.cancel_scope.cancel()
-    assert (fetcher.tally.claimed, fetcher.tally.lost) == (2, 1)
 
 
 async def test_a_late_settlement_is_told():
@@ -104,8 +104,8 @@ async def test_a_late_settlement_is_told():
             await sleep(0.01)
         fetcher.finish()
         await sleep(0.01)
+        assert [type(each) for each in events] == [StreamDeliveryLost]
         tasks.cancel_scope.cancel()
-    assert [type(each) for each in events] == [StreamDeliveryLost]
 
 
 async def test_a_renewal_that_is_refused_loses_the_claim():
@@ -121,8 +121,8 @@ async def test_a_renewal_that_is_refused_loses_the_claim():
         await fetcher.quiet()
         fetcher.finish()
         await sleep(0.01)
+        assert fetcher.tally.lost == 1
         tasks.cancel_scope.cancel()
-    assert fetcher.tally.lost == 1
 
 
 async def test_given_back_later_is_given_back_once_and_not_if_it_is_gone():
