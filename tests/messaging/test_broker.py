@@ -568,6 +568,7 @@ async def test_a_closed_subscription_takes_no_more(brokers):
         first, second = Inbox(1), Inbox(2)
         async with await there.subscribe("topic", first, group="g") as one:
             await here.subscribe("topic", second, group="g")
+            await heard(here, there)
             assert {await there.request("topic") for _ in range(4)} == {1, 2}
             assert (one.pattern, one.group) == ("topic", "g")
         await one.close()
