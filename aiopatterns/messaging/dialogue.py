@@ -7,7 +7,7 @@
                       '--error--> clear_up(): the same again, without a claim; what is held
 
 Guarantees: after an error it is known that a turn may not have been heard, until
-:meth:`Dialogue.clear_up` has said it again. Its claims are not made again: those that were made
+:meth:`Dialogue.clear_up` has said it again and heard what is held. Its claims are not made again: those that were made
 without an answer are among what is held.
 """
 
@@ -84,9 +84,13 @@ class Dialogue:
         return answer
 
     async def clear_up(self) -> list[Claimed]:
-        """Say again what may not have been heard, and return what is held."""
+        """Say again what may not have been heard, and return what is held.
+
+        Cancellation: as after an error, it is still to be done.
+        """
         await self._log.create_group(self._who[0])
         if self._flying is not None:
             await self._log.turn(*self._who, self._flying._replace(limit=0))
-            self._flying = None
-        return await self._log.held(*self._who)
+        held = await self._log.held(*self._who)
+        self._flying = None  # not sooner: what its claim brought was not known
+        return held

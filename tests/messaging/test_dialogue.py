@@ -19,6 +19,7 @@ class Deaf:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.loses = False
+        self.hides = False
 
     async def turn(self, *args: Any) -> Any:
         await sleep(0.001)
@@ -26,6 +27,11 @@ class Deaf:
         if self.loses:
             raise BackendUnavailableError("the answer was lost")
         return answer
+
+    async def held(self, *args: Any) -> Any:
+        if self.hides:
+            raise BackendUnavailableError("nobody knows what is held")
+        return await self.log.held(*args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.log, name)
@@ -69,3 +75,19 @@ async def test_a_turn_without_an_answer_is_said_again_and_claims_nothing_more():
         assert [each.payload for each in await dialogue.clear_up()] == [b"1"]
         assert not dialogue.unclear
         assert [each.payload for each in await dialogue.clear_up()] == [b"1"]
+
+
+async def test_a_turn_stays_unclear_until_it_is_known_what_it_has_claimed():
+    async with open_backend("memory://") as backend:
+        log: Any = Deaf(await filled(backend.log("s")))
+        dialogue = Dialogue(log, "g", "c")
+        log.loses = True
+        with pytest.raises(BackendUnavailableError):
+            await dialogue.say(GroupTurn(limit=1))
+        log.loses, log.hides = False, True
+        with pytest.raises(BackendUnavailableError):
+            await dialogue.clear_up()
+        assert dialogue.unclear
+        log.hides = False
+        assert [each.payload for each in await dialogue.clear_up()] == [b"0"]
+        assert not dialogue.unclear
