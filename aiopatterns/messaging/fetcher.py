@@ -355,10 +355,14 @@ class Fetcher:
         """Claim what others of the group hold, at once and in order, before anything fresh."""
         self._read()
         self.give_up()
-        pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
-        turn = self._compose(len(pending), _AT_ONCE)
-        answer = await self._dialogue.say(turn)
-        self._inherits = False
+        self._inherits = False  # unless it is told so again meanwhile
+        try:
+            pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
+            turn = self._compose(len(pending), _AT_ONCE)
+            answer = await self._dialogue.say(turn)
+        except Exception:
+            self._inherits = self.claiming
+            raise
         self._apply(turn, answer._replace(claimed=sorted(answer.claimed, key=_place)))
         self._wants = True
 

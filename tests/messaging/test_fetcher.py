@@ -337,3 +337,25 @@ async def test_what_came_before_a_take_over_waits_for_its_place():
         fetcher.finish()
         await sleep(0.05)
         tasks.cancel_scope.cancel()
+
+
+async def test_a_take_over_asked_for_during_another_one_is_made_as_well():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append_many(range(2))
+        claims = list[Claim]()
+        log = Slow(stream.log, claims)
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append, fetching=False)
+        await fetcher.prepare()
+        tasks.start_soon(fetcher.run, 1.0)
+        fetcher.resume(inherits=True)
+        await sleep(0.005)  # the first is on its way
+        fetcher.pause()  # meanwhile another consumer claims, and dies
+        fetcher.give_up()
+        await stream.log.turn("g", "other", GroupTurn(limit=1))
+        fetcher.resume(inherits=True)
+        while len(claims) < 2:
+            await sleep(0.001)
+        assert [each.message.payload for each in claims] == [0, 1]
+        fetcher.finish()
+        await sleep(0.05)
+        tasks.cancel_scope.cancel()
