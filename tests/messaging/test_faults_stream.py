@@ -17,6 +17,7 @@ from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.messaging import Message, Stream, StreamConsumer
+from aiopatterns.testing.clusters import RedisSentinel
 from aiopatterns.testing.proxy import FaultProxy
 from tests.jobs.fleet import on_one_loop
 from tests.messaging.streamworker import CLAIM_IDLE
@@ -156,6 +157,42 @@ async def test_a_server_that_is_killed_and_restarted_loses_nothing():
             await until(lambda: {*got} >= {*range(300)})
             consumer.stop()
         assert len(got) - 300 <= 2 * PREFETCH + 2
+
+
+@on_one_loop
+async def test_a_failover_ends_no_consumer_loses_nothing_and_keeps_the_order():
+    """Replication has caught up with what was acknowledged, or it would be no consumer's fault."""
+    with RedisSentinel(down_after=0.3) as pair:
+        stream, got = Stream("s", pair.url), list[int]()
+        consumer = StreamConsumer(stream, group="g", prefetch=PREFETCH, claim_idle=2.0)
+
+        async def handler(message: Message) -> None:
+            await anyio.sleep(0.002)
+            got.append(message.payload)
+
+        async def produce(*numbers: int) -> None:
+            for number in numbers:
+                while True:
+                    try:
+                        await stream.append(number, key=f"k{number % 5}")
+                        break
+                    except BackendUnavailableError:
+                        await anyio.sleep(0.02)
+
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: consumer.run(handler, key=lambda message: message.key))
+            await produce(*range(100))
+            await until(lambda: len(got) >= 50)
+            await anyio.sleep(0.1)
+            pair.primary.kill()
+            await produce(*range(100, 200))
+            await until(lambda: {*got} == {*range(200)})
+            assert await stream.dead_letters(group="g") == []
+            consumer.stop()
+        assert len(got) - 200 <= 2 * PREFETCH
+        first = [*dict.fromkeys(got)]
+        for lane in range(5):
+            assert [each for each in first if each % 5 == lane] == [*range(lane, 200, 5)]
 
 
 @pytest.mark.promise("messaging-stream-outage")
