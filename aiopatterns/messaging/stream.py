@@ -22,6 +22,7 @@ Not guaranteed: that a stream without ``max_length`` ends. It grows until somebo
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -32,6 +33,7 @@ from aiopatterns.backends.names import check_name
 from aiopatterns.backends.opening import resolve
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import new_id
+from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.validate import optional_count
 from aiopatterns.messaging.envelope import MAX_BYTES, Envelopes
@@ -274,7 +276,8 @@ class Stream(Owner):
             self._since += len(ids)
             if self._since >= max(1, self._max_length // 10):
                 self._since = 0
-                await self.trim(self._max_length)
+                with suppress(BackendUnavailableError):  # the messages are there all the same
+                    await self.trim(self._max_length)
         return ids
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,12 @@ import pytest
 from aiopatterns.backends import open_backend
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import bind_correlation
-from aiopatterns.core.errors import ClosedError, CodecError, RejectedError
+from aiopatterns.core.errors import (
+    BackendUnavailableError,
+    ClosedError,
+    CodecError,
+    RejectedError,
+)
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.messaging import Message, Stream, StreamConsumer
 from aiopatterns.messaging.serving import MAX_HOPS, bindings
@@ -174,3 +179,19 @@ def test_cancelled_at_any_await_it_leaves_nothing():
         return Trial(work())
 
     cancel_everywhere(scenario, minimum=1)
+
+
+async def test_what_is_appended_is_no_error_because_it_cannot_be_trimmed(monkeypatch):
+    async with open_backend("memory://") as backend:
+
+        async def away(*_: Any, **__: Any) -> int:
+            raise BackendUnavailableError("nobody answers")
+
+        stream = Stream("s", backend, max_length=1)
+        ids = [await stream.append(1)]
+        with monkeypatch.context() as outage:
+            outage.setattr(type(stream.log), "trim", away)
+            ids.append(await stream.append(2))
+        assert ids == [each.id for each in await stream.log.read()]
+        await stream.append(3)
+        assert await stream.length() == 1
