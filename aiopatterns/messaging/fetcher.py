@@ -381,7 +381,7 @@ class Fetcher:
             reason = f"handed out {claimed.deliveries - 1} times, and never settled"
             self._tell_dead(claimed.id, claimed.deliveries - 1, reason)
             return
-        if claimed.deliveries > 1 or message.deadline is not None:
+        if message.attempt != claimed.deliveries or message.deadline is not None:
             message = msgspec.structs.replace(message, attempt=claimed.deliveries, deadline=None)
         claim = self.held[claimed.id] = Claim(claimed.id, message, claimed.deliveries)
         self._waiting += 1

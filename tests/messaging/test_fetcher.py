@@ -11,7 +11,7 @@ from aiopatterns.backends import open_backend
 from aiopatterns.backends.protocols import GroupTurn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
-from aiopatterns.messaging import Stream, StreamConsumer
+from aiopatterns.messaging import Message, Stream, StreamConsumer
 from aiopatterns.messaging.claim import Claim
 from aiopatterns.messaging.fetcher import Fetcher
 from aiopatterns.messaging.fetchterms import FetchTerms
@@ -358,4 +358,16 @@ async def test_a_take_over_asked_for_during_another_one_is_made_as_well():
         assert [each.message.payload for each in claims] == [0, 1]
         fetcher.finish()
         await sleep(0.05)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_was_tried_elsewhere_is_tried_here_for_the_first_time():
+    async with Stream("s", "memory://") as stream, anyio.create_task_group() as tasks:
+        await stream.append(Message(type="passed.on", attempt=3))
+        setting = Setting(stream, tasks)
+        fetcher = await setting.start()
+        await setting.claimed(1)
+        assert setting.claims[0].message.attempt == 1
+        fetcher.finish()
+        await sleep(0.01)
         tasks.cancel_scope.cancel()
