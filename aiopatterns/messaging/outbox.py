@@ -257,7 +257,8 @@ class Outbox:
         """Pass the oldest messages on, one after the other.
 
         The connection should have no transaction open: then each call is one of its own. In an
-        open one that has written nothing, what was passed on is marked by the caller's commit.
+        open one that has written nothing, what was passed on is marked by the caller's commit; on
+        SQLite others are kept out only until the call returns, so commit before they begin.
 
         While ``sink`` runs, the message's correlation is bound, and what the sink sends bears the
         message's id as its cause.
