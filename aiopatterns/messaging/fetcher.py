@@ -303,9 +303,9 @@ class Fetcher:
 
     async def _speak(self) -> None:
         """Take one turn; after an error, find out what is so."""
-        self._speaking = True
+        self._speaking, inherits = True, self._inherits
         try:
-            if self._inherits:
+            if inherits:
                 await self._take_over()
             else:
                 turn = self._compose(self._share if self._wants else 0)
@@ -313,7 +313,7 @@ class Fetcher:
                 self._apply(turn, await self._dialogue.say(turn, meanwhile=read))
         except (BackendError, ValueError) as error:
             self._read()
-            self._speaking = False
+            self._speaking, self._inherits = False, self._inherits or (inherits and self.claiming)
             if not self._ending:
                 await self._recover(error)
         self._speaking = False
@@ -356,13 +356,9 @@ class Fetcher:
         self._read()
         self.give_up()
         self._inherits = False  # unless it is told so again meanwhile
-        try:
-            pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
-            turn = self._compose(len(pending), _AT_ONCE)
-            answer = await self._dialogue.say(turn)
-        except Exception:
-            self._inherits = self.claiming
-            raise
+        pending = await self._log.pending(self.terms.group, limit=_INHERITANCE)
+        turn = self._compose(len(pending), _AT_ONCE)
+        answer = await self._dialogue.say(turn)
         self._apply(turn, answer._replace(claimed=sorted(answer.claimed, key=_place)))
         self._wants = True
 
