@@ -16,7 +16,8 @@ Guarantees:
   until then, or is in the dead letters after ``max_deliveries``.
 * What a killed or silent consumer had in hand is handled by another after ``claim_idle`` seconds
   and a second more at most, also when nothing is appended.
-* A message that cannot be read is in the dead letters at once, with its bytes.
+* A message that cannot be read is in the dead letters at once, with its bytes; so is one of a
+  version that the upcasters do not know, or cannot bring to the newest.
 * With ``key=``, messages of one key are handled one at a time and in the order of the stream, over
   all consumers of the group, also when some fail and are tried again. For that one consumer of the
   group handles them, the others stand by.
@@ -54,6 +55,7 @@ from aiopatterns.messaging.judge import Judge
 from aiopatterns.messaging.stream import Stream
 from aiopatterns.messaging.streamcrew import StreamCrew
 from aiopatterns.messaging.turnstile import Turnstile
+from aiopatterns.messaging.versioning import optional_upcasters
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.messaging.claim import Claim
     from aiopatterns.messaging.streamcrew import StreamHandler, StreamKey
+    from aiopatterns.messaging.versioning import Upcasters
     from aiopatterns.resilience.backoff import Backoff
 
 __all__ = ["ConsumerStatistics", "StreamConsumer"]
@@ -114,6 +117,7 @@ class StreamConsumer(Owner):
             them three times as often, as long as its loop runs.
         backoff: The waits between attempts.
         grace: Seconds that handlers have to come to their end when the consumer ends.
+        upcasters: Bring old messages to their newest form, before ``key=`` and handlers see them.
 
     Raises:
         ValueError: A value is out of its range.
@@ -151,6 +155,7 @@ class StreamConsumer(Owner):
         claim_idle: float = 30.0,
         backoff: Backoff = _BACKOFF,
         grace: float = 10.0,
+        upcasters: Upcasters | None = None,
     ) -> None:
         self._stream = instance("stream", stream, Stream, "a Stream")
         super().__init__(f"{stream.name}/{check_name('group', group)}")
@@ -161,6 +166,7 @@ class StreamConsumer(Owner):
             prefetch=count("prefetch", prefetch),
             max_deliveries=count("max_deliveries", max_deliveries),
             claim_idle=positive("claim_idle", claim_idle),
+            upcasters=optional_upcasters(upcasters),
         )
         if not callable(getattr(backoff, "delay", None)):
             msg = (

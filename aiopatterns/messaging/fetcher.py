@@ -369,7 +369,7 @@ class Fetcher:
             self._lose(former)
         self.tally.claimed += 1
         try:
-            message = self._envelopes.decode(claimed.payload)
+            message = self.terms.opened(claimed.payload, self._envelopes)
         except CodecError as error:
             self._tell_dead(claimed.id, claimed.deliveries, reason_of(error))
             return

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from aiopatterns.messaging.envelope import Envelopes
+    from aiopatterns.messaging.message import Message
+    from aiopatterns.messaging.versioning import Upcasters
 
 __all__ = ["FetchTerms", "Tally"]
 
@@ -20,6 +25,7 @@ class FetchTerms:
         prefetch: Entries in hand at most.
         max_deliveries: How often an entry is handed out at most.
         claim_idle: Seconds of silence after which a claim ends.
+        upcasters: Bring old messages to their newest form; None leaves all as they are.
     """
 
     stream: str
@@ -28,6 +34,16 @@ class FetchTerms:
     prefetch: int
     max_deliveries: int
     claim_idle: float
+    upcasters: Upcasters | None = None
+
+    def opened(self, payload: bytes, envelopes: Envelopes) -> Message:
+        """Return the message of an entry, in its newest form.
+
+        Raises:
+            CodecError: It cannot be read, or is of a version that nobody here knows.
+        """
+        message = envelopes.decode(payload)
+        return message if self.upcasters is None else self.upcasters.upcast_message(message)
 
 
 @final

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.messaging.message import Message
 
-__all__ = ["Form", "Upcast", "Upcasters"]
+__all__ = ["Form", "Upcast", "Upcasters", "optional_upcasters"]
 
 Step: TypeAlias = "Callable[[Any], Any]"
 
@@ -282,6 +282,17 @@ class Upcasters:
         if any(step.to == start for step in self._routes.get(target, ())):
             msg = f"to must not lead back, but {target} becomes {start} again: a cycle"
             raise ValueError(msg)
+
+
+def optional_upcasters(value: Upcasters | None) -> Upcasters | None:
+    """Return ``value`` if it is None or upcasters.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is not None:
+        instance("upcasters", value, Upcasters, "Upcasters or None")
+    return value
 
 
 def _form(type_name: str, type: str, version_name: str, version: int) -> Form:

@@ -30,6 +30,7 @@ from aiopatterns.messaging import (
     Message,
     Stream,
     StreamConsumer,
+    Upcasters,
 )
 from aiopatterns.messaging.streamevents import (
     StreamDeadLettered,
@@ -271,6 +272,60 @@ async def test_what_is_no_message_is_a_dead_letter_with_its_bytes(backend):
     assert all(each.message is None and each.error for each in letters)
     assert any("UnknownVersionError" in each.error for each in letters)
     assert issubclass(UnknownVersionError, Exception)
+
+
+@pytest.mark.promise("messaging-upcasters-wired")
+@over_backends
+async def test_old_messages_come_in_their_newest_form(backend):
+    def spoils(payload: Any) -> Any:
+        return payload["missing"]
+
+    upcasters = (
+        Upcasters()
+        .step("order", 2, lambda order: order | {"currency": "EUR"})
+        .step("order", 3, lambda order: order, to=("purchase", 1))
+        .step("spoilt", 1, spoils)
+    )
+    stream = Stream("s", backend)
+    for name, version in [("order", 2), ("order", 1), ("purchase", 7), ("spoilt", 1)]:
+        await stream.append({"id": version}, type=name, version=version, key="k")
+    await stream.append({"id": 0}, type="other", version=9)
+    await stream.append({"id": 1}, type="purchase")
+    keys, got = list[str](), list[tuple[str, int, Any]]()
+    consumer = StreamConsumer(stream, group="g", upcasters=upcasters)
+
+    async def handler(message: Message) -> None:
+        got.append((message.type, message.version, message.payload))
+        if len(got) == 3:
+            consumer.stop()
+
+    await consumer.run(handler, key=lambda message: keys.append(message.type))
+    assert got == [
+        ("purchase", 1, {"id": 2, "currency": "EUR"}),
+        ("other", 9, {"id": 0}),
+        ("purchase", 1, {"id": 1}),
+    ]
+    assert keys == [each[0] for each in got]
+    letters = await stream.dead_letters(group="g")
+    assert sorted(each.error.partition(": ")[0] for each in letters) == [
+        "CodecError",
+        "UnknownVersionError",
+        "UnknownVersionError",
+    ]
+    assert {(each.message.type, each.message.version) for each in letters if each.message} == {
+        ("order", 1),
+        ("purchase", 7),
+        ("spoilt", 1),
+    }
+
+    newer = upcasters.step("purchase", 1, lambda order: order | {"paid": False})
+    (newest,) = [each for each in letters if each.message and each.message.type == "purchase"]
+    for version in range(2, 7):
+        newer.step("purchase", version, lambda order: order)
+    await stream.requeue([newest.id], group="g")  # after the next deployment
+    async with StreamConsumer(stream, group="g", upcasters=newer) as later:
+        async with await anext(later) as message:
+            assert (message.version, message.payload, message.attempt) == (7, {"id": 7}, 1)
 
 
 @over_backends
@@ -887,6 +942,7 @@ async def test_bad_input_gives_one_clear_error():
         ({"group": "g", "claim_idle": nan}, ValueError),
         ({"group": "g", "grace": -1}, ValueError),
         ({"group": "g", "backoff": wrong(3)}, TypeError),
+        ({"group": "g", "upcasters": wrong([])}, TypeError),
     ):
         with pytest.raises(kind):
             StreamConsumer(stream, **options)
