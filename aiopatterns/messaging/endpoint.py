@@ -24,11 +24,14 @@ from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import adopt, new_id, run_in
 from aiopatterns.core.errors import (
     AioPatternsError,
+    CodecError,
     RejectedError,
     RemoteError,
     TimeoutExceededError,
+    UnknownVersionError,
 )
 from aiopatterns.core.notes import in_words
+from aiopatterns.messaging.callplan import BAD_PAYLOAD
 from aiopatterns.messaging.context import Context
 from aiopatterns.messaging.remote import LOST, lost_handler
 
@@ -39,8 +42,12 @@ if TYPE_CHECKING:
     from aiopatterns.messaging.callplan import CallPlan
     from aiopatterns.messaging.message import Message
     from aiopatterns.messaging.tags import HandlerKind, Tag
+    from aiopatterns.messaging.versioning import Upcasters
 
-__all__ = ["Endpoint", "HandlerStatistics", "Scene"]
+__all__ = ["UNKNOWN_VERSION", "Endpoint", "HandlerStatistics", "Scene"]
+
+#: The code of a message in a version that the service does not know.
+UNKNOWN_VERSION: Final = "unknown_version"
 
 # Seconds after the deadline at which a call is ended: whoever asks gives up first, by its own
 # clock, and is not told of somebody else's timeout.
@@ -88,13 +95,15 @@ class Scene:
     Args:
         service: The service's name.
         broker: Where it runs.
+        upcasters: Bring old messages to their newest form; None leaves all as they are.
     """
 
-    __slots__ = ("_scope_type", "broker", "over", "scopes", "service", "state")
+    __slots__ = ("_scope_type", "broker", "over", "scopes", "service", "state", "upcasters")
 
-    def __init__(self, service: str, broker: Broker) -> None:
+    def __init__(self, service: str, broker: Broker, upcasters: Upcasters | None = None) -> None:
         self.service: str = service
         self.broker: Broker = broker
+        self.upcasters: Upcasters | None = upcasters
         self.state: Mapping[str, Any] = {}
         self.over: bool = False
         self.scopes: set[CancelScope] = set()
@@ -157,7 +166,8 @@ class Endpoint:
 
         Raises:
             RejectedError: The service has ended meanwhile.
-            RemoteError: The payload does not fit, or the service ended while it was handled.
+            RemoteError: The payload does not fit, its version is not known, or the service ended
+                while it was handled.
             TimeoutExceededError: The deadline was over before the handler.
         """
         scene = self._scene
@@ -238,6 +248,9 @@ class Endpoint:
 
     async def _counted(self, ctx: Context, payload: object) -> Any:
         try:
+            if self._scene.upcasters is not None and ctx.message is not None:
+                ctx.message = message = _newest(ctx.message, self._scene.upcasters)
+                payload = message.payload
             value = await self._plan.begin(ctx, payload)
         except Exception as error:
             self._fail(error)
@@ -264,3 +277,22 @@ class Endpoint:
     def _fail(self, error: Exception) -> None:
         self._failed += 1
         self._last_error = in_words(error)
+
+
+def _newest(message: Message, upcasters: Upcasters) -> Message:
+    """Return ``message`` in its newest form.
+
+    Raises:
+        RemoteError: Its version is not known, or a step could not be taken; whoever asks is told.
+    """
+    try:
+        return upcasters.upcast_message(message)
+    except UnknownVersionError as error:
+        raise RemoteError(
+            str(error),
+            type="UnknownVersionError",
+            code=UNKNOWN_VERSION,
+            details={"version": error.version},
+        ) from error
+    except CodecError as error:
+        raise RemoteError(str(error), type="CodecError", code=BAD_PAYLOAD) from error

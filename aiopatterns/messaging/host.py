@@ -125,7 +125,7 @@ class Host:
         self.gone: Event = Event()
         self._service = service
         self._staging = staging
-        self._scene = Scene(service.name, staging.broker)
+        self._scene = Scene(service.name, staging.broker, service.upcasters)
         self._borrowed = True  # the broker is open around this run
         self._exit = CancelScope()  # around all, for the lifespan to close in
         self._stopping = Event()

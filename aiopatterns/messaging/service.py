@@ -20,7 +20,8 @@ Guarantees:
 
 * Of all replicas one gets each command, query and event.
 * A handler gets what its annotation says, or is not called: a payload that does not fit is
-  answered by a ``RemoteError`` of code ``bad_payload``.
+  answered by a ``RemoteError`` of code ``bad_payload``, one of a version that the service's
+  upcasters do not know by one of code ``unknown_version``.
 * A handler is cancelled when whoever asked has given up: at the deadline of the message.
 * Leaving normally tells the others first, then finishes what was accepted, within ``grace``.
 
@@ -44,6 +45,7 @@ from aiopatterns.messaging.servicerecords import ServiceHealth, ServiceState
 from aiopatterns.messaging.servicerun import ServiceRun
 from aiopatterns.messaging.tags import CONCURRENCY, Tag, tagged
 from aiopatterns.messaging.topics import topic_name
+from aiopatterns.messaging.versioning import optional_upcasters
 from aiopatterns.resilience.policy import Policy
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.instance import ServiceInstance
     from aiopatterns.cluster.registry import ServiceRegistry
     from aiopatterns.messaging.intake import KeyOf
+    from aiopatterns.messaging.versioning import Upcasters
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -79,6 +82,8 @@ class Service:
         stack: A policy around every call of every handler that has none of its own. A bulkhead
             or a breaker in it is shared by all of them.
         needs: Names of services that have to answer before this one is ready.
+        upcasters: Bring old messages to their newest form before handlers get them. ``key=`` of a
+            handler sees them as they came.
 
     Raises:
         ValueError: A value is out of its range.
@@ -98,7 +103,16 @@ class Service:
             user = await broker.request("user.get", {"id": 17})
     """
 
-    __slots__ = ("handlers", "lifespan", "name", "needs", "runs", "stack", "version")
+    __slots__ = (
+        "handlers",
+        "lifespan",
+        "name",
+        "needs",
+        "runs",
+        "stack",
+        "upcasters",
+        "version",
+    )
 
     def __init__(
         self,
@@ -108,6 +122,7 @@ class Service:
         lifespan: Lifespan | None = None,
         stack: Policy | None = None,
         needs: Iterable[str] = (),
+        upcasters: Upcasters | None = None,
     ) -> None:
         self.name: str = _token("name", name)
         self.version: str = checked("version", version, str, "text")
@@ -116,6 +131,7 @@ class Service:
             checked("stack", stack, Policy, "a Stack or another policy, or None")
         self.stack: Policy | None = stack
         self.needs: tuple[str, ...] = _needs(needs)
+        self.upcasters: Upcasters | None = optional_upcasters(upcasters)
         self.handlers: Handlers = Handlers(name)
         #: The runs of it that are open in this process.
         self.runs: tuple[ServiceRun, ...] = ()
@@ -125,7 +141,8 @@ class Service:
         """Make a service of an object whose methods are tagged.
 
         Its name is the object's ``name``, or else that of its class in lower case. The attributes
-        ``version``, ``lifespan``, ``stack`` and ``needs`` count if the object has them.
+        ``version``, ``lifespan``, ``stack``, ``needs`` and ``upcasters`` count if the object has
+        them.
 
         Args:
             obj: An object whose class has methods under :func:`command`, :func:`query`,
@@ -146,7 +163,7 @@ class Service:
         """
         options: dict[str, Any] = {
             name: getattr(obj, name)
-            for name in ("version", "lifespan", "stack", "needs")
+            for name in ("version", "lifespan", "stack", "needs", "upcasters")
             if hasattr(obj, name)
         }
         service = cls(getattr(obj, "name", type(obj).__name__.lower()), **options)

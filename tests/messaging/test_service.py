@@ -24,8 +24,9 @@ from aiopatterns import (
 from aiopatterns.backends import open_backend
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.context import bind_correlation, correlation_id, deadline
-from aiopatterns.messaging import Context, ServiceState, command, event, every, query
+from aiopatterns.messaging import Context, ServiceState, Upcasters, command, event, every, query
 from aiopatterns.messaging.callplan import BAD_PAYLOAD
+from aiopatterns.messaging.endpoint import UNKNOWN_VERSION
 from aiopatterns.messaging.remote import LOST
 from aiopatterns.resilience import Constant
 
@@ -219,6 +220,39 @@ async def test_a_payload_that_does_not_fit_is_told_and_the_handler_is_not_called
 
 
 @pytest.mark.promise("messaging-service-calls")
+@pytest.mark.promise("messaging-upcasters-wired")
+async def test_old_messages_are_handled_in_their_newest_form(brokers):
+    upcasters = Upcasters().step("order", 2, lambda order: order | {"name": order["id"]})
+    orders, calls = Service("orders", upcasters=upcasters), list[tuple[str, int]]()
+
+    @orders.query("order.get")
+    async def get(ctx: Context, order: dict[str, int]) -> dict[str, int]:
+        assert ctx.message is not None
+        calls.append((ctx.message.type, ctx.message.version))
+        assert ctx.message.payload == order
+        return order
+
+    async with brokers() as broker, brokers() as asker:
+        async with orders.run(broker, propagation=0) as run:
+            for version, payload, code, kind in [
+                (4, {"id": 1}, UNKNOWN_VERSION, "UnknownVersionError"),
+                (1, {"id": 1}, UNKNOWN_VERSION, "UnknownVersionError"),
+                (2, {"no": "id"}, BAD_PAYLOAD, "CodecError"),
+            ]:
+                with pytest.raises(RemoteError) as caught:
+                    await asker.request("order.get", payload, type="order", version=version)
+                assert (caught.value.code, caught.value.type) == (code, kind)
+                assert caught.value.details == ({"version": version} if code != BAD_PAYLOAD else {})
+            assert calls == []
+            new = {"id": 1, "name": 1}
+            assert await asker.request("order.get", {"id": 1}, type="order", version=2) == new
+            assert await asker.request("order.get", new, type="order", version=3) == new
+            assert await asker.request("order.get", {"id": 2}) == {"id": 2}
+            figures = run.statistics().handlers["get"]
+    assert calls == [("order", 3), ("order", 3), ("order.get", 1)]
+    assert (figures.calls, figures.done, figures.failed) == (6, 3, 3)
+
+
 async def test_a_handler_takes_what_it_wants():
     service, got = Service("shapes"), list[Any]()
 
@@ -592,6 +626,7 @@ async def test_no_event_is_lost_when_replicas_come_and_go(brokers):
         (lambda: Service("a", lifespan=wrong(1)), TypeError, "lifespan"),
         (lambda: Service("a", stack=wrong(1)), TypeError, "stack"),
         (lambda: Service("a", needs="users"), TypeError, "needs must be names"),
+        (lambda: Service("a", upcasters=wrong([])), TypeError, "upcasters must be Upcasters"),
         (lambda: Service("a", needs=["a.b"]), ValueError, "needs must be one token"),
         (lambda: Service("a").command("a.*"), ValueError, "topic must be tokens"),
         (lambda: Service("a").query(""), ValueError, "topic"),
@@ -612,7 +647,7 @@ async def test_no_event_is_lost_when_replicas_come_and_go(brokers):
         (lambda: Service("a").run(closed(), checker=wrong(1)), TypeError, "checker must be a"),
         (lambda: Service.from_object(object()), ValueError, "obj must have methods tagged"),
     ],
-    ids=range(27),
+    ids=range(28),
 )
 def test_bad_input_is_named(make, kind, match):
     with pytest.raises(kind, match=match):
