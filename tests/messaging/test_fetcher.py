@@ -371,3 +371,42 @@ async def test_what_was_tried_elsewhere_is_tried_here_for_the_first_time():
         fetcher.finish()
         await sleep(0.01)
         tasks.cancel_scope.cancel()
+
+
+class Deaf(Slow):
+    """A log that loses the answer to a turn, and then once does not say what is held."""
+
+    loses = hides = False
+
+    async def turn(self, *args: Any) -> Any:
+        answer = await super().turn(*args)
+        if self.loses:
+            self.loses, self.hides = False, True
+            raise BackendUnavailableError("the answer was lost")
+        return answer
+
+    async def held(self, *args: Any) -> Any:
+        if self.hides:
+            self.hides = False
+            raise BackendUnavailableError("away")
+        return await self.log.held(*args)
+
+
+async def test_what_a_lost_answer_brought_at_the_end_is_given_back():
+    async with Stream("s", "memory://") as stream:
+        await stream.append_many(range(10))
+        claims = list[Claim]()
+        log = Deaf(stream.log, claims)
+        fetcher = Fetcher(wrong(log), TERMS, stream.envelopes, admit=claims.append)
+        await fetcher.prepare()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetcher.run, 5.0)
+            while not claims:
+                await sleep(0.001)
+            log.loses = True  # of the second turn, which claims the other half and is on its way
+            fetcher.finish()
+        assert not log.loses
+        assert not log.hides
+        assert await stream.log.held("g", "c") == []
+        left = await stream.log.pending("g")
+        assert [(each.consumer, each.deliveries) for each in left] == [("", 0)] * 10
