@@ -179,3 +179,111 @@ def test_a_topic_that_is_called_as_a_reply_has_a_channel_of_its_own():
     assert [*channels["users.get.reply"]["messages"]] == ["users.hear"]
     reply = operations["users.get"]["reply"]["channel"]["$ref"].removeprefix("#/channels/")
     assert channels[reply]["address"] is None
+
+
+# What AsyncAPI 3.0.0 knows of each object, and what of it has to be there.
+FIELDS: dict[str, tuple[set[str], set[str]]] = {
+    "document": (
+        {"asyncapi", "info"},
+        {"id", "servers", "defaultContentType", "channels", "operations", "components"},
+    ),
+    "info": (
+        {"title", "version"},
+        {"description", "termsOfService", "contact", "license", "tags", "externalDocs"},
+    ),
+    "channel": (
+        {"address", "messages"},  # ours always have both
+        {"title", "summary", "description", "servers", "parameters", "tags", "bindings"},
+    ),
+    "parameter": (set(), {"enum", "default", "description", "examples", "location"}),
+    "operation": (
+        {"action", "channel", "messages"},
+        {"title", "summary", "description", "security", "tags", "bindings", "traits", "reply"},
+    ),
+    "reply": ({"channel", "messages"}, {"address"}),
+    "message": (
+        {"name"},
+        {"title", "summary", "description", "headers", "payload", "correlationId", "contentType"},
+    ),
+    "tag": ({"name"}, {"description", "externalDocs"}),
+}
+
+
+def held_to(kind: str, found: dict[str, Any]) -> None:
+    """Hold the fields of an object to what the specification says."""
+    needed, more = FIELDS[kind]
+    assert needed <= found.keys() <= needed | more, (kind, found)
+
+
+def hold_to_the_specification(document: dict[str, Any]) -> None:
+    """Hold a document to the structure of AsyncAPI 3.0.0."""
+    held_to("document", document)
+    held_to("info", document["info"])
+    assert document["asyncapi"] == "3.0.0"
+    assert all(isinstance(each, str) and each for each in document["info"].values())
+    channels, operations = document["channels"], document["operations"]
+    for channel in channels.values():
+        held_to("channel", channel)
+        parameters = channel.get("parameters", {})
+        assert set(re.findall(r"{(\w+)}", channel["address"] or "")) == parameters.keys()
+        for each in parameters.values():
+            held_to("parameter", each)
+    for each in document["components"]["messages"].values():
+        held_to("message", each)
+    used, said = set[str](), set[str]()
+    for operation in operations.values():
+        held_to("operation", operation)
+        assert operation["action"] in ("send", "receive")
+        for each in operation["tags"]:
+            held_to("tag", each)
+        ends = [operation]
+        if "reply" in operation:
+            held_to("reply", operation["reply"])
+            ends.append(operation["reply"])
+        for end in ends:
+            place = end["channel"]["$ref"]
+            used.add(place)
+            for each in end["messages"]:
+                assert each["$ref"].startswith(f"{place}/messages/")
+                said.add(followed(document, each["$ref"])["$ref"])
+    assert used == {f"#/channels/{name}" for name in channels}  # each is somebody's
+    assert said == {f"#/components/messages/{name}" for name in document["components"]["messages"]}
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    referred = set(references(document))
+    assert schemas <= referred
+    for each in referred:
+        followed(document, each)
+    assert json.loads(json.dumps(document)) == document
+
+
+def odd() -> Service:
+    """Topics and handlers whose names have to be changed in a document."""
+    service = Service("odd-one")
+
+    @service.query("a+b.c")
+    async def get(payload: Order | None) -> Item:
+        return Item("tea", 1)
+
+    @service.event("*.x.*.>")
+    async def first(payload: Item) -> None: ...
+
+    @service.event("a/b.c")
+    def again() -> None: ...
+
+    service.event("a+b.c")(again)
+    return service
+
+
+@pytest.mark.promise("messaging-service-asyncapi")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: asyncapi(Service("empty")),
+        lambda: asyncapi(orders()),
+        lambda: asyncapi(odd(), title="Odd"),
+        lambda: asyncapi(orders(), odd(), title="Both", version="2"),
+    ],
+    ids=["empty", "orders", "odd", "both"],
+)
+def test_documents_have_the_structure_that_the_specification_asks_for(make):
+    hold_to_the_specification(make())
