@@ -366,6 +366,15 @@ async def test_an_object_is_a_service(brokers):
         assert set(run.statistics().handlers) == {"add", "get", "note", "note-2", "interest"}
 
 
+@pytest.mark.promise("messaging-upcasters-wired")
+def test_an_object_may_have_upcasters():
+    class Knowing(Account):
+        upcasters = Upcasters()
+
+    assert Service.from_object(Knowing()).upcasters is Knowing.upcasters
+    assert Service.from_object(Account()).upcasters is None
+
+
 @pytest.mark.promise("messaging-service-object")
 def test_a_subclass_decides_about_the_tags_of_what_it_overrides():
     service = Service.from_object(Premium())
