@@ -1,5 +1,28 @@
 """Data: one truth on several nodes."""
 
+from aiopatterns.data.decisions import (
+    Decision,
+    DecisionLog,
+    DecisionRecord,
+    DecisionsVolatile,
+    Enlisted,
+    FencedError,
+    MemoryLog,
+    Proposal,
+)
+from aiopatterns.data.memoryparticipant import MemoryBranch, MemoryParticipant
+from aiopatterns.data.participants import (
+    CommitsAlone,
+    Fate,
+    LastResource,
+    Participant,
+    Prepared,
+    Vote,
+)
+from aiopatterns.data.postgresbranch import PostgresBranch
+from aiopatterns.data.postgresparticipant import PostgresParticipant
+from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
+from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
 from aiopatterns.data.saga import Saga, SagaResult, SagaStatistics
 from aiopatterns.data.sagabarrier import SagaBarrier
 from aiopatterns.data.sagaevents import (
@@ -16,10 +39,49 @@ from aiopatterns.data.sagarecovery import SagaRecovery, SagaRecoveryStatistics, 
 from aiopatterns.data.sagaredis import RedisSagaStore
 from aiopatterns.data.sagasql import PostgresSagaStore, SqliteSagaStore
 from aiopatterns.data.sagastore import MemorySagaStore, SagaStore
+from aiopatterns.data.sqlitebranch import SqliteBranch
+from aiopatterns.data.sqlitelastresource import SqliteLastResource
+from aiopatterns.data.sqliteparticipant import SqliteParticipant
+from aiopatterns.data.sqllogs import PostgresLog, SqliteLog
+from aiopatterns.data.transaction import Transaction, TransactionState
+from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
+from aiopatterns.data.twophaseevents import (
+    HeuristicFound,
+    TransactionAborted,
+    TransactionPending,
+    TransactionsForeign,
+    TransactionsRecovered,
+    TransactionUnknown,
+    TwoPhaseRecoveryInterrupted,
+    TwoPhaseRecoveryResumed,
+    TwoPhaseRecoveryTakenOver,
+)
 
 __all__ = [
+    "CommitsAlone",
+    "Decision",
+    "DecisionLog",
+    "DecisionRecord",
+    "DecisionsVolatile",
+    "Enlisted",
+    "Fate",
+    "FencedError",
+    "HeuristicFound",
+    "LastResource",
+    "MemoryBranch",
+    "MemoryLog",
+    "MemoryParticipant",
     "MemorySagaStore",
+    "Participant",
+    "PostgresBranch",
+    "PostgresLog",
+    "PostgresParticipant",
     "PostgresSagaStore",
+    "Prepared",
+    "Proposal",
+    "RecoveryReport",
+    "RedisBranch",
+    "RedisParticipant",
     "RedisSagaStore",
     "Saga",
     "SagaBarrier",
@@ -37,7 +99,26 @@ __all__ = [
     "SagaStuck",
     "SagaTakenOver",
     "SagaTurnedBack",
+    "SqliteBranch",
+    "SqliteLastResource",
+    "SqliteLog",
+    "SqliteParticipant",
     "SqliteSagaStore",
     "StepOutcome",
     "StepState",
+    "Transaction",
+    "TransactionAborted",
+    "TransactionPending",
+    "TransactionState",
+    "TransactionUnknown",
+    "TransactionsForeign",
+    "TransactionsRecovered",
+    "TwoPhaseCommit",
+    "TwoPhaseRecovery",
+    "TwoPhaseRecoveryInterrupted",
+    "TwoPhaseRecoveryResumed",
+    "TwoPhaseRecoveryStatistics",
+    "TwoPhaseRecoveryTakenOver",
+    "TwoPhaseStatistics",
+    "Vote",
 ]
