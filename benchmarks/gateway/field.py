@@ -52,7 +52,8 @@ def load(port: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.gateway.load", *words]
     command.append(f"Authorization=Bearer {token()}")
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    return json.loads(done.stdout)
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
 
 
 def measured(name: str, seconds: float) -> dict[str, float]:

@@ -64,8 +64,8 @@ def ours_full(upstream: str) -> App:
     """Our gateway: a token, a limit for each client, a breaker, a balancer over a registry."""
     from aiopatterns.backends import open_backend
     from aiopatterns.cluster import ServiceInstance, ServiceRegistry
-    from aiopatterns.resilience import Rate
     from aiopatterns.gateway import Gateway, JWTAuth, Route, RoutePolicy
+    from aiopatterns.resilience import Rate
 
     backend = open_backend("memory://")
     registry = ServiceRegistry(backend)
