@@ -17,14 +17,12 @@ Guarantees:
 * What arrives while nobody has asked, or after the end of an answer, closes the connection: it can
   never become the answer to the next request.
 * A connection is used again only if its last exchange came to its end in both directions.
-* A request with a line break in its head does not leave.
 
 Non-guarantees: trailers are dropped.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
     from aiopatterns.core.clock import Alarms, Home
     from aiopatterns.gateway.request import Headers
-    from aiopatterns.gateway.transport import Outgoing
 
 __all__ = ["Connection", "Keeper"]
 
@@ -49,11 +46,6 @@ _BODILESS: Final = frozenset({204, 304})
 # Bytes of a head, interim ones before it included, and of trailers.
 _HEAD: Final = 64 * 1024
 _TOO_LONG: Final = f"the answer's head has more than {_HEAD} bytes"
-# Methods whose requests say that they have no body; of the others nobody expects one.
-_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
-# A target has no blanks, controls or octets beyond ASCII.
-_TARGET: Final = re.compile(rb"[!-~]+").fullmatch
-_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
 class Keeper(Protocol):
@@ -368,30 +360,6 @@ class Connection:
             name = self._keeper.name
             answer.fail(UpstreamError(f"{name}: {why}", name=name, kind=kind, sent=True))
         self._keeper.lost(self)
-
-
-def framed(outgoing: Outgoing) -> bytes:
-    """Return what to write of a request: its head, framed anew, and its body unless streamed.
-
-    Raises:
-        ValueError: The head has a line break where none may be, or a blank in its target.
-    """
-    headers, target, body = outgoing.headers, outgoing.target, outgoing.body
-    lines = b"\r\n".join([b": ".join(header) for header in headers])
-    breaks = len(headers) - 1
-    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or not _TARGET(target):
-        raise ValueError(f"a request's head may have no line break: {outgoing!r:.200}")
-    if body is None:
-        framing = b"content-length: 0\r\n" if outgoing.method in _WITH_BODY else b""
-        body = b""
-    elif isinstance(body, bytes):
-        framing = b"content-length: %d\r\n" % len(body)
-    else:
-        framing = (
-            _CHUNKED if outgoing.length is None else b"content-length: %d\r\n" % outgoing.length
-        )
-        body = b""
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n%b" % (outgoing.method, target, lines, framing, body)
 
 
 def _cause(error: HttpParserError) -> object:

@@ -20,13 +20,12 @@ from anyio import move_on_after
 from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.gateway.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Literal
 
-    from aiopatterns.core.clock import Home
+    from aiopatterns.gateway.connection import Connection
 
 __all__ = ["Pool"]
 
@@ -37,7 +36,7 @@ class Pool:
 
     Args:
         name: The endpoint, as host and port.
-        home: The loop.
+        make: Returns a new connection of this pool.
         dial: Connects a connection; raises OSError if nobody answers.
         limit: Connections at most.
         keep_alive: Seconds that an idle connection is kept.
@@ -51,10 +50,10 @@ class Pool:
     __slots__ = (
         "_dial",
         "_empty",
-        "_home",
         "_keep_alive",
         "_limit",
         "_line",
+        "_make",
         "_timer",
         "connections",
         "idle",
@@ -64,7 +63,7 @@ class Pool:
     def __init__(
         self,
         name: str,
-        home: Home,
+        make: Callable[[Pool], Connection],
         dial: Callable[[Connection], Awaitable[object]],
         *,
         limit: int,
@@ -72,7 +71,7 @@ class Pool:
         empty: Callable[[], object],
     ) -> None:
         self.name: str = name
-        self._home = home
+        self._make = make
         self._dial = dial
         self._limit = limit
         self._keep_alive = keep_alive
@@ -140,7 +139,7 @@ class Pool:
             self._timer()
 
     async def _dialled(self) -> Connection:
-        connection = Connection(self._home, self)
+        connection = self._make(self)
         self.connections.add(connection)
         try:
             await self._dial(connection)

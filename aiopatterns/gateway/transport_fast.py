@@ -24,13 +24,14 @@ WebSockets go by aiohttp's client, as they do with the other transport.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast, final
 
 from aiopatterns.core.clock import Alarms, Home
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.core.validate import count, positive
 from aiopatterns.gateway.aioclient import hold, open_session, require
-from aiopatterns.gateway.connection import framed
+from aiopatterns.gateway.framing import framed
 from aiopatterns.gateway.pool import Pool
 from aiopatterns.gateway.pump import Pump
 from aiopatterns.gateway.transport import Transport, TransportStatistics
@@ -193,6 +194,8 @@ class FastTransport(Transport):
         return alarm
 
     def _pool(self, outgoing: Outgoing) -> Pool:
+        from aiopatterns.gateway.connection import Connection  # which needs httptools
+
         key = host, port, tls = (outgoing.host, outgoing.port, outgoing.tls)
 
         async def connect(connection: Connection) -> None:
@@ -204,7 +207,7 @@ class FastTransport(Transport):
 
         pool = self._pools[key] = Pool(
             outgoing.endpoint,
-            self._home,
+            partial(Connection, self._home),
             connect,
             limit=self._limit,
             keep_alive=self._keep_alive,

@@ -20,8 +20,8 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import anyio
@@ -104,9 +104,10 @@ def application(backend: Backend, registry: ServiceRegistry) -> FastAPI:
 class Server(uvicorn.Server):
     """A server that leaves signals to its program."""
 
-    def capture_signals(self) -> nullcontext[None]:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Capture none."""
-        return nullcontext()
+        yield
 
 
 async def main(url: str, name: str) -> None:
