@@ -77,7 +77,7 @@ class Door(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._left = self.room
         self._heads = self._running = 0
-        self._in_head, self._deaf = True, False
+        self._in_head, self._begun, self._deaf = True, False, False
         self._refusal: tuple[int, str] | None = None
         self._before: tuple[str, int] | None = None
         kind = type(self)
@@ -113,7 +113,7 @@ class Door(HttpToolsProtocol):
         """Begin a request, if there are not too many already."""
         if self._running >= PIPELINED:
             raise _refused("too many requests at once")
-        self._left = self.room
+        self._begun = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -143,7 +143,7 @@ class Door(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the next head."""
         super().on_message_complete()
-        self._in_head, self._left = True, self.room
+        self._in_head, self._begun, self._left = True, False, self.room
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or say what is wrong with it."""
@@ -212,7 +212,7 @@ class Door(HttpToolsProtocol):
             return
         if awaited[0] == "close":
             self.transport.abort()
-        elif self._in_head and self.headers is not None and self._left < self.room:
+        elif self._in_head and self._begun:
             self._refuse(_LATE)
         else:
             self.transport.close()
@@ -221,7 +221,8 @@ class Door(HttpToolsProtocol):
         """What the client has to do for the connection to get on, and how far it is."""
         if self.transport.is_closing():
             return "close", self.transport.get_write_buffer_size()
-        if self._running or self.timeout_keep_alive_task is not None:
+        is_kept = self.timeout_keep_alive_task is not None and not self._begun
+        if self._running or is_kept:
             return None
         return "head", self._heads
 

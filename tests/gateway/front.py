@@ -60,9 +60,11 @@ class Front:
     def __init__(self, server: uvicorn.Server, port: int) -> None:
         self.server = server
         self.port = port
+        self.clients: list[Client] = []
 
     async def connect(self, data: bytes = b"") -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(client)
         if data:
             await client.send(data)
         return client
@@ -94,12 +96,15 @@ async def served(
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    watch = asyncio.ensure_future(server.main_loop())
+    front = Front(server, server.servers[0].sockets[0].getsockname()[1])
     try:
-        yield Front(server, server.servers[0].sockets[0].getsockname()[1])
+        yield front
     finally:
+        for client in front.clients:
+            client.close()
+            with suppress(ConnectionError):
+                await client.writer.wait_closed()
         server.should_exit = True
-        await watch
         await server.shutdown()
 
 

@@ -66,7 +66,6 @@ async def test_a_request_passes_and_its_connection_serves_the_next_one():
         assert (await client.answer())[::2] == (200, b"abc")
         await client.send(GET)
         assert (await client.answer())[0] == 200
-        client.close()
     assert len(app.scopes) == 3
 
 
@@ -75,7 +74,6 @@ async def test_trailers_are_no_headers():
     async with served(app) as front:
         client = await front.connect(POST + b"1\r\na\r\n0\r\nAuthorization: x\r\nHost: b\r\n\r\n")
         assert (await client.answer())[::2] == (200, b"a")
-        client.close()
     assert app.scopes[0]["headers"] == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
 
 
@@ -85,8 +83,6 @@ async def test_trailers_are_no_headers():
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 8000, 431),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000, 431),
         (b"GET /" + b"x" * 8000, 414),
-        (POST + b"1;" + b"x" * 8000, 400),
-        (POST + b"0\r\nX: " + b"x" * 8000, 400),
         (b"GET /\r\n\r\n", 400),
         (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -103,12 +99,21 @@ async def test_what_is_too_long_or_for_somebody_else_is_refused(sent: bytes, sta
         assert b"connection: close" in octets
 
 
+@pytest.mark.parametrize("more", [b"1;x=", b"0\r\nX: "])
+async def test_what_is_between_the_bytes_of_a_body_is_bounded(more: bytes):
+    app = App()
+    async with served(app, limits=SMALL) as front:
+        client = await front.connect(POST)
+        await app.came.wait()
+        await client.send(more + b"x" * 8000)
+        assert statuses(await client.rest()) == [400]
+
+
 async def test_an_address_of_the_same_host_is_a_target():
     app = App()
     async with served(app) as front:
         client = await front.connect(b"GET http://A:80/x HTTP/1.1\r\nHost: a:80\r\n\r\n")
         assert (await client.answer())[0] == 200
-        client.close()
     assert app.scopes[0]["raw_path"] == b"/x"
 
 
@@ -121,7 +126,6 @@ async def test_what_is_broken_is_answered_after_what_came_before():
         await client.send(GET)  # which nobody looks at
         app.go.set()
         assert statuses(await client.rest()) == [200, 200, 400]
-        client.close()
     assert len(app.scopes) == 2
 
 
@@ -134,7 +138,6 @@ async def test_a_broken_body_ends_its_request_and_no_other():
         app.go.set()
         assert statuses(await client.rest()) == [200, 400]
         assert statuses(await front.ask(POST + b"zz\r\n")) == [400]
-        client.close()
     assert [each["method"] for each in app.scopes] == ["GET", "POST"]
 
 
@@ -144,7 +147,6 @@ async def test_a_body_that_breaks_after_its_answer_closes_the_connection():
         assert (await client.answer())[0] == 200
         await client.send(b"zz\r\n")
         assert await client.rest() == b""
-        client.close()
 
 
 async def test_a_client_has_only_so_many_requests_under_way():
@@ -155,30 +157,27 @@ async def test_a_client_has_only_so_many_requests_under_way():
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("sent", "drop", "status"),
     [
-        (b"", []),
-        (b"\r\n", [408]),
-        (b"GET / HTTP/1.1\r\nHo", [408]),
-        (GET + b"GET", [200, 408]),
-        (GET + b"\r\n", [200, 408]),
-        (
-            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nX",
-            [408],
-        ),
+        (b"", b"", []),
+        (b"", b"\r\n", []),
+        (b"GET / HTTP/1.1\r\nHo", b"x", [408]),
+        (b"GET /", b"x", [408]),
+        (GET + b"GET", b"", [200, 408]),
+        (GET, b"\r\n", [200]),
+        (b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nX", b"x", [408]),
     ],
 )
-async def test_a_head_comes_in_time_or_its_connection_ends(sent: bytes, status: list[int]):
-    async with served(App(), patience=0.3) as front:
+async def test_a_head_comes_in_time_or_its_connection_ends(
+    sent: bytes, drop: bytes, status: list[int]
+):
+    async with served(App(), patience=0.2) as front:
         client = await front.connect(sent)
         rest = asyncio.ensure_future(client.rest())
-        for _ in range(20):
-            if sent and not rest.done():
-                await client.send(b"x")  # slowly, but for ever
+        while not rest.done():
+            await client.send(drop)  # slowly, but for ever
             await asyncio.sleep(0.04)
         assert statuses(await rest) == status
-        client.close()
 
 
 async def test_what_is_left_of_a_body_comes_in_time_too():
@@ -190,7 +189,6 @@ async def test_what_is_left_of_a_body_comes_in_time_too():
             await client.send(b"1\r\na\r\n")
             await asyncio.sleep(0.04)
         assert await rest == b""
-        client.close()
 
 
 async def test_a_connection_that_is_kept_waits_as_long_as_uvicorn_says():
@@ -200,17 +198,15 @@ async def test_a_connection_that_is_kept_waits_as_long_as_uvicorn_says():
         await asyncio.sleep(0.4)
         await client.send(GET)
         assert (await client.answer())[0] == 200
-        client.close()
 
 
 async def test_a_client_that_takes_nothing_does_not_keep_its_connection():
     app = App(body=b"x" * 20_000_000)
     async with served(app, patience=0.3) as front:
-        client = await front.connect(GET.replace(b"Host", b"Connection: close\r\nHost"))
+        await front.connect(GET.replace(b"Host", b"Connection: close\r\nHost"))
         await app.came.wait()
         while front.server.server_state.connections:
             await asyncio.sleep(0.05)
-        client.close()
 
 
 async def test_another_protocol_is_not_spoken_but_the_request_is_served():
