@@ -111,7 +111,7 @@ class Intake:
             # Before HTTP/2 a body without either cannot be.
             return Body(None if scope["http_version"][:2] in _FRAMED else receive, limit)
         if coding is not None:
-            _check_coding(coding, length)
+            _check_coding(coding, length, scope["http_version"])
             return Body(receive, limit)
         size = _size(length or b"")
         if size > limit:
@@ -172,9 +172,9 @@ def _check_method(method: str) -> None:
         raise RequestRefusedError("this method is not served", status=501, headers=_CLOSE)
 
 
-def _check_coding(coding: bytes, length: bytes | None) -> None:
-    if length is not None:
-        msg = "a length and a transfer coding contradict each other"
+def _check_coding(coding: bytes, length: bytes | None, version: str) -> None:
+    if length is not None or version == "1.0":
+        msg = "a length, or an old version, and a transfer coding contradict each other"
         raise RequestRefusedError(msg, status=400, headers=_CLOSE)
     if coding.lower() != b"chunked":
         msg = "this transfer coding is not understood"

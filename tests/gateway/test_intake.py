@@ -183,6 +183,12 @@ def test_framing_that_is_not_one(headers, status):
     assert (caught.value.status, caught.value.headers) == (status, ((b"connection", b"close"),))
 
 
+def test_chunks_are_of_the_newer_versions():
+    with pytest.raises(RequestRefusedError) as caught:
+        body((b"transfer-encoding", b"chunked"), http_version="1.0")
+    assert (caught.value.status, caught.value.headers) == (400, ((b"connection", b"close"),))
+
+
 def test_which_bodies_are_empty():
     assert body(method="GET").empty
     assert body(http_version="1.0").empty
