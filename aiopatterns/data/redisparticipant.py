@@ -327,7 +327,7 @@ class RedisParticipant:
             ConflictError: It was changed; what is locked is freed by the rollback.
         """
         cells = await self._cells(branch.writes)
-        changes = []
+        changes: list[Change] = []
         for key, raw in cells.items():
             value = None if raw is None else _cell_of(raw).value
             if branch.seen.pop(key, value) != value:
@@ -355,7 +355,7 @@ class RedisParticipant:
 
     async def _release(self, gid: str, keys: Sequence[str], state: _State) -> None:
         names = [self._cell(key) for key in keys]
-        changes = []
+        changes: list[Change] = []
         for name, raw in (await self._backend.kv.get_many(names)).items():
             cell = _cell_of(raw)
             if cell.gid == gid:

@@ -8,6 +8,7 @@ refuses what is not for a transaction: statements that end it, pragmas, changes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -19,7 +20,7 @@ from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
@@ -152,7 +153,7 @@ class SqliteBranch:
 
         Cancellation: the statement has run, or never does; the transaction can go on.
         """
-        for each in values.values() if hasattr(values, "values") else values:
+        for each in values.values() if isinstance(values, Mapping) else values:
             if not isinstance(each, _PLAIN):
                 msg = f"values must be None, numbers, text or bytes, not {each!r}"
                 raise TypeError(msg)
