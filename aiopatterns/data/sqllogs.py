@@ -115,7 +115,7 @@ class _SqlLog:
 
     def __init__(self, database: Database, table: str) -> None:
         self._database = database
-        table_name("table", f"{table}_names" if isinstance(table, str) else table)
+        table_name("table", f"{table_name('table', table)}_names")
         self._table = table
         self._identity = ""
         self._failed: str | None = None
