@@ -24,11 +24,10 @@ from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.gateway.app import Gateway
 from aiopatterns.gateway.config import load_config
 from aiopatterns.gateway.reloading import reload_on_hangup
+from aiopatterns.gateway.serving import serve
 
 if TYPE_CHECKING:
     from argparse import Namespace
-
-    from uvicorn import Server
 
     from aiopatterns.core.telemetry import Event, Listener
     from aiopatterns.gateway.config import GatewayConfig
@@ -37,15 +36,13 @@ __all__ = ["gateway"]
 
 # Connections that wait to be accepted.
 _BACKLOG: Final = 2048
-# Connections beside which a new one is answered with 503 at once.
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def gateway(options: Namespace) -> int:
-    """Serve until a signal; returns the exit code.
+    """Serve until a signal, or look at the file alone; returns the exit code.
 
     Args:
-        options: ``file``, ``host``, ``port`` and ``grace``; ``debug`` logs every request.
+        options: ``file``, ``host``, ``port``, ``grace`` and ``check``; ``debug`` logs every request.
 
     Raises:
         ConfigError: The file is wrong.
@@ -54,10 +51,61 @@ def gateway(options: Namespace) -> int:
         BackendUnavailableError: Nobody answers at the beginning.
     """
     config = load_config(options.file)
+    door = Gateway.of(config)
+    if options.check:
+        print(f"{options.file}: {len(config.routes)} routes, nothing is wrong", flush=True)
+        return DONE
     log = log_events()
     listener = log if "debug" in options else partial(_log_rare, log)
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}
     with _listen(options.host, options.port) as listening, install_listener(listener):
-        anyio.run(_serve, config, listening, options.grace, backend_options=uvloop)
+        anyio.run(_serve, door, config, listening, options.grace, backend_options=uvloop)
     print("ended", flush=True)
     return DONE
+
+
+def _log_rare(log: Listener, event: Event) -> None:
+    """Log what is worth a line."""
+    if event.level != "debug":
+        log(event)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot listen at port {port}: {error.strerror}", host
+        ) from None
+
+
+async def _serve(
+    door: Gateway, config: GatewayConfig, listening: socket.socket, grace: float
+) -> None:
+    """Serve, and reload at every SIGHUP."""
+    async with door, anyio.create_task_group() as tasks:
+        if hasattr(signal, "SIGHUP"):
+            await tasks.start(partial(reload_on_hangup, door, config))
+        await tasks.start(partial(_serve_and_end, door, listening, grace, tasks.cancel_scope))
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(
+            f"aiopatterns gateway: http://{shown}:{port}, {len(door.routes)} routes\n"
+            f"Ctrl-C ends it gracefully, twice at once; SIGHUP reads {config.file} again",
+            flush=True,
+        )
+
+
+async def _serve_and_end(
+    door: Gateway,
+    listening: socket.socket,
+    grace: float,
+    scope: anyio.CancelScope,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
+    """Serve until a signal, then end what goes on beside it."""
+    await serve(door, listening, grace=grace, task_status=task_status)
+    scope.cancel()

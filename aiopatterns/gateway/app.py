@@ -213,6 +213,11 @@ class Gateway(Owner):
         """The routes in force."""
         return self._routes
 
+    @property
+    def limits(self) -> Limits:
+        """How much a client may send."""
+        return self._limits
+
     async def fetch(
         self,
         to: str,
