@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from aiopatterns.core.outcome import Err, Ok, Outcome
     from aiopatterns.core.telemetry import install_listener, listen, log_events
+    from aiopatterns.data.replicas import ReplicaRouter
     from aiopatterns.data.saga import Saga
     from aiopatterns.data.twophase import TwoPhaseCommit
     from aiopatterns.flow.channel import Channel
@@ -154,6 +155,7 @@ __all__ = [
     "Reject",
     "RejectedError",
     "RemoteError",
+    "ReplicaRouter",
     "RequestRefusedError",
     "Retry",
     "RetryLater",
@@ -202,6 +204,7 @@ _HOMES: Final = MappingProxyType(
         "cluster.registry": ("ServiceRegistry",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
+        "data.replicas": ("ReplicaRouter",),
         "data.saga": ("Saga",),
         "data.twophase": ("TwoPhaseCommit",),
         "flow.channel": ("Channel",),

@@ -19,10 +19,14 @@ from aiopatterns.data.participants import (
     Prepared,
     Vote,
 )
+from aiopatterns.data.position import Position
 from aiopatterns.data.postgresbranch import PostgresBranch
+from aiopatterns.data.postgresnode import PostgresNode
 from aiopatterns.data.postgresparticipant import PostgresParticipant
 from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
 from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
+from aiopatterns.data.replica import Replica, ReplicaBack, ReplicaLost, ReplicaStatistics
+from aiopatterns.data.replicas import ReplicaRouter, ReplicaRouterStatistics
 from aiopatterns.data.saga import Saga, SagaResult, SagaStatistics
 from aiopatterns.data.sagabarrier import SagaBarrier
 from aiopatterns.data.sagaevents import (
@@ -39,6 +43,7 @@ from aiopatterns.data.sagarecovery import SagaRecovery, SagaRecoveryStatistics, 
 from aiopatterns.data.sagaredis import RedisSagaStore
 from aiopatterns.data.sagasql import PostgresSagaStore, SqliteSagaStore
 from aiopatterns.data.sagastore import MemorySagaStore, SagaStore
+from aiopatterns.data.session import ReplicaSession
 from aiopatterns.data.sqlitebranch import SqliteBranch
 from aiopatterns.data.sqlitelastresource import SqliteLastResource
 from aiopatterns.data.sqliteparticipant import SqliteParticipant
@@ -73,8 +78,10 @@ __all__ = [
     "MemoryParticipant",
     "MemorySagaStore",
     "Participant",
+    "Position",
     "PostgresBranch",
     "PostgresLog",
+    "PostgresNode",
     "PostgresParticipant",
     "PostgresSagaStore",
     "Prepared",
@@ -83,6 +90,13 @@ __all__ = [
     "RedisBranch",
     "RedisParticipant",
     "RedisSagaStore",
+    "Replica",
+    "ReplicaBack",
+    "ReplicaLost",
+    "ReplicaRouter",
+    "ReplicaRouterStatistics",
+    "ReplicaSession",
+    "ReplicaStatistics",
     "Saga",
     "SagaBarrier",
     "SagaEnded",
