@@ -27,6 +27,7 @@ class GatewayAnswered(Event):
     """
 
     name: ClassVar[str] = "aiopatterns.gateway.answered"
+    level: ClassVar[str] = "debug"
 
     gateway: str
     route: str

@@ -108,7 +108,7 @@ def _server(gateway: Gateway, grace: float, patience: float) -> Server:
         server_header=False,
         access_log=False,
         log_config=None,
-        log_level="error",
+        log_level="critical",  # the gateway's events tell what is wrong, and what was cut off is not
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=ceil(grace),
         ws_max_size=gateway.limits.max_body,
