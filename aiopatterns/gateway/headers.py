@@ -105,7 +105,7 @@ def to_service(request: Request, host: bytes, prefix: bytes | None) -> Headers:
     Complexity: O(headers).
     """
     known = request.index.get
-    dropped = _dropped(known(b"connection"), _TO_SERVICE)
+    dropped = _dropped(request.header_list(b"connection"), _TO_SERVICE)
     kept = [each for each in request.headers if each[0] not in dropped]
     via, trace = request.header_list(b"via"), known(b"traceparent")
     continued = None if trace is None else continued_trace(trace)

@@ -123,7 +123,8 @@ class Intake:
         known = request.index.get
         host = _host(known(b"host", b""))
         if host is None:
-            raise RequestRefusedError("the host is missing, or is none", status=400)
+            msg = "the host is missing, or is none"
+            raise RequestRefusedError(msg, status=400, headers=_CLOSE)
         request.host = host
         request.scheme = _SCHEMES.get(scope["scheme"], "http")
         peer = scope.get("client")

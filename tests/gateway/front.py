@@ -44,10 +44,15 @@ class Client:
     async def rest(self) -> bytes:
         """All that comes until the other side closes; it has to, within 5 s."""
         found = b""
-        with suppress(ConnectionError):
+        try:
             async with asyncio.timeout(5):
                 while data := await self.reader.read(65536):
                     found += data
+        except ConnectionError:
+            pass
+        except TimeoutError:
+            msg = f"still open after {found!r}"
+            raise AssertionError(msg) from None
         return found
 
     def close(self) -> None:

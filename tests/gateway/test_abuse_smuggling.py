@@ -81,7 +81,7 @@ REFUSED = {
     "a target with a tab": b"GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
     "a line break in a target": b"GET /a\r\nX: HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
     "a WebSocket with a body": POST.replace(b"POST", b"GET")
-    + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 34\r\n\r\n"
+    + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 33\r\n\r\n"
     + HIDDEN,
 }
 # Understood, but not served: 501, and the connection closed.
@@ -91,20 +91,20 @@ UNSERVED = {
 }
 # Answered once; what is hidden behind is no request, or one that is read in one way only.
 ONCE = {
-    "a request in a body": POST + b"Connection: close\r\nContent-Length: 34\r\n\r\n" + HIDDEN,
+    "a request in a body": POST + b"Connection: close\r\nContent-Length: 33\r\n\r\n" + HIDDEN,
     "a request in a chunk": CHUNKED
-    + b"Connection: close\r\n\r\n22\r\n"
+    + b"Connection: close\r\n\r\n21\r\n"
     + HIDDEN
     + b"\r\n0\r\n\r\n",
     "a request in a trailer": CHUNKED + b"Connection: close\r\n\r\n0\r\nX: " + HIDDEN + b"\r\n",
     "a length named as a hop": POST + b"Connection: close, content-length\r\n"
-    b"Content-Length: 34\r\n\r\n" + HIDDEN,
+    b"Content-Length: 33\r\n\r\n" + HIDDEN,
     "what comes after the last": POST + b"Connection: close\r\nContent-Length: 0\r\n\r\n" + HIDDEN,
     "another protocol": POST
     + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
     + HIDDEN,
     "a length with an underscore in its name": POST + b"Connection: close\r\n"
-    b"Content_Length: 34\r\nContent-Length: 34\r\n\r\n" + HIDDEN,
+    b"Content_Length: 33\r\nContent-Length: 33\r\n\r\n" + HIDDEN,
 }
 
 

@@ -194,6 +194,12 @@ def test_a_later_version_of_traces_is_continued_as_ours():
 
 
 @pytest.mark.promise("gateway-headers")
+def test_what_a_second_connection_header_names_is_dropped_too():
+    found = sent((b"connection", b"close"), (b"x-hop", b"1"), (b"connection", b"x-hop"))
+    assert b"x-hop" not in dict(found)
+
+
+@pytest.mark.promise("gateway-headers")
 def test_answers_lose_what_is_of_one_connection():
     answered = [
         (b"content-type", b"text/plain"),
