@@ -172,14 +172,21 @@ class Routes(Generic[N]):
         self.waiting += 1
         try:
             with move_on_after(self._max_wait):
-                while self._candidates(Position(), max_lag):
-                    for each in self.followers:
-                        each.nudge.wake_all()
-                    await self._moved.wait()
-                    if (found := self._pick(session.required, max_lag)) is not None:
-                        return found
+                return await self._caught_up(session, max_lag)
         finally:
             self.waiting -= 1
+        return None
+
+    async def _caught_up(
+        self, session: ReplicaSession, max_lag: float | None
+    ) -> Follower[N] | None:
+        """Return the first copy that has come as far; None once there is none to wait for."""
+        while self._candidates(Position(), max_lag):
+            for each in self.followers:
+                each.nudge.wake_all()
+            await self._moved.wait()
+            if (found := self._pick(session.required, max_lag)) is not None:
+                return found
         return None
 
     async def _bound(self, name: str, use: Use) -> Position:

@@ -99,7 +99,7 @@ async def test_a_standby_that_pauses_is_not_believed(primary, standby):
             assert monotonic() < end
             await sleep(0.01)
         async with router.session(token):
-            await until(lambda: router.statistics().replicas[0].position >= behind)
+            await until(lambda: (router.statistics().replicas[0].position or Position()) >= behind)
             assert await read(router, 1001) == ("standby", True)
     await left.aclose()
     await right.aclose()
@@ -107,8 +107,7 @@ async def test_a_standby_that_pauses_is_not_believed(primary, standby):
 
 async def test_a_standby_that_lags_by_its_settings_is_lost_and_comes_back(primary, standby):
     left, right = nodes(primary, standby)
-    options = {"max_lag": 0.5, "interval": 0.05, "max_wait": 0.0}
-    async with ReplicaRouter(left, [right], **options) as router:
+    async with ReplicaRouter(left, [right], max_lag=0.5, interval=0.05, max_wait=0.0) as router:
         set_delay(standby, "1h")
         try:
             await write(router, 2001)
@@ -130,8 +129,10 @@ def set_delay(standby: PostgresServer, delay: str) -> None:
 async def test_a_standby_that_is_killed_is_lost_and_one_that_is_promoted_too(primary):
     with PostgresServer(standby_of=primary) as standby:
         left, right = nodes(primary, standby)
-        options = {"max_lag": 60.0, "interval": 0.05}
-        async with ReplicaRouter(left, [right], **options) as router, router.session():
+        async with (
+            ReplicaRouter(left, [right], max_lag=60.0, interval=0.05) as router,
+            router.session(),
+        ):
             assert (await read(router, 0))[0] == "standby"
             standby.kill()
             await until(lambda: not router.statistics().replicas[0].usable)

@@ -72,7 +72,7 @@ def test_a_hung_copy_keeps_nobody_from_opening_or_reading():
 def test_a_read_waits_while_its_copy_is_looked_at_often():
     primary, nodes = places(1)
 
-    async def life() -> tuple[str, int]:
+    async def life() -> Any:
         async with (
             ReplicaRouter(primary, nodes, max_wait=1.0, interval=30.0) as router,
             router.session(),

@@ -43,8 +43,9 @@ async def test_tasks_of_the_block_belong_to_it_and_others_do_not():
     async def look() -> None:
         found.append(session_of(router))
 
+    session = ReplicaSession(router, None)
     async with anyio.create_task_group() as group:
-        async with ReplicaSession(router, None) as session:
+        async with session:
             group.start_soon(look)
         group.start_soon(look)
     assert found == [session, None]
