@@ -23,6 +23,7 @@ from aiopatterns.gateway.ratelimit import RateLimit
 from aiopatterns.gateway.reloading import GatewayReloadFailed, reload_on_hangup
 from aiopatterns.gateway.request import Chunks, Headers, Request, Response
 from aiopatterns.gateway.routing import Aggregate, Route
+from aiopatterns.gateway.serving import serve
 from aiopatterns.gateway.transport import (
     Incoming,
     Outgoing,
@@ -74,4 +75,5 @@ __all__ = [
     "UpstreamSocket",
     "load_config",
     "reload_on_hangup",
+    "serve",
 ]
