@@ -56,7 +56,7 @@ from aiopatterns.gateway.policies import Policies, fields_of
 from aiopatterns.gateway.policy import Limits, RoutePolicy
 from aiopatterns.gateway.routing import Route, Router
 from aiopatterns.gateway.stock import Stock
-from aiopatterns.gateway.tables import Table
+from aiopatterns.gateway.tables import Table, is_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,7 +223,7 @@ class _Reader:
             return Limits()
         values = table.take(*fields_of(Limits))
         table.end()
-        if isinstance(proxies := values.get("trusted_proxies"), list):
+        if is_list(proxies := values.get("trusted_proxies")):
             values["trusted_proxies"] = tuple(proxies)
         return table.make(Limits, values)
 

@@ -15,6 +15,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, final
 
+from aiopatterns.gateway.tables import is_list, is_table
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -51,12 +53,12 @@ class Placeholders:
             value: As it stands in the file.
             path: Where it stands.
         """
-        if isinstance(value, dict):
+        if is_table(value):
             return {
                 key: self.fill(each, f"{path}.{key}" if path else key)
                 for key, each in value.items()
             }
-        if isinstance(value, list):
+        if is_list(value):
             return [self.fill(each, f"{path}[{number}]") for number, each in enumerate(value)]
         if isinstance(value, str):
             return _PLACEHOLDER.sub(lambda found: self._filled(found, path), value)

@@ -27,7 +27,7 @@ from aiopatterns.gateway.aioclient import require
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from anyio.abc import TaskStatus
     from uvicorn import Server
@@ -97,7 +97,7 @@ def _server(gateway: Gateway, grace: float, patience: float) -> Server:
         """Leaves signals to its program."""
 
         @contextmanager
-        def capture_signals(self) -> Iterator[None]:
+        def capture_signals(self) -> Generator[None]:
             yield
 
     config = uvicorn.Config(

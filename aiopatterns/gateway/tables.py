@@ -14,12 +14,12 @@ stops at the first mistake, so if it refuses, each value is tried alone.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Table"]
+__all__ = ["Table", "is_list", "is_table"]
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Table:
             value: What is read instead of what stands there, if it is not None.
         """
         value = self.take(name).get(name) if value is None else value
-        if isinstance(value, dict):
+        if is_table(value):
             return self._inner(name, value)
         if value is not None:
             self.refuse(name, f"must be a table, not {value!r}")
@@ -78,10 +78,11 @@ class Table:
     def tables(self, name: str) -> list[Table]:
         """Return the tables of a list of that name."""
         value = self.take(name).get(name, [])
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        tables = [each for each in value if is_table(each)] if is_list(value) else None
+        if tables is None or len(tables) != len(value):
             self.refuse(name, f"must be tables, each headed [[{self.at(name)}]], not {value!r}")
             return []
-        return [self._inner(f"{name}[{number}]", each) for number, each in enumerate(value)]
+        return [self._inner(f"{name}[{number}]", each) for number, each in enumerate(tables)]
 
     def named(self, name: str) -> dict[str, Table]:
         """Return the tables in the table of that name, by their own names."""
@@ -130,6 +131,16 @@ class Table:
 
     def _inner(self, name: str, values: dict[str, Any]) -> Table:
         return Table(values, self.at(name), self._problem)
+
+
+def is_table(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value of a TOML file is a table."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether a value of a TOML file is a list."""
+    return isinstance(value, list)
 
 
 def _refusal(fn: Callable[..., object], values: Mapping[str, Any]) -> str | None:

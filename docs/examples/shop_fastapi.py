@@ -20,7 +20,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -46,7 +46,7 @@ ASKING = Stack(
 
 
 @asynccontextmanager
-async def closing(client: httpx.AsyncClient) -> AsyncIterator[None]:
+async def closing(client: httpx.AsyncClient) -> AsyncGenerator[None]:
     """Keep a client open as long as the application."""
     async with client:
         yield
@@ -67,7 +67,7 @@ def application(backend: Backend, registry: ServiceRegistry) -> FastAPI:
 
     async def price_at(item: str, endpoint: ServiceInstance) -> int:
         answer = await http.get(f"http://{endpoint.address}/products/{item}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if answer.status_code == 404:
             raise HTTPException(404, f"there is no {item}")
         return int(answer.raise_for_status().json()["price"])
 
@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
     """A server that leaves signals to its program."""
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         """Capture none."""
         yield
 

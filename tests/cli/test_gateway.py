@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,7 +54,7 @@ def service() -> Iterator[str]:
 
 
 @contextmanager
-def running(file: Path, *argv: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(file: Path, *argv: str) -> Generator[tuple[subprocess.Popen[str], str]]:
     """The command, and the address that it tells."""
     command = [sys.executable, "-W", "error", "-m", "aiopatterns", "gateway", str(file)]
     with subprocess.Popen(

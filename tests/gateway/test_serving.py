@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -30,13 +30,13 @@ async def never(request: Request) -> dict[str, object]:
 
 @asynccontextmanager
 async def served(
-    gateway: Gateway, **options: float
-) -> AsyncIterator[tuple[anyio.abc.TaskGroup, str]]:
+    gateway: Gateway, *, grace: float = 20, patience: float = 10
+) -> AsyncGenerator[tuple[anyio.abc.TaskGroup, str]]:
     """Where it is served, and the group in which."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     async with gateway, anyio.create_task_group() as tasks:
-        await tasks.start(partial(serve, gateway, listener, **options))
+        await tasks.start(partial(serve, gateway, listener, grace=grace, patience=patience))
         yield tasks, f"http://127.0.0.1:{port}"
 
 
@@ -76,14 +76,14 @@ async def test_heads_are_bounded_by_the_limits_of_the_gateway() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("grace", "patience", "message"),
     [
-        ({"grace": -1}, "grace must be a finite number >= 0, not -1"),
-        ({"patience": 0}, "patience must be a finite number > 0, not 0"),
+        (-1, 1, "grace must be a finite number >= 0, not -1"),
+        (1, 0, "patience must be a finite number > 0, not 0"),
     ],
 )
-async def test_senseless_times_are_refused(options: dict[str, float], message: str) -> None:
+async def test_senseless_times_are_refused(grace: float, patience: float, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with Gateway([Route("/", to=hello)]) as gateway:
             with pytest.raises(ValueError, match=message):
-                await serve(gateway, listener, **options)
+                await serve(gateway, listener, grace=grace, patience=patience)

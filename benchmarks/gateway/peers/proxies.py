@@ -11,7 +11,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -105,7 +105,7 @@ def fastapi_httpx(upstream: str) -> App:
     client = httpx.AsyncClient(base_url=upstream, limits=limits)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> Any:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with client:
             yield
 
