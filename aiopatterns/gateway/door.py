@@ -13,7 +13,8 @@ runs a gateway under it passes this class::
 Guarantees:
 
 * A head ends within ``patience`` seconds, or its connection does (408); so do what is left of a body
-  after its answer, an answer of which nothing is taken, and a connection that is being closed.
+  after its answer, and a connection that is being closed. An answer of which nothing is taken ends
+  with its connection after six times as long, whatever the gateway says.
 * A head is held up to ``max_headers + max_target`` bytes and one read of the socket; what stands
   between the bytes of a body, such as extensions of chunks and trailers, has the same bound.
 * Trailers are no headers. What cannot be parsed is answered with 400, after the answers to what came
@@ -29,6 +30,7 @@ Source: RFC 9112 sections 2.2, 3.2.2, 6.1, 6.3 and 11.2; RFC 9110 section 6.5.1 
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -49,6 +51,8 @@ _PATIENCE: Final = 10.0
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _SCHEMES: Final = (b"http", b"https")
 _TARGET: Final = re.compile(rb"[!\"$-~]+").fullmatch
+# For so many pulses the same may be waited for; answers are the gateway's matter, and bounded by it.
+_BEATS: Final = MappingProxyType({"head": 1, "close": 1, "take": 12})
 # Bytes of framing that each byte of a body may have.
 _FRAMING: Final = 16
 _BAD: Final = (400, "this is no valid request")
@@ -76,7 +80,7 @@ class Door(HttpToolsProtocol):
         super().connection_made(transport)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._left = self.room
-        self._heads = self._running = 0
+        self._heads = self._running = self._beats = 0
         self._in_head, self._begun, self._deaf = True, False, False
         self._refusal: tuple[int, str] | None = None
         self._before: tuple[str, int] | None = None
@@ -206,11 +210,12 @@ class Door(HttpToolsProtocol):
     def _pulse(self) -> None:
         """End what has been waited for since the pulse before."""
         self._pulses.arm(self._pulse)
-        awaited, before = self._awaited(), self._before
+        awaited = self._awaited()
+        self._beats = 0 if awaited is None or awaited != self._before else self._beats + 1
         self._before = awaited
-        if awaited is None or awaited != before:
+        if awaited is None or self._beats < _BEATS[awaited[0]]:
             return
-        if awaited[0] == "close":
+        if awaited[0] != "head":
             self.transport.abort()
         elif self._in_head and self._begun:
             self._refuse(_LATE)
@@ -221,6 +226,8 @@ class Door(HttpToolsProtocol):
         """What the client has to do for the connection to get on, and how far it is."""
         if self.transport.is_closing():
             return "close", self.transport.get_write_buffer_size()
+        if self.flow.write_paused:
+            return "take", self.transport.get_write_buffer_size()
         is_kept = self.timeout_keep_alive_task is not None and not self._begun
         if self._running or is_kept:
             return None

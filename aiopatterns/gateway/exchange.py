@@ -24,13 +24,15 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from anyio import CancelScope
 
 from aiopatterns.core.clock import Alarms, Interrupt, monotonic
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from anyio.abc import TaskGroup
 
     from aiopatterns.gateway.plan import Plan
@@ -43,6 +45,8 @@ Reason: TypeAlias = Literal["gone", "total", "stalled"]
 
 #: Seconds after which a request is watched.
 SOON = 0.05
+# Bytes that are handed to the server at once, which keeps them for a client that takes nothing.
+_PIECE: Final = 64 * 1024
 
 
 @final
@@ -165,21 +169,22 @@ class Exchange:
         body, send = response.body, self._send
         self.status = response.status
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and self.request is not None and self.request.method == "HEAD":
+            body = b""
+        if isinstance(body, bytes) and len(body) <= _PIECE:
             await send(start)
-            if self.request is not None and self.request.method == "HEAD":
-                body = b""
             await send({"type": "http.response.body", "body": body})
             self.done = True
             return
+        pieces = _pieces(body) if isinstance(body, bytes) else body
         try:
             await self._push(start)
-            async for chunk in body:
+            async for chunk in pieces:
                 await self._push({"type": "http.response.body", "body": chunk, "more_body": True})
             await self._push({"type": "http.response.body", "body": b""})
             self.done = True
         finally:
-            await body.aclose()
+            await pieces.aclose()
 
     def close(self) -> None:
         """Disarm everything, and look out no longer."""
@@ -226,3 +231,9 @@ class Exchange:
         if self.reason is None and not self.done:
             self.reason = reason
             self.interrupt.fire()
+
+
+async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+    """Give out a body in pieces, each when the client has taken those before."""
+    for at in range(0, len(body), _PIECE):
+        yield body[at : at + _PIECE]

@@ -209,6 +209,25 @@ async def test_a_client_that_takes_nothing_does_not_keep_its_connection():
             await asyncio.sleep(0.05)
 
 
+async def test_a_client_that_takes_nothing_for_long_is_cut_off_while_it_is_answered():
+    class Endless(App):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await super().__call__(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not self.gone:
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+                self.gone = not front.server.server_state.connections
+
+    async with served(Endless(), patience=0.05) as front:
+        await front.connect(GET)
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.1)
+            while front.server.server_state.connections:
+                await asyncio.sleep(0.05)
+
+
 async def test_another_protocol_is_not_spoken_but_the_request_is_served():
     ask = b"Host: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
     app = App()
