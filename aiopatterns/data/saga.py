@@ -515,7 +515,7 @@ class Saga(Generic[C]):
             await run.drive()
         except SagaLostError:
             found = await self._terms.store.read(self.name, run.filed.id)
-            return await self._joined(plan, run.filed if found is None else found)
+            return await self._joined(plan, found or run.filed)
         except get_cancelled_exc_class():
             await run.wind_up()
             raise
@@ -531,7 +531,14 @@ class Saga(Generic[C]):
                 return await self._driven(plan, run)
             looks += 1
             await sleep(_LOOK.delay(looks, rng=rng()))
-            found = await self._terms.store.read(self.name, found.id) or found
+            now = await self._terms.store.read(self.name, found.id)
+            if now is None:
+                msg = (
+                    f"saga {found.id!r} of {self.name!r} was forgotten before its end was seen:"
+                    " its store must keep what has ended for longer"
+                )
+                raise SagaError(msg)
+            found = now
         return self._concluded(self._result(found), None)
 
     def _check_definition(self, found: Filed, plan: Plan[C]) -> None:

@@ -81,6 +81,8 @@ _GIVE_BACK: Final = 1.0
 _CANCELLED: Final = "its caller was cancelled"
 _GONE: Final = "the process that ran it has gone"
 _LATE: Final = "its time was over"
+# Answers in a row that may be older than the lease.
+_LATE_ANSWERS: Final = 3
 # Renewals that may fail before the lease ends.
 _RENEWALS: Final = 3
 
@@ -437,7 +439,10 @@ class SagaRun(Generic[C]):
             self._come_to(end)
 
     async def _kept(self, filed: Filed, lease: float) -> bool:
-        """Save, and ask again while the saga is ours for sure; whether the store took it."""
+        """Save, and ask again while the saga is ours for sure; whether the store took it.
+
+        An answer that is older than the lease says nothing of now, so it is asked for again.
+        """
         tries = 0
         while True:
             asked = monotonic()
@@ -449,9 +454,15 @@ class SagaRun(Generic[C]):
                 if asked + pause >= self._sure_until:
                     raise
                 await sleep(pause)
-            else:
-                self._sure_until = asked + self._terms.lease
+                continue
+            self._sure_until = asked + self._terms.lease
+            if not kept or not lease or monotonic() < self._sure_until:
                 return kept
+            tries += 1
+            if tries > _LATE_ANSWERS:
+                raise BackendUnavailableError(
+                    f"the store takes longer to answer than the lease of {lease:g} s"
+                )
 
     def _come_to(self, end: SagaState) -> None:
         self.end = end

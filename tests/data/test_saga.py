@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
+from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import SagaError
 from aiopatterns.data.saga import Saga
 from aiopatterns.data.sagasql import SqliteSagaStore
 from aiopatterns.data.sagastore import MemorySagaStore
+from aiopatterns.testing import simulate
 
 
 def made(store: Any, log: list[str], fails: str = "") -> Saga[Any]:
@@ -61,3 +64,24 @@ async def test_what_was_done_is_undone_in_reverse_order(store):
     with pytest.raises(SagaError):
         await saga.run({}, id="1")
     assert len(log) == 7
+
+
+def test_one_that_was_forgotten_before_its_end_was_seen_is_waited_for_no_longer():
+    async def scenario() -> None:
+        store = MemorySagaStore(keep=0.001)
+        saga: Saga[Any] = Saga("short", store)
+
+        @saga.step()
+        async def wait(_: Any) -> None:
+            await sleep(1.0)
+
+        async def join() -> None:
+            await sleep(0.5)
+            with pytest.raises(SagaError, match="forgotten"):
+                await saga.run({}, id="1")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(join)
+            await saga.run({}, id="1")
+
+    simulate(scenario)

@@ -47,6 +47,54 @@ async def test_a_file_that_is_none_of_sqlite_is_refused(tmp_path):
         await SqliteDatabase(path).run("SELECT 1")
 
 
+async def test_a_value_that_sqlite_cannot_hold_harms_no_other_statement(tmp_path):
+    path = tmp_path / "a.db"
+    async with SqliteDatabase(path) as database:
+        await database.run(TABLE)
+        ends: dict[int, str] = {}
+
+        async def write(number: int) -> None:
+            try:
+                await database.run("INSERT INTO notes VALUES (:n)", n=number)
+            except BackendError as error:
+                ends[number] = str(error)
+
+        with pytest.raises(BackendError, match="too large"):
+            await database.run("INSERT INTO notes VALUES (:n)", n=2**70)
+        async with anyio.create_task_group() as group:
+            for number in (1, 2, 2**70, 3):
+                group.start_soon(write, number)
+        await database.run("INSERT INTO notes VALUES (4)")
+        other = sqlite3.connect(path)
+        assert other.execute("SELECT id FROM notes ORDER BY id").fetchall() == [
+            (1,),
+            (2,),
+            (3,),
+            (4,),
+        ]
+        other.close()
+    assert list(ends) == [2**70]
+
+
+async def test_a_statement_that_ends_the_transaction_of_all_fails_them_all(tmp_path):
+    async with SqliteDatabase(tmp_path / "a.db") as database:
+        await database.run(TABLE)
+        failed: list[str] = []
+
+        async def run(statement: str) -> None:
+            try:
+                await database.run(statement)
+            except BackendError as error:
+                failed.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, "SELECT 1")  # keeps the thread, so that the others are gathered
+            group.start_soon(run, "INSERT INTO notes VALUES (1)")
+            group.start_soon(run, "INSERT OR ROLLBACK INTO notes VALUES (1)")
+        assert len(failed) in {1, 2, 3}
+        await database.run("INSERT INTO notes VALUES (5)")
+
+
 @pytest.mark.real
 async def test_one_that_is_locked_for_too_long_is_unavailable(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlitedatabase, "BUSY_WITHIN", 0.05)
