@@ -236,6 +236,27 @@ def test_a_client_that_takes_nothing_for_too_long_is_cut_off():
     simulate(scenario)
 
 
+async def test_a_large_answer_leaves_in_pieces_that_the_client_takes():
+    door, _ = gateway(answering(Answer(200, (), b"ab" * 100_000)))
+    async with door:
+        reply = await ask(door)
+        assert reply.body == b"ab" * 100_000
+        assert door.statistics().cut_short == 0
+
+
+def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_off():
+    async def scenario() -> None:
+        door, _ = gateway(answering(Answer(200, (), b"x" * 200_000)), idle=5.0, total=None)
+        client = Client()
+        client.open_window = Event()
+        async with door:
+            await client.ask(door)
+            assert monotonic() == pytest.approx(5.0)
+            assert door.statistics().cut_short == 1
+
+    simulate(scenario)
+
+
 def test_a_slow_body_is_no_stall():
     async def scenario() -> None:
         received = []
