@@ -194,7 +194,7 @@ class RedisParticipant:
             await self._check_seen(branch)
             if not await self._step(gid, record, _in_state(record, "prepared")):
                 raise ConflictError(f"transaction {gid} was rolled back while it was promised")
-        return Vote.YES
+            return Vote.YES
 
     async def commit(self, gid: str) -> bool:
         """Commit what was promised; False if there is no such promise."""

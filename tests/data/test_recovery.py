@@ -317,6 +317,18 @@ def test_it_may_be_left_while_the_log_is_away():
     simulate(run)
 
 
+def test_who_leaves_without_the_lease_gives_nothing_back():
+    async def run() -> None:
+        log, a = MemoryLog(), MemoryParticipant("a")
+        assert await log.claim("another", ttl=OLD) == 1
+        async with TwoPhaseCommit(log, [a]).recovery() as recovery:
+            await sleep(10)
+            assert not recovery.statistics().leading
+        assert await log.claim("another", ttl=OLD) == 1
+
+    simulate(run)
+
+
 def test_it_needs_no_listener():
     async def run() -> None:
         log: Any = Away(MemoryLog())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -140,7 +141,7 @@ async def test_nothing_done_is_committed():
     a, b = MemoryParticipant("a"), MemoryParticipant("b")
     transfers = made(a, b)
     async with transfers.transaction() as tx:
-        assert tx.state is TransactionState.WORKING
+        assert tx.state.value == "working"
     assert tx.state is TransactionState.COMMITTED
     async with transfers.transaction() as tx:
         assert await tx[a].get("x") is None
@@ -278,6 +279,42 @@ async def test_one_that_was_committed_by_hand_is_told_of():
     with capture_events() as events, pytest.raises(TwoPhaseError):
         await written(transfers, a, b)
     assert [each.participants for each in events if isinstance(each, HeuristicFound)] == [("a",)]
+
+
+async def test_nobody_needs_to_listen():
+    a, b = Scripted("a"), Scripted("b")
+    with pytest.raises(OutcomeUnknownError):
+        await written(made(a, b, log=Log(decide=BackendUnavailableError("away"))), a, b)
+
+
+async def test_a_caller_that_is_cancelled_again_while_it_rolls_back():
+    rolling, go_on = anyio.Event(), anyio.Event()
+
+    async def slow(gid: str) -> bool:
+        rolling.set()
+        await go_on.wait()
+        done: bool = await a.inner.rollback(gid)
+        return done
+
+    a: Any = Scripted("a", rollback=slow)
+    transfers = made(a)
+
+    async def work() -> None:
+        async with transfers.transaction() as tx:
+            await tx[a].execute("x", 1)
+            await sleep(3600)
+
+    task = asyncio.ensure_future(work())
+    await sleep(0.001)
+    task.cancel()
+    await rolling.wait()
+    task.cancel()
+    await sleep(0.001)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert transfers.statistics().aborted == 1
+    assert a.inner.get("x") is None
 
 
 async def test_one_that_cannot_be_rolled_back_is_pending():
