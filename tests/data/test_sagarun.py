@@ -369,3 +369,25 @@ def test_a_store_that_always_answers_too_late_is_unavailable():
             await saga.run({}, id="1")
 
     simulate(scenario)
+
+
+def test_a_step_that_ends_while_the_store_writes_is_not_waited_for():
+    async def scenario() -> None:
+        store = SlowStore()
+        saga: Saga[Any] = Saga("trip", store)
+
+        def add(name: str, seconds: float, *after: str) -> None:
+            async def act(_: Any) -> None:
+                await sleep(seconds)
+                store.slow = [0.5]
+
+            saga.step(name=name, after=after)(act)
+
+        add("a", 0.0)
+        add("b", 0.1, "a")
+        add("c", 0.3, "a")
+        add("d", 0.1, "b")
+        add("e", 0.1, "b")
+        assert (await saga.run({}, id="1")).state is SagaState.COMPLETED
+
+    simulate(scenario)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Any
 
 import anyio
 import pytest
 
+from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.data import sqlitedatabase
 from aiopatterns.data.sqlitedatabase import SqliteDatabase
@@ -107,6 +109,43 @@ async def test_one_that_is_locked_for_too_long_is_unavailable(tmp_path, monkeypa
             await database.run("INSERT INTO notes VALUES (1)")
         other.close()
         await database.run("INSERT INTO notes VALUES (1)")
+
+
+@pytest.mark.real
+async def test_a_file_that_another_one_is_writing_is_opened_when_that_has_ended(tmp_path):
+    path = tmp_path / "a.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute(TABLE)
+    other.execute("BEGIN EXCLUSIVE")
+
+    async def end() -> None:
+        await sleep(0.1)
+        other.execute("COMMIT")
+        other.close()
+
+    async with SqliteDatabase(path) as database, anyio.create_task_group() as group:
+        group.start_soon(end)
+        await database.run("INSERT INTO notes VALUES (1)")
+        assert (await database.run("PRAGMA journal_mode")).rows == [("wal",)]
+
+
+async def test_the_mode_is_asked_for_once_more_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlitedatabase, "_RIVALS", 0)
+    async with SqliteDatabase(tmp_path / "a.db") as database:
+        assert (await database.run("PRAGMA journal_mode")).rows == [("wal",)]
+
+
+@pytest.mark.real
+async def test_one_who_is_cancelled_waits_for_what_has_begun(tmp_path):
+    path = tmp_path / "a.db"
+    async with SqliteDatabase(path) as database:
+        await database.run(TABLE)
+        writing = asyncio.ensure_future(database.run("INSERT INTO notes VALUES (1)"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert (await database.run("SELECT count(*) FROM notes")).rows == [(1,)]
 
 
 def test_bad_input_is_refused():
