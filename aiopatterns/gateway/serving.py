@@ -15,6 +15,7 @@ Not guaranteed: several processes on one port; start several programs, or one fo
 from __future__ import annotations
 
 import signal
+import socket
 from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Final, final
@@ -26,7 +27,6 @@ from aiopatterns.core.validate import non_negative, positive
 from aiopatterns.gateway.aioclient import require
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Generator
 
     from anyio.abc import TaskStatus
@@ -74,6 +74,8 @@ async def serve(
     non_negative("grace", grace)
     positive("patience", patience)
     require("uvicorn", "httptools")
+    if listener.family != socket.AF_UNIX:  # asyncio does so on sockets that it has made itself
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _server(gateway, grace, patience)
     async with create_task_group() as tasks:
         await tasks.start(_heed, server)

@@ -37,13 +37,14 @@ from aiopatterns.contrib.aiohttp import (
 )
 from aiopatterns.jobs import JobQueue, Worker
 
+LEASE = 2.0  # shorter than usual: jobs of a killed instance are to go on soon
 PRICES = {"tea": 3, "salt": 1, "oil": 7}  # stands for a database
 
 
 def application(backend: Backend) -> web.Application:
     """Return the application; it may be made, and live, several times in one process."""
     prices: Cache[str, int | None] = Cache("prices", ttl=Ttl(60, jitter=0.1), backend=backend)
-    jobs = JobQueue("reminders", backend)
+    jobs = JobQueue("reminders", backend, lease=LEASE)
     checker = HealthChecker({"store": partial(backend.kv.get, "health")}, interval=5)
     jobs_key = app_key(jobs)
 
@@ -91,6 +92,9 @@ def application(backend: Backend) -> web.Application:
 async def main(url: str, name: str) -> None:
     """Serve, registered, until a signal."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # asyncio sets it on its own only
     instance = ServiceInstance("catalogue", *listener.getsockname(), id=name)
     async with open_backend(url) as backend, ServiceRegistry(backend, interval=0.2) as registry:
         runner = web.AppRunner(application(backend), access_log=None, shutdown_timeout=10)

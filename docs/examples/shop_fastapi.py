@@ -37,6 +37,7 @@ from aiopatterns.core.errors import NoEndpointError, RejectedError
 from aiopatterns.jobs import JobQueue, JobStatus, Worker
 from aiopatterns.resilience import Constant
 
+LEASE = 2.0  # shorter than usual: jobs of a killed instance are to go on soon
 # Attempts that fail or take longer than a second go to another instance.
 ASKING = Stack(
     Timeout(5),
@@ -54,7 +55,7 @@ async def closing(client: httpx.AsyncClient) -> AsyncGenerator[None]:
 
 def application(backend: Backend, registry: ServiceRegistry) -> FastAPI:
     """Return the application; it may be made, and live, several times in one process."""
-    jobs = JobQueue("orders", backend)
+    jobs = JobQueue("orders", backend, lease=LEASE)
     http = httpx.AsyncClient(timeout=5)
     catalogue = ServiceClient("catalogue", registry, stack=ASKING)
     circuit = CircuitBreaker("catalogue")
@@ -113,6 +114,9 @@ class Server(uvicorn.Server):
 async def main(url: str, name: str) -> None:
     """Serve, registered, until a signal."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # asyncio sets it on its own only
     instance = ServiceInstance("orders", *listener.getsockname(), id=name)
     async with open_backend(url) as backend, ServiceRegistry(backend, interval=0.2) as registry:
         app = application(backend, registry)
