@@ -1,8 +1,8 @@
 """The door: uvicorn's HTTP/1.1 protocol with bounds on what a client may do before it is a request.
 
 uvicorn parses strictly, but waits for ever for the rest of a head, holds one of any length, takes
-trailers for headers, and keeps a closed connection for as long as its client takes nothing. Whoever
-runs a gateway under it passes this class::
+trailers for headers, and keeps a closed connection for as long as its client takes nothing. ``serve``
+passes this class to it; so can whoever runs a server of his own::
 
     uvicorn.Config(gateway, http=door(gateway.limits), proxy_headers=False, server_header=False)
 
@@ -41,6 +41,8 @@ from aiopatterns.core.clock import Alarms
 from aiopatterns.core.validate import positive
 
 if TYPE_CHECKING:
+    from httptools import HttpRequestParser
+
     from aiopatterns.gateway.policy import Limits
 
 __all__ = ["PIPELINED", "Door", "door"]
@@ -78,7 +80,7 @@ class Door(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
         super().connection_made(transport)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
+        self._parsing().set_dangerous_leniencies(lenient_data_after_close=False)
         self._left = self.room
         self._heads = self._running = self._beats = 0
         self._in_head, self._begun, self._deaf = True, False, False
@@ -102,7 +104,7 @@ class Door(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._left -= len(data)
         try:
-            self.parser.feed_data(data)
+            self._parsing().feed_data(data)
         except HttpParserUpgrade as upgrade:
             self._upgrade(whole=upgrade.args[0] == len(data))
         except HttpParserError:
@@ -127,8 +129,8 @@ class Door(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Let a request begin."""
-        upgrades = self.parser.should_upgrade() and self._should_upgrade()
-        if self.parser.get_http_version() not in _VERSIONS:
+        upgrades = self._parsing().should_upgrade() and self._should_upgrade()
+        if self._parsing().get_http_version() not in _VERSIONS:
             raise _refused("another version")
         if not _is_target(self.url, self.headers) or (upgrades and _has_body(self.headers)):
             raise _refused("a target for somebody else, or a body where none can be")
@@ -157,6 +159,10 @@ class Door(HttpToolsProtocol):
             self._say(self._refusal)
 
     # -- private core --------------------------------------------------------------------------
+
+    def _parsing(self) -> HttpRequestParser:
+        assert self.parser is not None, "the connection is there"
+        return self.parser
 
     def _upgrade(self, *, whole: bool) -> None:
         """Become a WebSocket, or stay what it is and end after the answer."""
@@ -195,7 +201,7 @@ class Door(HttpToolsProtocol):
         """Write an answer of the door's own, the last one."""
         self._unset_keepalive_if_required()
         status, why = refusal
-        body = b'{"type":"about:blank","title":"%b","status":%d}' % (why.encode(), status)
+        body = b'{"title":"%b","status":%d}' % (why.encode(), status)
         self.transport.write(
             STATUS_LINE[status] + b"content-type: application/problem+json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body
