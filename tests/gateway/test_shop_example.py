@@ -22,6 +22,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiopatterns import ServiceRegistry
 from aiopatterns.backends import open_backend
 from aiopatterns.cluster import ServiceInstance
+from tests.jobs.fleet import on_one_loop
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -111,6 +112,7 @@ async def confirmed(client: httpx.AsyncClient, order: str) -> str:
 @pytest.mark.promise("gateway-sigterm")
 @pytest.mark.promise("gateway-killed-instance")
 @pytest.mark.promise("gateway-disconnects")
+@on_one_loop
 async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redis_url: str) -> None:
     answers: dict[str, int] = {}
 
@@ -153,6 +155,7 @@ async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redi
             await fleet.stop(name)
 
 
+@on_one_loop
 async def test_what_the_shop_says(redis_url: str) -> None:
     async with shop(redis_url) as (fleet, client):
         first = await client.get("/products/tea", headers={"X-Request-ID": "visit-17"})
