@@ -100,17 +100,19 @@ def test_declarations_are_checked():
 
     with pytest.raises(ValueError, match="a step 'a' already"):
         saga.step(a)
-    for after, error in (
+    wrong: list[tuple[Any, type[Exception]]] = [
         ("a", TypeError),
         (7, TypeError),
         (["b"], ValueError),
         ([len], ValueError),
-    ):
+    ]
+    for after, error in wrong:
         with pytest.raises(error, match="after"):
             saga.step(name="b", after=after)(a)
     unfit: Any = object()
+    make: Any = Saga
     with pytest.raises(TypeError, match="store must be a store of sagas"):
-        Saga("trip", unfit)
+        make("trip", unfit)
     assert repr(saga) == "Saga('trip', 1 steps)"
 
 

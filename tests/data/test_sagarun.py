@@ -391,3 +391,30 @@ def test_a_step_that_ends_while_the_store_writes_is_not_waited_for():
         assert (await saga.run({}, id="1")).state is SagaState.COMPLETED
 
     simulate(scenario)
+
+
+def test_a_renewal_that_is_refused_stops_the_step_that_takes_its_time():
+    log: list[str] = []
+
+    async def scenario() -> None:
+        store = SlowStore()
+        saga: Saga[Any] = Saga("long", store, lease=1.0)
+
+        @saga.step(compensate=lambda _: log.append("undone"))
+        async def work(_: Any) -> None:
+            await sleep(10.0)
+            log.append("done")
+
+        async def steal() -> None:
+            await sleep(2.0)
+            for slot in store.inner._open.values():
+                slot.until = 0.0
+            await saga.recover_once()
+
+        async with create_task_group() as group:
+            group.start_soon(steal)
+            with pytest.raises(SagaError, match="compensated"):
+                await saga.run({}, id="1")
+
+    simulate(scenario)
+    assert log == ["undone"]

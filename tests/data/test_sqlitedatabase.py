@@ -129,6 +129,14 @@ async def test_a_file_that_another_one_is_writing_is_opened_when_that_has_ended(
         assert (await database.run("PRAGMA journal_mode")).rows == [("wal",)]
 
 
+def test_a_file_that_nobody_may_write_is_no_place_for_a_log(tmp_path):
+    sqlite3.connect(tmp_path / "a.db").executescript(TABLE).connection.close()
+    reader = sqlite3.connect(f"file:{tmp_path / 'a.db'}?mode=ro", uri=True)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        sqlitedatabase._use_log(reader)
+    reader.close()
+
+
 async def test_the_mode_is_asked_for_once_more_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlitedatabase, "_RIVALS", 0)
     async with SqliteDatabase(tmp_path / "a.db") as database:
