@@ -7,7 +7,9 @@ coordinator "dies" here by having no effect any more; tests/data/test_kills.py k
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -42,7 +44,14 @@ from tests.data.twophaseplaces import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = [pytest.mark.promise("data-2pc-crash-table"), pytest.mark.leaves("*2pc:redis:v:*")]
+pytestmark = [
+    pytest.mark.promise("data-2pc-crash-table"),
+    pytest.mark.leaves("*2pc:redis:v:*"),
+    pytest.mark.untraced,  # the files of the room have tests of their own
+]
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parents[1] / "docs" / "patterns" / "two-phase-commit.md"
 
 KINDS = [
     "memory",
@@ -76,6 +85,16 @@ async def dies(world: World, verb: str, name: str, when: str) -> None:
     with suppress(Died, TwoPhaseError, BackendUnavailableError):
         await world.run(life)
     assert life.dead, "the point was reached"
+
+
+def test_the_table_of_the_page_names_tests_that_there_are():
+    named = {*re.findall(r"`(test_\w+)`", PAGE.read_text("utf-8"))}
+    text = "".join(
+        (TESTS / f"{each}.py").read_text() for each in ("test_crash_table", "test_kills")
+    )
+    there = {*re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)}
+    assert len(named) >= 19
+    assert named <= there
 
 
 async def test_without_a_crash(world):

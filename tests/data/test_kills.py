@@ -180,11 +180,11 @@ def test_the_sum_never_changes_under_random_kills(bank, nursery):
     """Fifty transfers at once; coordinators and the server are killed in the middle."""
     for number in range(3):
         child = nursery("storm")
-        sleep(0.6)
+        sleep(0.4)
         if number == 1:
             bank.server.kill()
             bank.server.restart()
-            sleep(0.5)
+            sleep(0.3)
         os.kill(child, signal.SIGKILL)
         assert nursery("") == signal.SIGKILL
     left = bank.promises()

@@ -111,13 +111,16 @@ def _as_any(value: object) -> Any:
     return value
 
 
-async def test_a_server_that_allows_no_promises_is_refused():
-    with PostgresServer(config={"max_prepared_transactions": "0"}) as server:
-        async with PostgresParticipant("a", server.dsn) as a:
+def test_a_server_that_allows_no_promises_is_refused():
+    async def refused(dsn: str) -> None:
+        async with PostgresParticipant("a", dsn) as a:
             await a.branch("g").execute("CREATE TABLE t (id INT)")
             with pytest.raises(BackendError, match="max_prepared_transactions"):
                 await a.prepare("g")
             await a.rollback("g")
+
+    with PostgresServer(config={"max_prepared_transactions": "0"}) as server:
+        anyio.run(refused, server.dsn)
 
 
 async def test_tables_may_be_made_by_hand(place):
