@@ -174,7 +174,7 @@ def test_a_flood_of_connections_and_heads():
         for _ in range(500):
             await here.connect(head)
         for _ in range(200):
-            await here.connect(GET * 2000)
+            await here.connect(GET * 6000)
         await asyncio.sleep(0.5)
 
     under(flood, 120 * MIB)

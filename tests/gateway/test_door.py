@@ -15,6 +15,10 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(30)]
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+WEBSOCKET = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 SMALL = Limits(max_headers=2048, max_target=1024)
 
 
@@ -251,12 +255,29 @@ async def test_another_protocol_is_not_spoken_but_the_request_is_served():
 async def test_a_websocket_begins_on_a_quiet_connection(
     before: bytes, more: bytes, after: bytes, status: list[int]
 ):
-    ask = (
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    )
     async with served(App(), patience=0.2) as front:
-        assert statuses(await front.ask(before + ask + more + b"\r\n" + after)) == status
+        assert statuses(await front.ask(before + WEBSOCKET + more + b"\r\n" + after)) == status
+
+
+async def test_a_websocket_is_no_head_that_is_late():
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await App()(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        message = await receive()
+        await send({"type": "websocket.send", "text": message["text"]})
+        await receive()
+
+    async with served(echo, patience=0.1) as front:
+        client = await front.connect(WEBSOCKET + b"\r\n")
+        assert (await client.answer())[0] == 101
+        await asyncio.sleep(0.4)
+        await client.send(b"\x81\x82\x00\x00\x00\x00hi")
+        assert await client.reader.readexactly(4) == b"\x81\x02hi"
+        await client.send(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+        await client.rest()
 
 
 def test_patience_is_checked():
