@@ -44,6 +44,7 @@ from aiopatterns.data.sagaredis import RedisSagaStore
 from aiopatterns.data.sagasql import PostgresSagaStore, SqliteSagaStore
 from aiopatterns.data.sagastore import MemorySagaStore, SagaStore
 from aiopatterns.data.session import ReplicaSession
+from aiopatterns.data.sqlidempotency import SqlIdempotent
 from aiopatterns.data.sqlitebranch import SqliteBranch
 from aiopatterns.data.sqlitelastresource import SqliteLastResource
 from aiopatterns.data.sqliteparticipant import SqliteParticipant
@@ -113,6 +114,7 @@ __all__ = [
     "SagaStuck",
     "SagaTakenOver",
     "SagaTurnedBack",
+    "SqlIdempotent",
     "SqliteBranch",
     "SqliteLastResource",
     "SqliteLog",
