@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["TrustedProxies"]
 
@@ -39,7 +39,7 @@ class TrustedProxies:
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks = tuple(ip_network(each) for each in networks)
         #: Whether an address is that of a trusted proxy.
-        self.trusts = lru_cache(_REMEMBERED)(self._trusts)
+        self.trusts: Callable[[str], bool] = lru_cache(_REMEMBERED)(self._trusts)
 
     def __bool__(self) -> bool:
         return bool(self._networks)

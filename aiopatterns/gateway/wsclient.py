@@ -17,7 +17,7 @@ from aiopatterns.core.errors import UpstreamError
 from aiopatterns.gateway.aioclient import address, explained, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp import ClientSession, ClientWebSocketResponse
 
@@ -109,6 +109,9 @@ async def dial(
     """
     from aiohttp import ClientWSTimeout
 
+    limits: Callable[..., ClientWSTimeout] = (
+        ClientWSTimeout  # pyright does not see what attrs makes
+    )
     endpoint = outgoing.endpoint
     with move_on_after(timeouts.connect + timeouts.first_byte):
         try:
@@ -116,7 +119,7 @@ async def dial(
                 address(outgoing),
                 headers=words(each for each in outgoing.headers if each[0] not in _HANDSHAKE),
                 protocols=subprotocols,
-                timeout=ClientWSTimeout(ws_close=_PARTING),
+                timeout=limits(ws_close=_PARTING),
                 heartbeat=timeouts.idle * _PING,
                 max_msg_size=MAX_MESSAGE,
             )
