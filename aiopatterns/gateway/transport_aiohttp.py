@@ -39,9 +39,6 @@ __all__ = ["AiohttpTransport"]
 
 _CONNECTIONS: Final = 1024
 _KEEP_ALIVE: Final = 30.0
-# Bytes of one header, and of a body that is held for its reader.
-_HEADER: Final = 32 * 1024
-_HELD: Final = 64 * 1024
 
 
 @final

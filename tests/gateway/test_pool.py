@@ -38,6 +38,12 @@ def made(
     )
 
 
+async def test_a_pool_that_was_never_used_closes():
+    pool = made()
+    pool.close()
+    assert pool.connections == set()
+
+
 async def test_the_newest_idle_connection_is_taken():
     pool = made()
     assert pool.take() is None
