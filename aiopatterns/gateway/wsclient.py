@@ -9,7 +9,7 @@ a ping of the service is answered. A service that neither sends nor answers ping
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from anyio import move_on_after
 
