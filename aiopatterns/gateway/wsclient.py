@@ -109,9 +109,8 @@ async def dial(
     """
     from aiohttp import ClientWSTimeout
 
-    limits: Callable[..., ClientWSTimeout] = (
-        ClientWSTimeout  # pyright does not see what attrs makes
-    )
+    # Its fields are made by attrs in a way that not every type checker sees.
+    limits = cast("Callable[..., ClientWSTimeout]", ClientWSTimeout)
     endpoint = outgoing.endpoint
     with move_on_after(timeouts.connect + timeouts.first_byte):
         try:
