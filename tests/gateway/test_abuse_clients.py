@@ -253,7 +253,11 @@ def attacks(key: RSAKey, other: RSAKey) -> dict[str, bytes]:
     }
     for kid in ("../../dev/null", "1' OR '1'='1", "1\x00", "http://e/", "", 7, None, ["1"]):
         found[f"kid {kid!r}"] = forged({"alg": "RS256", "kid": kid}, b"AAAA")
-    for name, value in (("jwk", key.as_dict(private=False)), ("jku", "http://e/"), ("x5u", "http://e/")):
+    for name, value in (
+        ("jwk", key.as_dict(private=False)),
+        ("jku", "http://e/"),
+        ("x5u", "http://e/"),
+    ):
         found[name] = jwt.encode(
             {"alg": "RS256", "kid": "2", name: value}, good, other, algorithms=["RS256"]
         ).encode()
