@@ -199,7 +199,8 @@ def test_cancelled_anywhere_no_place_is_lost():
 
         async def check() -> None:
             assert len(held) <= 1
-            assert await pool.connect(1)  # the place is free again
+            again = await pool.connect(1)  # the place is free again
+            assert pool.connections == {again}
             pool.close()
 
         return Trial(work(), check)
