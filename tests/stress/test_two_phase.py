@@ -1,4 +1,4 @@
-"""The table of crash points again: each point, each participant, each loop."""
+"""The table of crash points again: each point, each participant, on all loops that are real."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tests.data import test_crash_table as table
 
 pytestmark = [
     pytest.mark.stress,
+    pytest.mark.real,  # the simulated loop has its turn in the suite itself
     pytest.mark.timeout(180),
     pytest.mark.leaves("*2pc:redis:v:*"),
 ]
