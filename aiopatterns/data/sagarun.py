@@ -227,10 +227,8 @@ class SagaRun(Generic[C]):
             self._settle(_CANCELLED)
             self._turn_back(_CANCELLED)
         if self.journal.backward or self._is_complete():
-            with (
-                move_on_after(self._terms.grace, shield=True),
-                suppress(BackendError, SagaLostError),
-            ):
+            grace = self._terms.grace
+            with move_on_after(grace, shield=True), suppress(BackendError, SagaLostError):
                 await _unbounded(self.drive())
         if self.end is None:
             await self.give_back()
@@ -460,9 +458,7 @@ class SagaRun(Generic[C]):
                 return kept
             tries += 1
             if tries > _LATE_ANSWERS:
-                raise BackendUnavailableError(
-                    f"the store takes longer to answer than the lease of {lease:g} s"
-                )
+                raise BackendUnavailableError(f"the store is slower than a lease, {lease:g} s")
 
     def _come_to(self, end: SagaState) -> None:
         self.end = end
@@ -471,11 +467,8 @@ class SagaRun(Generic[C]):
         if end is not SagaState.STUCK:
             emit(SagaEnded(self._terms.name, self.filed.id, end))
             return
-        stuck = {
-            name: each.error
-            for name, each in self.journal.notes.items()
-            if each.state is StepState.STUCK
-        }
+        notes = self.journal.notes
+        stuck = {name: it.error for name, it in notes.items() if it.state is StepState.STUCK}
         last = next(reversed(stuck.values()), "")
         emit(SagaStuck(self._terms.name, self.filed.id, tuple(stuck), last))
 
