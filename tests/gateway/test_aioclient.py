@@ -26,7 +26,7 @@ from tests.gateway.services import Service, answering
 
 SERVICE = URL("http://service")
 KEY = ConnectionKey("service", 80, False, True, None, None, None)  # as the client makes it
-ASKED = RequestInfo(SERVICE, "GET", CIMultiDictProxy(CIMultiDict()), SERVICE)
+ASKED = RequestInfo(SERVICE, "GET", CIMultiDictProxy(CIMultiDict[str]()), SERVICE)
 
 
 def outgoing(**changes: Any) -> Outgoing:
@@ -80,7 +80,8 @@ def test_what_errors_of_the_client_mean(error: Exception, kind: str, sent: bool)
 def test_without_the_extra_one_line_says_what_to_install(
     maker: type[AiohttpTransport | FastTransport], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(aioclient, "find_spec", lambda _: None)
+    nothing: dict[str, object] = {}
+    monkeypatch.setattr(aioclient, "find_spec", nothing.get)
     with pytest.raises(ImportError) as caught:
         maker()
     assert "pip install 'aiopatterns[gateway]'" in str(caught.value)
@@ -99,8 +100,8 @@ async def test_a_session_adds_nothing_follows_nothing_and_keeps_nothing():
         b"HTTP/1.1 302 Found\r\nlocation: /next\r\nset-cookie: a=b\r\n"
         b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello"
     )
+    session = open_session(4, 30.0, None)
     async with Service(answering(page)) as service, anyio.create_task_group() as tasks:
-        session = open_session(4, 30.0, None)
         await tasks.start(hold, session)
         for _ in range(2):
             url = address(outgoing(port=service.port))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -19,7 +19,7 @@ PART = HEAD + b"content-length: 9\r\n\r\nhello"
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[ClientSession]:
+async def opened() -> AsyncGenerator[ClientSession]:
     async with open_session(4, 30.0, None) as session:
         yield session
 
