@@ -26,6 +26,7 @@ from aiopatterns.gateway import (
     Timeouts,
     Transport,
 )
+from aiopatterns.gateway.door import door as bounded
 from aiopatterns.gateway.wsclient import MAX_MESSAGE
 from tests.gateway.services import Service, Visit, answering
 
@@ -54,10 +55,11 @@ async def service(handler: Handler = echo, **options: Any) -> AsyncIterator[str]
 
 @asynccontextmanager
 async def door(gateway: Gateway) -> AsyncIterator[str]:
-    """The gateway behind uvicorn, in this loop."""
+    """The gateway behind uvicorn and its own protocol of HTTP, in this loop."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         gateway,
+        http=bounded(gateway.limits),
         log_level="error",
         lifespan="on",
         timeout_graceful_shutdown=1,
@@ -297,3 +299,20 @@ async def test_a_gateway_that_closes_closes_its_websockets(make: Maker) -> None:
             await client.send("hello")
             assert await client.recv() == "hello"
         await asyncio.wait_for(client.wait_closed(), 5)
+
+
+@pytest.mark.promise("gateway-sizes")
+async def test_a_client_that_sends_too_much_closes_both(make: Maker) -> None:
+    parted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def part(visit: ServerConnection) -> None:
+        await visit.wait_closed()
+        parted.set_result(visit.close_code)
+
+    async with joined(make, part) as url, connect(url) as client:
+        await client.send(bytes(MAX_MESSAGE + 1))
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1009
+        assert await asyncio.wait_for(parted, 5) == 1009
