@@ -144,7 +144,7 @@ class Follower(Generic[N]):
     )
 
     def __init__(self, node: N, *, router: str, max_lag: float, max_age: float) -> None:
-        self.node = node
+        self.node: N = node
         self.position: Position | None = None
         self.lag: float = inf
         self.epoch: int = 0
