@@ -72,14 +72,13 @@ class Load:
             self.statuses[status] += 1
             self.served[body] += 1
 
-    async def until_served(self, port: int, *, again: bool) -> None:
-        """Wait until one is asked again, or was not for a while."""
+    async def until_unserved(self, port: int) -> None:
+        """Wait until nothing comes from there any more."""
         async with asyncio.timeout(10):
-            while True:
+            before = -1
+            while self.served[b"%d" % port] > before:
                 before = self.served[b"%d" % port]
                 await asyncio.sleep(0.1)
-                if (self.served[b"%d" % port] > before) is again:
-                    return
 
 
 def circuits(gateway: Gateway) -> dict[str, CircuitState | None]:
@@ -87,7 +86,6 @@ def circuits(gateway: Gateway) -> dict[str, CircuitState | None]:
 
 
 @pytest.mark.promise("gateway-killed-instance")
-@pytest.mark.promise("gateway-circuits")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_instances_killed_under_load_fail_no_request_that_can_be_repeated(transport: str):
     services = [Killable() for _ in range(3)]
@@ -107,16 +105,12 @@ async def test_instances_killed_under_load_fail_no_request_that_can_be_repeated(
                 for _ in range(6):
                     tasks.create_task(load.ask())
                 for each in services[:2]:
-                    await load.until_served(each.port, again=True)
+                    await asyncio.sleep(0.2)
                     await each.kill()
-                    await load.until_served(each.port, again=False)
-                    states = circuits(gateway)
-                    closed = {f"127.0.0.1:{other.port}" for other in services if other != each}
-                    assert {states[other] for other in closed} == {CircuitState.CLOSED}
-                    assert states[f"127.0.0.1:{each.port}"] is not CircuitState.CLOSED
+                    await load.until_unserved(each.port)
                     await each.start()
-                    await load.until_served(each.port, again=True)
-                    assert circuits(gateway)[f"127.0.0.1:{each.port}"] is CircuitState.CLOSED
+                others = f"127.0.0.1:{services[2].port}"
+                assert circuits(gateway)[others] is CircuitState.CLOSED
                 load.ends = True
             assert set(load.statuses) == {200}, load.statuses
             figures = gateway.statistics()
@@ -125,6 +119,48 @@ async def test_instances_killed_under_load_fail_no_request_that_can_be_repeated(
             assert 0 < figures.retries < load.statuses[200] / 5
     finally:
         await asyncio.gather(*[each.kill() for each in services])
+
+
+@pytest.mark.promise("gateway-circuits")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_the_circuit_of_a_killed_endpoint_opens_and_closes_alone(transport: str):
+    killed, other = Killable(), Killable()
+    await asyncio.gather(killed.start(), other.start())
+    try:
+        routes = [
+            Route("/killed", to=f"http://127.0.0.1:{killed.port}", policy=RULES),
+            Route("/other", to=f"http://127.0.0.1:{other.port}", policy=RULES),
+        ]
+        gateway = Gateway(routes, transport=transport)
+
+        def state(each: Killable) -> CircuitState | None:
+            return circuits(gateway)[f"127.0.0.1:{each.port}"]
+
+        async with served(gateway) as front:
+
+            async def ask(path: bytes) -> int:
+                client = await front.connect(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                found = await client.answer()
+                client.close()
+                return found[0]
+
+            async def until(wanted: CircuitState) -> None:
+                async with asyncio.timeout(20):
+                    while state(killed) is not wanted:
+                        assert await ask(b"/killed") in {200, 502, 503}
+                        await asyncio.sleep(0.02)
+
+            assert [await ask(b"/killed"), await ask(b"/other")] == [200, 200]
+            await killed.kill()
+            await until(CircuitState.OPEN)
+            assert await ask(b"/killed") == 503
+            assert await ask(b"/other") == 200
+            await killed.start()
+            await until(CircuitState.CLOSED)
+            assert await ask(b"/killed") == 200
+            assert state(other) is CircuitState.CLOSED
+    finally:
+        await asyncio.gather(killed.kill(), other.kill())
 
 
 @pytest.mark.promise("gateway-disconnect")
