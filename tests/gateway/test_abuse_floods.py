@@ -110,7 +110,7 @@ def under(flood: Callable[[Flooded], Awaitable[None]], bound: int) -> None:
             grown = here.memory() - before
             print(f"grown by {grown / MIB:.1f} MiB, others waited {longest * 1000:.0f} ms at most")
             assert grown < bound, f"{grown / MIB:.1f} MiB"
-            assert longest < 2
+            assert longest < 5
 
     asyncio.run(run())
 
@@ -124,7 +124,7 @@ def test_500_slow_clients_do_not_slow_others_down():
         for _ in range(4):
             for client in slow:
                 client.writer.write(b"X")
-            assert await here.serves(20) < 1
+            assert await here.serves(20) < 2
 
     under(flood, 40 * MIB)
 
