@@ -25,7 +25,7 @@ from aiopatterns.cluster import ServiceInstance
 from tests.jobs.fleet import on_one_loop
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "examples" / "shop"
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(60),
@@ -89,9 +89,9 @@ async def shop(redis_url: str) -> AsyncGenerator[tuple[Fleet, httpx.AsyncClient]
         async with anyio.create_task_group() as tasks:
             for kind, name in (("aiohttp", "catalogue"), ("fastapi", "orders")):
                 for each in (f"{name}-1", f"{name}-2"):
-                    program = str(EXAMPLES / f"shop_{kind}.py")
+                    program = str(EXAMPLES / f"{name}_{kind}.py")
                     tasks.start_soon(partial(fleet.start, program, redis_url, each, name=each))
-        file = str(EXAMPLES / "shop_gateway.toml")
+        file = str(EXAMPLES / "gateway.toml")
         line = await fleet.start("-m aiopatterns gateway", file, "--port", "0", name="gateway")
         async with httpx.AsyncClient(base_url=line.split()[2].rstrip(","), timeout=15) as client:
             yield fleet, client
@@ -143,7 +143,7 @@ async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redi
             await anyio.sleep(0.3)
             fleet.kill("catalogue-1")
             await anyio.sleep(0.3)
-            name = str(EXAMPLES / "shop_fastapi.py")
+            name = str(EXAMPLES / "orders_fastapi.py")
             await fleet.start(name, redis_url, "orders-3", name="orders-3")
             await fleet.stop("orders-2")
             await anyio.sleep(0.3)
@@ -178,7 +178,7 @@ async def test_what_the_shop_says(redis_url: str) -> None:
 
 @pytest.mark.promise("gateway-two-lifespans")
 async def test_two_lifespans_in_one_process_and_two_at_once(redis_url: str) -> None:
-    orders, catalogue = example("shop_fastapi"), example("shop_aiohttp")
+    orders, catalogue = example("orders_fastapi"), example("catalogue_aiohttp")
 
     async def visit(name: str) -> Any:
         async with AsyncExitStack() as stack:

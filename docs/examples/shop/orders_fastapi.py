@@ -2,7 +2,7 @@
 
 ::
 
-    gateway --> PUT /orders/{id} --> orders --- price of the item ---> catalogue (shop_aiohttp.py)
+    gateway --> PUT /orders/{id} --> orders --- price of the item ---> catalogue (catalogue_aiohttp.py)
                                        |
                                        '--> job: confirm the order     GET /orders/{id}: is it done?
 
@@ -12,7 +12,7 @@ The price is asked of the catalogue's instances through a circuit, with retries 
 On SIGTERM callers hear first that this instance leaves; then the server answers what it has accepted,
 and the worker finishes its jobs or hands them back.
 
-Run: python docs/examples/shop_fastapi.py [URL] [ID]     (redis://..., with the other two programs)
+Run: python docs/examples/shop/orders_fastapi.py [URL] [ID]     (redis://..., with the other two programs)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ them, and the gateway does.
 On SIGTERM callers hear first that this instance leaves; then the server answers what it has accepted,
 and the worker finishes its jobs or hands them back.
 
-Run: python docs/examples/shop_aiohttp.py [URL] [ID]     (redis://..., with the other two programs)
+Run: python docs/examples/shop/catalogue_aiohttp.py [URL] [ID]     (redis://..., with the other two programs)
 """
 
 from __future__ import annotations
