@@ -11,7 +11,7 @@ object streams. This front door names the headlines; the rooms hold everything::
     aiopatterns.cluster      who is alive, where, and whom to ask
     aiopatterns.jobs         work that survives a process
     aiopatterns.messaging    messages inside a process and between them
-    aiopatterns.data         work over several nodes, all of it or none
+    aiopatterns.gateway      one door to many services
     aiopatterns.testing      the test kit: simulated loop, cancellation at every await
 
 Names load on first use: ``import aiopatterns`` imports no room and no third-party package.
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         CircuitOpenError,
         ClosedError,
         CodecError,
+        ConfigError,
         ConflictError,
         CycleError,
         DagError,
@@ -61,17 +62,21 @@ if TYPE_CHECKING:
         Reject,
         RejectedError,
         RemoteError,
+        RequestRefusedError,
         RetryLater,
         SagaError,
         SecretMismatchError,
         TimeoutExceededError,
         TwoPhaseError,
         UnknownVersionError,
+        UpstreamError,
         WorkerCrashedError,
     )
     from aiopatterns.core.outcome import Err, Ok, Outcome
     from aiopatterns.core.telemetry import install_listener, listen, log_events
+    from aiopatterns.data.replicas import ReplicaRouter
     from aiopatterns.data.saga import Saga
+    from aiopatterns.data.twophase import TwoPhaseCommit
     from aiopatterns.flow.channel import Channel
     from aiopatterns.flow.dag import Dag
     from aiopatterns.flow.gathering import scatter_gather
@@ -80,6 +85,7 @@ if TYPE_CHECKING:
     from aiopatterns.flow.pipeline import Pipeline
     from aiopatterns.flow.pool import WorkerPool
     from aiopatterns.flow.producer import produce_consume
+    from aiopatterns.gateway.app import Gateway
     from aiopatterns.jobs.queue import JobQueue
     from aiopatterns.jobs.worker import Worker
     from aiopatterns.messaging.broker import Broker
@@ -114,6 +120,7 @@ __all__ = [
     "CircuitOpenError",
     "ClosedError",
     "CodecError",
+    "ConfigError",
     "ConflictError",
     "CycleError",
     "Dag",
@@ -121,6 +128,7 @@ __all__ = [
     "Err",
     "EventBus",
     "Fallback",
+    "Gateway",
     "HealthChecker",
     "Hedge",
     "HeuristicOutcomeError",
@@ -147,6 +155,8 @@ __all__ = [
     "Reject",
     "RejectedError",
     "RemoteError",
+    "ReplicaRouter",
+    "RequestRefusedError",
     "Retry",
     "RetryLater",
     "Saga",
@@ -161,8 +171,10 @@ __all__ = [
     "Timeout",
     "TimeoutExceededError",
     "TokenBucket",
+    "TwoPhaseCommit",
     "TwoPhaseError",
     "UnknownVersionError",
+    "UpstreamError",
     "Worker",
     "WorkerCrashedError",
     "WorkerPool",
@@ -192,7 +204,9 @@ _HOMES: Final = MappingProxyType(
         "cluster.registry": ("ServiceRegistry",),
         "core.outcome": ("Err", "Ok", "Outcome"),
         "core.telemetry": ("install_listener", "listen", "log_events"),
+        "data.replicas": ("ReplicaRouter",),
         "data.saga": ("Saga",),
+        "data.twophase": ("TwoPhaseCommit",),
         "flow.channel": ("Channel",),
         "flow.dag": ("Dag",),
         "flow.gathering": ("scatter_gather",),
@@ -201,6 +215,7 @@ _HOMES: Final = MappingProxyType(
         "flow.pipeline": ("Pipeline",),
         "flow.pool": ("WorkerPool",),
         "flow.producer": ("produce_consume",),
+        "gateway.app": ("Gateway",),
         "jobs.queue": ("JobQueue",),
         "jobs.worker": ("Worker",),
         "messaging.broker": ("Broker",),

@@ -28,6 +28,7 @@ __all__ = ["main"]
 # More worker processes than any machine has processors, and more jobs than one loop should have; a
 # slip of the keyboard must not start more.
 _MOST_WORKERS: Final = 1024
+_LAST_PORT: Final = 65_535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +73,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from aiopatterns.cli.worker import worker
 
         return worker(options)
+    if options.command == "gateway":
+        from aiopatterns.cli.gateway import gateway
+
+        return gateway(options)
     from aiopatterns.cli.doctor import doctor
 
     return doctor(options)
@@ -122,6 +127,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands, common)
     _add_worker(commands, common)
+    _add_gateway(commands, common)
     _add_doctor(commands, common)
     return parser
 
@@ -175,6 +181,24 @@ def _add_worker(commands: argparse._SubParsersAction[_Parser], common: _Parser) 
     add("--child", action="store_true", help=argparse.SUPPRESS)
 
 
+def _add_gateway(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``gateway``."""
+    parser = commands.add_parser(
+        "gateway",
+        parents=[common],
+        help="an API gateway from a TOML file, until Ctrl-C or SIGTERM",
+        description="Read routes from a TOML file and serve them. SIGHUP reads the file again; a "
+        "first Ctrl-C or SIGTERM answers what was accepted, within the grace, a second one ends at "
+        "once.",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the routes, as docs/guides/gateway-deployment.md has them")
+    add("--host", default="127.0.0.1", help="the address to listen at (%(default)s)")
+    add("--port", type=_port, default=8000, metavar="N", help="the port; 0 for any (8000)")
+    add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish in (20)")
+    add("--check", action="store_true", help="only say whether the file is right")
+
+
 def _add_doctor(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
     """Describe ``doctor``."""
     parser = commands.add_parser(
@@ -199,6 +223,13 @@ def _seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds >= 0, not {text!r}")
     return value
+
+
+def _port(text: str) -> int:
+    """Read a port."""
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to {_LAST_PORT}, not {text!r}")
+    return int(text)
 
 
 def _jobs(text: str) -> int:

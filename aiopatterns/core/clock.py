@@ -37,6 +37,7 @@ __all__ = [
     "Alarms",
     "ClockSource",
     "Home",
+    "Interrupt",
     "Parked",
     "Random",
     "call_later",
@@ -167,6 +168,56 @@ class Home:
     def here(self) -> bool:
         """Whether this code runs on that loop."""
         return self.running() and get_ident() == self.thread
+
+
+@final
+class Interrupt:
+    """A cancellation of the task that makes it, once, from outside, told apart from all others.
+
+    For hot paths: a cancel scope in a task of its own costs 8 us, this 1. It has no deadline and
+    cancels once, natively; work that swallows that goes on::
+
+        interrupt = Interrupt()
+        try:
+            await work()  # meanwhile, somewhere: interrupt.fire()
+        except BaseException as error:
+            if not interrupt.took(error):
+                raise
+
+    Raises:
+        RuntimeError: No task runs.
+    """
+
+    __slots__ = ("_before", "_task", "fired")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            msg = "an Interrupt is made in the task that it may cancel"
+            raise RuntimeError(msg)
+        self._task = task
+        self._before = task.cancelling()
+        self.fired: bool = False
+
+    def fire(self) -> None:
+        """Cancel the task; only the first time, and only while its work has not ended."""
+        if not self.fired:
+            self.fired = True
+            self._task.cancel()
+
+    def took(self, error: BaseException | None) -> bool:
+        """Take the cancellation back, once the work has ended; called once if it was fired.
+
+        Args:
+            error: What the work came to; None if it ended.
+
+        Returns:
+            Whether ``error`` is this cancellation and no other, and goes no further.
+        """
+        if not self.fired:
+            return False
+        left = self._task.uncancel()
+        return left <= self._before and isinstance(error, asyncio.CancelledError)
 
 
 class Alarms:

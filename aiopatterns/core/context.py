@@ -38,7 +38,9 @@ __all__ = [
     "deadline",
     "forget_deadline",
     "new_id",
+    "pop_correlation",
     "pop_deadline",
+    "push_correlation",
     "push_deadline",
     "remaining",
     "run_in",
@@ -251,6 +253,16 @@ def pop_deadline(token: Token[float | None] | None) -> None:
     """Undo :func:`push_deadline`."""
     if token is not None:
         _deadline.reset(token)
+
+
+def push_correlation(id: str) -> Token[str | None]:
+    """Bind a correlation id without a block, for hot paths; :func:`pop_correlation` undoes it."""
+    return _correlation.set(id)
+
+
+def pop_correlation(token: Token[str | None]) -> None:
+    """Undo :func:`push_correlation`, in the same context."""
+    _correlation.reset(token)
 
 
 def adopt(correlation: str | None, at: float | None) -> None:

@@ -34,6 +34,9 @@ callers ever share a traceback.
     |-- NoHandlersError(topic)                  nobody listens
     |-- RemoteError(type, message, code, retryable, details)
     |-- SecretMismatchError(address)  (ConnectionAbortedError)   a peer has another secret
+    |-- ConfigError(file, problems)  (ValueError)   a configuration file is wrong, all of it said
+    |-- RequestRefusedError(status, reason, headers)             the gateway answers instead
+    |-- UpstreamError(name, kind, sent)         a service behind the gateway gave no answer
     |-- ConflictError(key)                      concurrent versions that nobody may decide
     |-- CheckpointExpiredError(checkpoint)      the change log no longer reaches back that far
     |-- SagaError(outcomes)                     a saga ended in compensation
@@ -46,10 +49,10 @@ callers ever share a traceback.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "AioPatternsError",
@@ -61,6 +64,7 @@ __all__ = [
     "CircuitOpenError",
     "ClosedError",
     "CodecError",
+    "ConfigError",
     "ConflictError",
     "CycleError",
     "DagError",
@@ -80,12 +84,14 @@ __all__ = [
     "Reject",
     "RejectedError",
     "RemoteError",
+    "RequestRefusedError",
     "RetryLater",
     "SagaError",
     "SecretMismatchError",
     "TimeoutExceededError",
     "TwoPhaseError",
     "UnknownVersionError",
+    "UpstreamError",
     "WorkerCrashedError",
 ]
 
@@ -395,6 +401,67 @@ class SecretMismatchError(AioPatternsError, ConnectionAbortedError):
             message or f"the peer at {address!r} has another secret; all peers need the same one"
         )
         self.address = address
+
+
+class ConfigError(AioPatternsError, ValueError):
+    """A configuration file cannot be used; nothing was changed or started.
+
+    Args:
+        message: What is wrong, in one line.
+        file: Which file.
+        problems: Everything that is wrong, each with its place in the file. No secret is in it.
+    """
+
+    def __init__(self, message: str = "", *, file: str, problems: Sequence[str]) -> None:
+        super().__init__(message or f"{file}: {'; '.join(problems)}")
+        self.file = file
+        self.problems: tuple[str, ...] = tuple(problems)
+
+
+class RequestRefusedError(AioPatternsError):
+    """An HTTP request is answered with an error by the gateway itself.
+
+    Any stage may raise it. The client sees the status, the reason and the headers, nothing else.
+
+    Args:
+        reason: One line for the client, without details of what is behind the gateway.
+        status: Status of the answer, 400 to 599.
+        headers: Headers of the answer, such as ``Retry-After``; names in lower case.
+    """
+
+    def __init__(
+        self, reason: str = "", *, status: int, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(f"{status}: {reason}" if reason else str(status))
+        self.reason = reason
+        self.status = status
+        self.headers: tuple[tuple[bytes, bytes], ...] = tuple(headers)
+
+
+class UpstreamError(AioPatternsError):
+    """A service behind the gateway gave no answer that can be passed on.
+
+    Args:
+        message: What happened.
+        name: The endpoint, as ``host:port``.
+        kind: ``"connect"``: no connection; ``"timeout"``: no answer, or no more of it, in time;
+            ``"invalid"``: an answer that breaks the rules of HTTP; ``"closed"``: the connection
+            ended before the answer did.
+        sent: Whether the service may have seen some of the request.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        name: str,
+        kind: Literal["connect", "timeout", "invalid", "closed"],
+        sent: bool,
+    ) -> None:
+        super().__init__(message or f"{name}: no answer ({kind})")
+        self.name = name
+        self.kind: Literal["connect", "timeout", "invalid", "closed"] = kind
+        self.sent = sent
 
 
 class ConflictError(AioPatternsError):

@@ -1,5 +1,32 @@
 """Data: one truth on several nodes."""
 
+from aiopatterns.data.decisions import (
+    Decision,
+    DecisionLog,
+    DecisionRecord,
+    DecisionsVolatile,
+    Enlisted,
+    FencedError,
+    MemoryLog,
+    Proposal,
+)
+from aiopatterns.data.memoryparticipant import MemoryBranch, MemoryParticipant
+from aiopatterns.data.participants import (
+    CommitsAlone,
+    Fate,
+    LastResource,
+    Participant,
+    Prepared,
+    Vote,
+)
+from aiopatterns.data.position import Position
+from aiopatterns.data.postgresbranch import PostgresBranch
+from aiopatterns.data.postgresnode import PostgresNode
+from aiopatterns.data.postgresparticipant import PostgresParticipant
+from aiopatterns.data.recovery import RecoveryReport, TwoPhaseRecovery, TwoPhaseRecoveryStatistics
+from aiopatterns.data.redisparticipant import RedisBranch, RedisParticipant
+from aiopatterns.data.replica import Replica, ReplicaBack, ReplicaLost, ReplicaStatistics
+from aiopatterns.data.replicas import ReplicaRouter, ReplicaRouterStatistics
 from aiopatterns.data.saga import Saga, SagaResult, SagaStatistics
 from aiopatterns.data.sagabarrier import SagaBarrier
 from aiopatterns.data.sagaevents import (
@@ -16,11 +43,61 @@ from aiopatterns.data.sagarecovery import SagaRecovery, SagaRecoveryStatistics, 
 from aiopatterns.data.sagaredis import RedisSagaStore
 from aiopatterns.data.sagasql import PostgresSagaStore, SqliteSagaStore
 from aiopatterns.data.sagastore import MemorySagaStore, SagaStore
+from aiopatterns.data.session import ReplicaSession
+from aiopatterns.data.sqlidempotency import SqlIdempotent
+from aiopatterns.data.sqlitebranch import SqliteBranch
+from aiopatterns.data.sqlitelastresource import SqliteLastResource
+from aiopatterns.data.sqliteparticipant import SqliteParticipant
+from aiopatterns.data.sqllogs import PostgresLog, SqliteLog
+from aiopatterns.data.transaction import Transaction, TransactionState
+from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
+from aiopatterns.data.twophaseevents import (
+    HeuristicFound,
+    TransactionAborted,
+    TransactionPending,
+    TransactionsForeign,
+    TransactionsRecovered,
+    TransactionUnknown,
+    TwoPhaseRecoveryInterrupted,
+    TwoPhaseRecoveryResumed,
+    TwoPhaseRecoveryTakenOver,
+)
 
 __all__ = [
+    "CommitsAlone",
+    "Decision",
+    "DecisionLog",
+    "DecisionRecord",
+    "DecisionsVolatile",
+    "Enlisted",
+    "Fate",
+    "FencedError",
+    "HeuristicFound",
+    "LastResource",
+    "MemoryBranch",
+    "MemoryLog",
+    "MemoryParticipant",
     "MemorySagaStore",
+    "Participant",
+    "Position",
+    "PostgresBranch",
+    "PostgresLog",
+    "PostgresNode",
+    "PostgresParticipant",
     "PostgresSagaStore",
+    "Prepared",
+    "Proposal",
+    "RecoveryReport",
+    "RedisBranch",
+    "RedisParticipant",
     "RedisSagaStore",
+    "Replica",
+    "ReplicaBack",
+    "ReplicaLost",
+    "ReplicaRouter",
+    "ReplicaRouterStatistics",
+    "ReplicaSession",
+    "ReplicaStatistics",
     "Saga",
     "SagaBarrier",
     "SagaEnded",
@@ -37,7 +114,27 @@ __all__ = [
     "SagaStuck",
     "SagaTakenOver",
     "SagaTurnedBack",
+    "SqlIdempotent",
+    "SqliteBranch",
+    "SqliteLastResource",
+    "SqliteLog",
+    "SqliteParticipant",
     "SqliteSagaStore",
     "StepOutcome",
     "StepState",
+    "Transaction",
+    "TransactionAborted",
+    "TransactionPending",
+    "TransactionState",
+    "TransactionUnknown",
+    "TransactionsForeign",
+    "TransactionsRecovered",
+    "TwoPhaseCommit",
+    "TwoPhaseRecovery",
+    "TwoPhaseRecoveryInterrupted",
+    "TwoPhaseRecoveryResumed",
+    "TwoPhaseRecoveryStatistics",
+    "TwoPhaseRecoveryTakenOver",
+    "TwoPhaseStatistics",
+    "Vote",
 ]

@@ -348,7 +348,8 @@ class Saga(Generic[C]):
 
         Raises:
             SagaError: A step failed, and what was done was undone, or is stuck (the message and
-                ``outcomes`` say which); the step's error is its cause, if it was raised here.
+                ``outcomes`` say which); the step's error is its cause, if it was raised here. Or
+                another call had it, and the store forgot it before its end was seen here.
             ConflictError: The id is that of a saga which other steps have begun.
             BackendError: The store does not answer. Nothing was called, or recovery goes on.
             CodecError: The context cannot be encoded; nothing was called.
@@ -479,8 +480,7 @@ class Saga(Generic[C]):
         if self._kind is None and type(context) not in _PLAIN and not isinstance(context, bool):
             msg = (
                 "context must be plain data (dict, list, text, numbers), or its type must be known,"
-                f" as in Saga({self.name!r}, store, context={type(context).__name__}); it is"
-                f" {context!r}"
+                f" as in Saga({self.name!r}, store, context={type(context).__name__}): {context!r}"
             )
             raise TypeError(msg)
 
@@ -515,7 +515,7 @@ class Saga(Generic[C]):
             await run.drive()
         except SagaLostError:
             found = await self._terms.store.read(self.name, run.filed.id)
-            return await self._joined(plan, run.filed if found is None else found)
+            return await self._joined(plan, found or run.filed)
         except get_cancelled_exc_class():
             await run.wind_up()
             raise
@@ -531,7 +531,11 @@ class Saga(Generic[C]):
                 return await self._driven(plan, run)
             looks += 1
             await sleep(_LOOK.delay(looks, rng=rng()))
-            found = await self._terms.store.read(self.name, found.id) or found
+            now = await self._terms.store.read(self.name, found.id)
+            if now is None:
+                msg = f"saga {found.id!r} of {self.name!r} was forgotten before its end was seen"
+                raise SagaError(msg)
+            found = now
         return self._concluded(self._result(found), None)
 
     def _check_definition(self, found: Filed, plan: Plan[C]) -> None:

@@ -194,22 +194,21 @@ class Journal(msgspec.Struct, array_like=True):
         """
         under_way = [name for name, each in self.notes.items() if each.state is StepState.STARTED]
         committed = self.is_committed(plan)
+        if committed:
+            return  # they stay as started, which keeps the saga from turning back; done again
         for name in under_way:
-            if committed:
-                del self.notes[name]  # it is done again
-            else:
-                self.notes[name] = Note(StepState.UNKNOWN, error=cause)
-                self.turn_back(f"step {name!r} has no known outcome: {cause}")
+            self.notes[name] = Note(StepState.UNKNOWN, error=cause)
+            self.turn_back(f"step {name!r} has no known outcome: {cause}")
 
     def release_stuck(self) -> None:
         """Let what was given up be tried again."""
-        for name, note in list(self.notes.items()):
+        for name, note in self.notes.items():
             if note.state is not StepState.STUCK:
                 continue
             if self.backward:
                 note.state = StepState.UNKNOWN
             else:
-                del self.notes[name]
+                self.start(name)  # again; it may have happened, so this is no way back
 
     def outcomes(self, steps: Iterable[str]) -> tuple[StepOutcome, ...]:
         """Return the end of each of ``steps``, in their order."""
@@ -248,7 +247,7 @@ def _forward(plan: Plan[Any], journal: Journal, busy: Collection[str]) -> Moves:
     ready = [
         each.name
         for each in plan.steps.values()
-        if each.name not in notes and _may_start(each, journal)
+        if each.name not in busy and _may_start(each, journal)
     ]
     if ready or busy:
         return Moves(ready, [])
@@ -257,7 +256,10 @@ def _forward(plan: Plan[Any], journal: Journal, busy: Collection[str]) -> Moves:
 
 
 def _may_start(step: Step[Any], journal: Journal) -> bool:
+    """Whether it is to be done, or to be done again because its end is not known."""
     notes = journal.notes
+    if step.name in notes and notes[step.name].state is not StepState.STARTED:
+        return False
     return all(name in notes and notes[name].state is StepState.DONE for name in step.after)
 
 

@@ -81,6 +81,8 @@ _GIVE_BACK: Final = 1.0
 _CANCELLED: Final = "its caller was cancelled"
 _GONE: Final = "the process that ran it has gone"
 _LATE: Final = "its time was over"
+# Answers in a row that may be older than the lease.
+_LATE_ANSWERS: Final = 3
 # Renewals that may fail before the lease ends.
 _RENEWALS: Final = 3
 
@@ -225,10 +227,8 @@ class SagaRun(Generic[C]):
             self._settle(_CANCELLED)
             self._turn_back(_CANCELLED)
         if self.journal.backward or self._is_complete():
-            with (
-                move_on_after(self._terms.grace, shield=True),
-                suppress(BackendError, SagaLostError),
-            ):
+            grace = self._terms.grace
+            with move_on_after(grace, shield=True), suppress(BackendError, SagaLostError):
                 await _unbounded(self.drive())
         if self.end is None:
             await self.give_back()
@@ -437,7 +437,10 @@ class SagaRun(Generic[C]):
             self._come_to(end)
 
     async def _kept(self, filed: Filed, lease: float) -> bool:
-        """Save, and ask again while the saga is ours for sure; whether the store took it."""
+        """Save, and ask again while the saga is ours for sure; whether the store took it.
+
+        An answer that is older than the lease says nothing of now, so it is asked for again.
+        """
         tries = 0
         while True:
             asked = monotonic()
@@ -449,9 +452,13 @@ class SagaRun(Generic[C]):
                 if asked + pause >= self._sure_until:
                     raise
                 await sleep(pause)
-            else:
-                self._sure_until = asked + self._terms.lease
+                continue
+            self._sure_until = asked + self._terms.lease
+            if not kept or not lease or monotonic() < self._sure_until:
                 return kept
+            tries += 1
+            if tries > _LATE_ANSWERS:
+                raise BackendUnavailableError(f"the store is slower than a lease, {lease:g} s")
 
     def _come_to(self, end: SagaState) -> None:
         self.end = end
@@ -460,11 +467,8 @@ class SagaRun(Generic[C]):
         if end is not SagaState.STUCK:
             emit(SagaEnded(self._terms.name, self.filed.id, end))
             return
-        stuck = {
-            name: each.error
-            for name, each in self.journal.notes.items()
-            if each.state is StepState.STUCK
-        }
+        notes = self.journal.notes
+        stuck = {name: it.error for name, it in notes.items() if it.state is StepState.STUCK}
         last = next(reversed(stuck.values()), "")
         emit(SagaStuck(self._terms.name, self.filed.id, tuple(stuck), last))
 

@@ -47,6 +47,8 @@ _SYNCED: Final = "PRAGMA synchronous = FULL"
 _RIVALS: Final = 100
 # What passes: others write, or the file cannot be opened just now.
 _PASSING: Final = frozenset(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN"))
+# What a value that SQLite cannot hold raises: a number of more than 64 bits, half a character.
+_UNFIT: Final = (OverflowError, UnicodeError)
 
 
 class _Order(NamedTuple):
@@ -151,7 +153,7 @@ class SqliteDatabase(Database):
             if len(orders) == 1:
                 return [_run(connection, orders[0])]
             return self._write_together(connection, orders)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, *_UNFIT) as error:
             _close(self._held)  # with whatever it has open
             raise self._translated(error) from error
 
@@ -166,7 +168,7 @@ class SqliteDatabase(Database):
             connection.execute("SAVEPOINT one")
             try:
                 results.append(_run(connection, each))
-            except sqlite3.Error as error:
+            except (sqlite3.Error, *_UNFIT) as error:
                 if not connection.in_transaction:  # it was bad enough to end that of all
                     raise
                 connection.execute("ROLLBACK TO one")
@@ -187,7 +189,7 @@ class SqliteDatabase(Database):
             connection.execute(_SYNCED)
         return self._held[0]
 
-    def _translated(self, error: sqlite3.Error) -> BackendError:
+    def _translated(self, error: Exception) -> BackendError:
         msg = f"SQLite at {self.place!r}: {error}"
         # One that the module itself raises has no code.
         name = getattr(error, "sqlite_errorname", "")

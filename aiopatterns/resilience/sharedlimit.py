@@ -210,6 +210,11 @@ class SharedRateLimit(Policy):
         return self._rate
 
     @property
+    def on_outage(self) -> OnOutage:
+        """What decides while the backend is out of reach."""
+        return self._on_outage
+
+    @property
     def in_outage(self) -> bool:
         """Whether the backend did not answer when it was last asked."""
         return self._out

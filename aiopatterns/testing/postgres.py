@@ -40,6 +40,15 @@ _SETTINGS: Final = (
     ("dynamic_shared_memory_type", "mmap"),  # files that go with the directory
     ("log_min_messages", "warning"),
 )
+_INIT: Final = (
+    "--username=postgres",
+    "--auth=trust",
+    "--no-sync",
+    "--encoding=UTF8",
+    "--locale=C",
+)
+# The last one writes down where the primary is, and that this is its standby.
+_COPY: Final = ("--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf")
 _SOCKET: Final = ".s.PGSQL.5432"
 _WHAT: Final = "PostgreSQL server"
 # What it says while processes of a killed one are alive; they need milliseconds.
@@ -59,6 +68,8 @@ class PostgresServer(Startable):
 
     Args:
         config: Settings of ``postgresql.conf`` by name.
+        standby_of: The running server of which this one is to be a streaming standby; the first
+            start copies it.
         start_timeout: Seconds within which the server must be ready.
 
     Example::
@@ -67,13 +78,18 @@ class PostgresServer(Startable):
             connection = await psycopg.AsyncConnection.connect(server.dsn)
     """
 
-    __slots__ = ("_config", "_home", "_process", "_start_timeout", "_user")
+    __slots__ = ("_config", "_home", "_primary", "_process", "_start_timeout", "_user")
 
     def __init__(
-        self, *, config: Mapping[str, str] | None = None, start_timeout: float = 30.0
+        self,
+        *,
+        config: Mapping[str, str] | None = None,
+        standby_of: PostgresServer | None = None,
+        start_timeout: float = 30.0,
     ) -> None:
         self._config = {**dict(_SETTINGS), **(config or {})}
         self._start_timeout = positive("start_timeout", start_timeout)
+        self._primary = standby_of
         self._home: Path | None = None
         self._process: ServerProcess | None = None
         self._user: str | None = None
@@ -163,19 +179,20 @@ class PostgresServer(Startable):
         self._user = _unprivileged()
         if self._user is not None:
             shutil.chown(self._home, self._user)
-        options = (
-            "--username=postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C",
-        )
-        init = self._spawn([str(programs / "initdb"), f"--pgdata={self._data}", *options])
+        init = self._spawn(self._making(programs))
         yield from init.ending(_INIT_TIMEOUT)
         if init.exit_code != 0:
             raise BackendUnavailableError(
-                f"initdb could not make a PostgreSQL cluster; its last words:\n{init.last_words()}"
+                "initdb or pg_basebackup could not make a PostgreSQL cluster; its last words:\n"
+                f"{init.last_words()}"
             )
+
+    def _making(self, programs: Path) -> list[str]:
+        """Return the command that makes a fresh cluster, or copies the primary."""
+        if self._primary is None:
+            return [str(programs / "initdb"), f"--pgdata={self._data}", *_INIT]
+        source = f"--dbname={self._primary.dsn}"
+        return [str(programs / "pg_basebackup"), f"--pgdata={self._data}", source, *_COPY]
 
     def _run(self, programs: Path) -> Pauses:
         """Start the server and wait until it takes connections.

@@ -252,3 +252,54 @@ async def test_senseless_times_are_refused(wrong, error):
 def test_only_a_source_replaces_the_source(wrong):
     with pytest.raises(TypeError, match="source must be a ClockSource"):
         clock.set_source(wrong)
+
+
+async def test_an_interrupt_is_told_apart_from_other_cancellations():
+    async def work(how: str) -> str:
+        interrupt = clock.Interrupt()
+        assert not interrupt.took(None)
+        asyncio.get_running_loop().call_soon(interrupt.fire)
+        if how == "both":
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_soon(task.cancel)
+        try:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                interrupt.fire()  # once is all
+                if how == "other":
+                    raise KeyError from None
+                if how != "swallowed":
+                    raise
+        except BaseException as error:
+            if not interrupt.took(error):
+                raise
+            return "taken"
+        assert not interrupt.took(None)
+        return "ended"
+
+    assert await work("taken") == "taken"
+    assert await work("swallowed") == "ended"
+    with pytest.raises(KeyError):
+        await work("other")
+    await asyncio.sleep(0)  # nothing is left to be delivered
+    inner = asyncio.ensure_future(work("both"))
+    with pytest.raises(asyncio.CancelledError):
+        await inner
+    assert inner.cancelled()
+
+
+async def test_an_interrupt_needs_a_task():
+    found: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            clock.Interrupt()
+        except RuntimeError as error:
+            found.append(error)
+
+    asyncio.get_running_loop().call_soon(make)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert "is made in the task" in str(found[0])

@@ -22,7 +22,9 @@ from aiopatterns.core.context import (
     deadline,
     forget_deadline,
     new_id,
+    pop_correlation,
     pop_deadline,
+    push_correlation,
     push_deadline,
     remaining,
     run_in,
@@ -325,3 +327,11 @@ def test_what_is_adopted_is_bound_for_good_in_its_context():
 
     copy_context().run(inside)
     assert (correlation_id(), deadline()) == (None, None)
+
+
+def test_a_correlation_without_a_block():
+    with bind_correlation("outer"):
+        token = push_correlation("inner")
+        assert correlation_id() == "inner"
+        pop_correlation(token)
+        assert correlation_id() == "outer"

@@ -16,6 +16,7 @@ from aiopatterns.core.errors import (
     JobFailedError,
     RejectedError,
     RemoteError,
+    RequestRefusedError,
     TimeoutExceededError,
 )
 
@@ -35,6 +36,13 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ConflictError": {"key": "user:1"},
     "CheckpointExpiredError": {"checkpoint": "12-0"},
     "SecretMismatchError": {"address": "10.0.0.7:7000"},
+    "ConfigError": {"file": "gateway.toml", "problems": ("routes[0].to: unknown key",)},
+    "RequestRefusedError": {
+        "reason": "too large",
+        "status": 413,
+        "headers": ((b"connection", b"close"),),
+    },
+    "UpstreamError": {"name": "10.0.0.7:80", "kind": "timeout", "sent": True},
     "SagaError": {"outcomes": ("done", "compensated")},
     "TwoPhaseError": {"gid": "g1"},
     "DagError": {"run": ("a", "run")},
@@ -91,6 +99,7 @@ def test_fields_are_kept_and_every_error_says_something(cls):
     for name, value in fields_of(cls).items():
         assert getattr(error, name) == value
     silent = {"QuorumError", "UnknownVersionError", "CycleError"}
+    silent |= {"ConfigError", "RequestRefusedError", "UpstreamError"}
     bare = cls(**FIELDS[cls.__name__]) if cls.__name__ in silent else cls()
     plain = {"AioPatternsError", "ClosedError", "BackendError", "BackendUnavailableError"}
     assert str(bare) or cls.__name__ in plain | {"CodecError", "Reject", "RemoteError", "DagError"}
@@ -104,6 +113,8 @@ def test_texts_without_a_message():
         "job 7 failed after 2 attempts: ValueError: no"
     )
     assert str(RemoteError("no")) == "no"
+    assert str(RequestRefusedError(status=401)) == "401"
+    assert str(RequestRefusedError("no key", status=401)) == "401: no key"
     assert str(CycleError(path=["a", "b", "a"])) == "these tasks wait for each other: a -> b -> a"
 
 

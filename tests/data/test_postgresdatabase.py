@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -67,6 +68,24 @@ async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port):
     dsn = f"postgresql://me@127.0.0.1:{unused_tcp_port}/none?connect_timeout=2"
     with pytest.raises(BackendUnavailableError):
         await PostgresDatabase(dsn).run(WHO)
+
+
+@pytest.mark.real
+async def test_one_who_is_cancelled_waits_for_what_has_begun(postgres_dsn):
+    async with PostgresDatabase(postgres_dsn) as database:
+        await database.run("CREATE TABLE notes (n int)")
+        writing = asyncio.ensure_future(database.run("INSERT INTO notes VALUES (1)"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert (await database.run("SELECT count(*) FROM notes")).rows == [(1,)]
+
+
+def test_without_psycopg_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(postgresdatabase, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"aiopatterns\[postgres\]"):
+        PostgresDatabase("postgresql://here/there")
 
 
 def test_bad_input_is_refused():

@@ -30,6 +30,11 @@ def test_behind_the_pivot_is_what_comes_after_it():
     assert plan.behind == {"c", "d"}
 
 
+def test_what_two_steps_behind_the_pivot_lead_to_is_behind_it():
+    steps = [step("a", pivot=True), step("b", "a"), step("c", "a"), step("d", "b", "c")]
+    assert Plan(1, steps).behind == {"b", "c", "d"}
+
+
 def test_a_step_beside_the_pivot_is_refused():
     with pytest.raises(ValueError, match="'c' is neither before nor behind the pivot 'b'"):
         Plan(1, [step("a"), step("b", "a", pivot=True), step("c", "a")])

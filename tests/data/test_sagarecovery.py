@@ -182,6 +182,34 @@ def test_an_outage_is_told_once_and_survived():
     simulate(scenario)
 
 
+def test_an_outage_is_survived_also_when_nobody_listens():
+    class Failing:
+        """A store that can be down."""
+
+        def __init__(self) -> None:
+            self.inner, self.down = MemorySagaStore(), False
+
+        def __getattr__(self, name: str) -> Any:
+            if self.down:
+                raise BackendUnavailableError("down")
+            return getattr(self.inner, name)
+
+    async def scenario() -> None:
+        store = Failing()
+        saga = saga_of(store, [], seconds=5)
+        await abandon(saga, store)
+        async with saga.recovery(interval=1) as recovery:
+            await sleep(2)
+            store.down = True  # while one is being undone
+            await sleep(60)
+            assert recovery.statistics().pending == 1
+            store.down = False
+            await sleep(60)
+            assert recovery.statistics().compensated == 1
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("by_error", [False, True])
 def test_leaving_gives_everything_back(by_error):
     async def scenario() -> None:

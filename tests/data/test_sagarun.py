@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from anyio import create_task_group, move_on_after
 
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError, SagaError
@@ -265,3 +266,155 @@ async def test_what_is_given_up_is_stuck_until_somebody_resumes_it():
         await saga.resume("1")
     with pytest.raises(ValueError, match="no saga"):
         await saga.resume("2")
+
+
+def paid_late(store: Any, log: list[str], outcomes: list[Any], **options: Any) -> Saga[Any]:
+    """Reserve, then pay: nothing can be undone once it is paid, and it may be paid twice."""
+    saga: Saga[Any] = Saga("pay", store, timeout=5.0, lease=1.0, **options)
+
+    @saga.step(compensate=lambda _: log.append("-reserve"))
+    async def reserve(_: Any) -> None:
+        log.append("reserve")
+
+    @saga.step(pivot=True)
+    async def pay(_: Any) -> None:
+        log.append("pay")
+        outcome = outcomes.pop(0) if outcomes else None
+        if isinstance(outcome, float):
+            await sleep(outcome)
+        elif outcome is not None:
+            raise outcome
+
+    return saga
+
+
+def test_a_pivot_that_nobody_knows_of_is_not_undone_when_its_time_is_over():
+    log: list[str] = []
+    outcomes: list[Any] = [TimeoutError() for _ in range(8)]
+
+    async def scenario() -> None:
+        saga = paid_late(MemorySagaStore(), log, outcomes)
+        with pytest.raises(SagaError, match="stuck"):
+            await saga.run({}, id="1")
+        await sleep(60)
+        assert (await saga.resume("1")).state is SagaState.COMPLETED
+
+    simulate(scenario)
+    assert "-reserve" not in log
+
+
+def test_a_pivot_that_its_process_left_is_done_again_also_when_its_time_is_over():
+    log: list[str] = []
+    outcomes: list[Any] = [30.0]
+
+    async def scenario() -> None:
+        store = MemorySagaStore()
+        saga = paid_late(store, log, outcomes)
+        with move_on_after(1.0):
+            await saga.run({}, id="1")
+        await sleep(60)
+        assert (await saga.recover_once()).completed == ("1",)
+
+    simulate(scenario)
+    assert log == ["reserve", "pay", "pay"]
+
+
+class SlowStore:
+    """A store whose answer to some saves takes long."""
+
+    def __init__(self) -> None:
+        self.inner = MemorySagaStore()
+        self.slow: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def save(self, filed: Filed, *, lease: float) -> bool:
+        kept = await self.inner.save(filed, lease=lease)
+        if self.slow:
+            await sleep(self.slow.pop())
+        return kept
+
+
+def test_nothing_is_called_on_an_answer_that_is_older_than_the_lease():
+    log: list[str] = []
+
+    async def scenario() -> None:
+        store = SlowStore()
+        saga = trip(store, log, lease=1.0)
+        store.slow = [5.0]
+
+        async def rival() -> None:
+            await sleep(2.0)
+            await saga.recover_once()
+            log.append("recovered")
+
+        async with create_task_group() as group:
+            group.start_soon(rival)
+            with pytest.raises(SagaError):
+                await saga.run({}, id="1")
+
+    simulate(scenario)
+    assert log[0] == "a"
+    assert set(log[1:3]) == {"-b", "-c"}
+    assert log[3:] == ["-a", "recovered"]
+
+
+def test_a_store_that_always_answers_too_late_is_unavailable():
+    async def scenario() -> None:
+        store = SlowStore()
+        saga = trip(store, [], lease=1.0)
+        store.slow = [5.0] * 20
+        with pytest.raises(BackendUnavailableError, match="lease"):
+            await saga.run({}, id="1")
+
+    simulate(scenario)
+
+
+def test_a_step_that_ends_while_the_store_writes_is_not_waited_for():
+    async def scenario() -> None:
+        store = SlowStore()
+        saga: Saga[Any] = Saga("trip", store)
+
+        def add(name: str, seconds: float, *after: str) -> None:
+            async def act(_: Any) -> None:
+                await sleep(seconds)
+                store.slow = [0.5]
+
+            saga.step(name=name, after=after)(act)
+
+        add("a", 0.0)
+        add("b", 0.1, "a")
+        add("c", 0.3, "a")
+        add("d", 0.1, "b")
+        add("e", 0.1, "b")
+        assert (await saga.run({}, id="1")).state is SagaState.COMPLETED
+
+    simulate(scenario)
+
+
+def test_a_renewal_that_is_refused_stops_the_step_that_takes_its_time():
+    log: list[str] = []
+
+    async def scenario() -> None:
+        store = SlowStore()
+        saga: Saga[Any] = Saga("long", store, lease=1.0)
+
+        @saga.step(compensate=lambda _: log.append("undone"))
+        async def work(_: Any) -> None:
+            await sleep(10.0)
+            log.append("done")
+
+        async def steal() -> None:
+            await sleep(2.0)
+            for slot in store.inner._open.values():
+                slot.until = 0.0
+            await saga.recover_once()
+
+        async with create_task_group() as group:
+            group.start_soon(steal)
+            with pytest.raises(SagaError, match="compensated"):
+                await saga.run({}, id="1")
+
+    simulate(scenario)
+    assert log == ["undone"]

@@ -276,6 +276,7 @@ async def test_outages_local():
             assert (await limit.acquire(key="other")).allowed
         assert weather.asked == 1
         assert limit.in_outage
+        assert limit.on_outage == "local"
         (outage,) = [each for each in events if isinstance(each, RateLimitOutage)]
         assert outage == RateLimitOutage(repr(limit), "local", "nobody answers at redis://***@host")
 

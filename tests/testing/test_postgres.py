@@ -79,6 +79,19 @@ def test_a_paused_server_takes_no_connections(server):
     assert ask(server, "select 1") == [(1,)]
 
 
+def test_a_standby_follows_until_it_is_promoted(server):
+    with PostgresServer(standby_of=server, config={"max_connections": "20"}) as standby:
+        assert ask(standby, "select pg_is_in_recovery()") == [(True,)]
+        do(server, "create table followed (n int)")
+        until = monotonic() + 10
+        while not ask(standby, "select to_regclass('followed') is not null")[0][0]:
+            assert monotonic() < until
+            PAUSE(0.01)
+        assert ask(standby, "select pg_promote()") == [(True,)]
+        do(standby, "insert into followed values (1)")
+    assert ask(server, "select n from followed") == []
+
+
 async def test_the_proxy_loses_the_reply_to_a_commit(server):
     async with FaultProxy(server.socket_url, framing="chunk") as proxy:
         folder = Path(proxy.url.removeprefix("unix://")).parent
