@@ -63,4 +63,5 @@ def test_what_is_remembered_of_peers_is_bounded():
     proxies = TrustedProxies(("10.0.0.0/8",))
     for n in range(3_000):
         proxies.trusts(f"11.0.{n // 256}.{n % 256}")
-    assert cast("Any", proxies.trusts).cache_info().currsize <= 1_024
+    remembered: Any = proxies.trusts
+    assert remembered.cache_info().currsize <= 1_024
