@@ -189,6 +189,34 @@ async def test_the_endings_of_a_body(backend):
 
 
 @over_backends
+async def test_a_break_inside_a_block_is_its_normal_end_and_one_before_it_is_none(backend):
+    stream = Stream("s", backend)
+    await stream.append_many(["inside", "before", "after"])
+    got: list[tuple[str, int]] = []
+    async with StreamConsumer(stream, group="g", prefetch=1) as consumer:
+        async for delivery in consumer:
+            async with delivery as message:
+                got.append((message.payload, message.attempt))
+                break
+        async for delivery in consumer:
+            break
+        assert consumer.statistics().acked == 1
+        del delivery
+        async for delivery in consumer:
+            async with delivery as message:
+                got.append((message.payload, message.attempt))
+            if len(got) == 3:
+                break
+    assert got[0] == ("inside", 1)
+    assert sorted(got[1:]) == [("after", 1), ("before", 1)]
+    figures = consumer.statistics()
+    assert (figures.acked, figures.released, figures.retried, figures.dead) == (3, 1, 0, 0)
+    assert balanced(figures)
+    assert await stream.log.pending("g") == []
+    assert await stream.lag("g") == 0
+
+
+@over_backends
 async def test_the_error_of_a_body_goes_on_and_the_first_retry_comes_within_a_second(backend):
     stream = Stream("s", backend)
     await stream.append("x")
