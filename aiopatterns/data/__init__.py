@@ -1,5 +1,18 @@
 """Data: one truth on several nodes."""
 
+from aiopatterns.data.clock import HybridClock, Stamp
+from aiopatterns.data.conflict import (
+    Conflict,
+    FirstWriteWins,
+    LastWriteWins,
+    Manual,
+    Resolution,
+    Strategy,
+    frontier,
+    reconcile,
+    resolve,
+)
+from aiopatterns.data.counter import PNCounter, merge_counters
 from aiopatterns.data.decisions import (
     Decision,
     DecisionLog,
@@ -11,6 +24,15 @@ from aiopatterns.data.decisions import (
     Proposal,
 )
 from aiopatterns.data.memoryparticipant import MemoryBranch, MemoryParticipant
+from aiopatterns.data.merge import (
+    Merge,
+    MergeFunction,
+    merge_fields,
+    merge_registers,
+    register,
+    three_way,
+)
+from aiopatterns.data.orset import ORSet, merge_sets
 from aiopatterns.data.participants import (
     CommitsAlone,
     Fate,
@@ -62,9 +84,12 @@ from aiopatterns.data.twophaseevents import (
     TwoPhaseRecoveryResumed,
     TwoPhaseRecoveryTakenOver,
 )
+from aiopatterns.data.vector import Relation, VersionVector
+from aiopatterns.data.version import Versioned
 
 __all__ = [
     "CommitsAlone",
+    "Conflict",
     "Decision",
     "DecisionLog",
     "DecisionRecord",
@@ -72,12 +97,20 @@ __all__ = [
     "Enlisted",
     "Fate",
     "FencedError",
+    "FirstWriteWins",
     "HeuristicFound",
+    "HybridClock",
     "LastResource",
+    "LastWriteWins",
+    "Manual",
     "MemoryBranch",
     "MemoryLog",
     "MemoryParticipant",
     "MemorySagaStore",
+    "Merge",
+    "MergeFunction",
+    "ORSet",
+    "PNCounter",
     "Participant",
     "Position",
     "PostgresBranch",
@@ -91,6 +124,7 @@ __all__ = [
     "RedisBranch",
     "RedisParticipant",
     "RedisSagaStore",
+    "Relation",
     "Replica",
     "ReplicaBack",
     "ReplicaLost",
@@ -98,6 +132,7 @@ __all__ = [
     "ReplicaRouterStatistics",
     "ReplicaSession",
     "ReplicaStatistics",
+    "Resolution",
     "Saga",
     "SagaBarrier",
     "SagaEnded",
@@ -120,8 +155,10 @@ __all__ = [
     "SqliteLog",
     "SqliteParticipant",
     "SqliteSagaStore",
+    "Stamp",
     "StepOutcome",
     "StepState",
+    "Strategy",
     "Transaction",
     "TransactionAborted",
     "TransactionPending",
@@ -136,5 +173,16 @@ __all__ = [
     "TwoPhaseRecoveryStatistics",
     "TwoPhaseRecoveryTakenOver",
     "TwoPhaseStatistics",
+    "VersionVector",
+    "Versioned",
     "Vote",
+    "frontier",
+    "merge_counters",
+    "merge_fields",
+    "merge_registers",
+    "merge_sets",
+    "reconcile",
+    "register",
+    "resolve",
+    "three_way",
 ]
