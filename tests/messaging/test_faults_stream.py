@@ -124,6 +124,45 @@ async def test_sigterm_finishes_what_is_at_work_and_gives_back_the_rest(redis_ur
         assert len(done) + len(left) + await stream.lag("g") == 50
 
 
+@on_one_loop
+async def test_a_second_sigterm_ends_at_once_and_what_was_in_hand_goes_to_others(
+    redis_url, tmp_path
+):
+    async with Stream("faults", redis_url) as stream:
+
+        async def until_held(*, at_work: int, given_back: int) -> None:
+            with anyio.fail_after(10):
+                while True:
+                    found = Counter(bool(each.consumer) for each in await stream.log.pending("g"))
+                    if (found[True], found[False]) == (at_work, given_back):
+                        return
+                    await anyio.sleep(0.02)
+
+        await stream.append_many([{"n": n, "seconds": 1.0} for n in range(10)], key="k")
+        await stream.append_many([{"n": n, "seconds": 0.01} for n in range(10, 20)], key="k")
+        await stream.log.create_group("g")
+        with crew(redis_url, tmp_path) as workers:
+            first = workers.start()
+            await until_held(at_work=20, given_back=0)
+            first.send_signal(signal.SIGTERM)
+            await until_held(at_work=10, given_back=10)
+            first.send_signal(signal.SIGTERM)
+            sent = monotonic()
+            await anyio.to_thread.run_sync(lambda: first.wait(timeout=10))
+            assert monotonic() - sent < 0.5, "the handlers had longer to go"
+            assert first.returncode == -signal.SIGTERM
+            assert workers.notes() == []
+            await until_held(at_work=10, given_back=10)  # it had no time to give them back
+            second = workers.start()
+            await until(lambda: len(workers.notes()) >= 20, CLAIM_IDLE + 10)
+            second.send_signal(signal.SIGTERM)
+            await anyio.to_thread.run_sync(lambda: second.wait(timeout=10))
+            assert second.returncode == 0
+            assert sorted(number for _, number, _ in workers.notes()) == [*range(20)]
+        assert await stream.log.pending("g") == []
+        assert await stream.lag("g") == 0
+
+
 @pytest.mark.promise("messaging-stream-restart")
 @on_one_loop
 async def test_a_server_that_is_killed_and_restarted_loses_nothing():
