@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -65,6 +66,11 @@ def crew(url: str, folder: Path, *words: str):
         yield made
     finally:
         made.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 async def until(condition, seconds: float = 30.0) -> None:
@@ -271,6 +277,43 @@ async def test_lost_replies_and_cut_connections_lose_nothing(redis_url):
             consumer.stop()
         assert sorted(got) == [*range(300)], "no claim ended, so none came twice"
         assert await stream.log.pending("g") == []
+
+
+@on_one_loop
+async def test_a_server_that_is_killed_behind_a_slow_network_that_repeats_and_cuts_loses_nothing():
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    with RedisServer(config=config, port=free_port()) as server:
+        got: list[int] = []
+        async with Stream("s", server.url) as stream, FaultProxy(server.tcp_url, seed=7) as proxy:
+            consumer = StreamConsumer(
+                Stream("s", proxy.url), group="g", prefetch=PREFETCH, claim_idle=2.0
+            )
+
+            async def handler(message: Message) -> None:
+                await anyio.sleep(0.002)
+                got.append(message.payload)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(consumer.run, handler)
+                await until(lambda: consumer.statistics().claiming)
+                await stream.append_many([*range(600)])
+                proxy.delay(0.002, jitter=0.002)
+                proxy.storm(drop_reply_ratio=0.05, drop_request_ratio=0.05, duplicate_ratio=0.1)
+                proxy.duplicate(3)
+                for number in range(3):
+                    await anyio.sleep(0.1)
+                    proxy.cut()
+                    if number == 1:
+                        assert 0 < len({*got}) < 600, "under load"
+                        server.kill()
+                        await anyio.to_thread.run_sync(server.restart)
+                proxy.calm()
+                await until(lambda: {*got} == {*range(600)}, 15)
+                consumer.stop()
+            assert proxy.statistics().duplicated >= 3
+            # Its own last acknowledgements were heard, whatever the network did before.
+            assert await stream.log.pending("g") == []
+            assert await stream.lag("g") == 0
 
 
 @on_one_loop
