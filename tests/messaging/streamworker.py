@@ -1,6 +1,7 @@
 """A process that consumes a stream and notes what it does, a line for each message.
 
-``streamworker.py URL LEDGER [key]``; SIGTERM stops it as a service does.
+``streamworker.py URL LEDGER [key]``; SIGTERM stops it as a service does, a second one ends
+it at once.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ async def main(*words: str) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:
                 consumer.stop()
+                break  # from here on nobody listens: a second one does what the system does
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(obey)
