@@ -21,6 +21,7 @@ import anyio
 
 from aiopatterns.cli.exits import DONE
 from aiopatterns.core.telemetry import install_listener, log_events
+from aiopatterns.gateway.aioclient import require
 from aiopatterns.gateway.app import Gateway
 from aiopatterns.gateway.config import load_config
 from aiopatterns.gateway.reloading import reload_on_hangup
@@ -55,6 +56,7 @@ def gateway(options: Namespace) -> int:
     if options.check:
         print(f"{options.file}: {len(config.routes)} routes, nothing is wrong", flush=True)
         return DONE
+    require("uvicorn", "httptools")  # before the port is taken and backends are asked
     log = log_events()
     listener = log if "debug" in options else partial(_log_rare, log)
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -110,9 +111,23 @@ def test_what_is_wrong_is_one_line(
         assert text.format_map(names) in said(capsys)
 
 
+def test_an_extra_that_is_missing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(ROUTE.format(path="a", to="http://127.0.0.1:9"))
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        "aiopatterns.gateway.aioclient.find_spec",
+        lambda name: None if name == "uvicorn" else there(name),
+    )
+    assert main(["gateway", str(file), "--port", "0"]) == FAILED
+    assert "pip install 'aiopatterns[gateway]'" in said(capsys)
+
+
 def test_a_file_can_be_looked_at_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "gateway.toml"
-    file.write_text(ROUTE.format(path="a", to="http://127.0.0.1:9") * 1)
+    file.write_text(ROUTE.format(path="a", to="http://127.0.0.1:9"))
     assert main(["gateway", str(file), "--check"]) == DONE
     assert capsys.readouterr().out == f"{file}: 1 routes, nothing is wrong\n"
 

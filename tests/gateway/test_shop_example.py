@@ -115,6 +115,7 @@ async def confirmed(client: httpx.AsyncClient, order: str) -> str:
 @on_one_loop
 async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redis_url: str) -> None:
     answers: dict[str, int] = {}
+    gone: list[str] = []
 
     async with shop(redis_url) as (fleet, client):
         going = True
@@ -129,9 +130,13 @@ async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redi
                 await anyio.sleep(0.01)
 
         async def leave_early() -> None:
+            number = 0
             while going:
-                with anyio.move_on_after(0.004):
-                    await client.get("/products/oil")
+                number += 1
+                with anyio.move_on_after(0.002 * (1 + number % 5)) as patience:
+                    await client.put(f"/orders/gone-{number}", params={"item": "tea"})
+                if patience.cancelled_caught:
+                    gone.append(f"gone-{number}")
                 await anyio.sleep(0.01)
 
         async with anyio.create_task_group() as tasks:
@@ -151,6 +156,10 @@ async def test_a_shop_loses_nothing_by_kills_departures_and_clients_that_go(redi
         assert set(answers.values()) == {202}, answers
         for order in answers:
             assert await confirmed(client, order) == f"{order}: tea for 3"
+        assert gone
+        for order in gone:  # begun and done, or never heard of
+            if (await client.get(f"/orders/{order}")).status_code != 404:
+                assert await confirmed(client, order) == f"{order}: tea for 3"
         for name in ("gateway", "orders-3", "catalogue-2"):
             await fleet.stop(name)
 
