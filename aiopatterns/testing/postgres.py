@@ -52,7 +52,7 @@ _COPY: Final = ("--wal-method=stream", "--checkpoint=fast", "--no-sync", "--writ
 _SOCKET: Final = ".s.PGSQL.5432"
 _WHAT: Final = "PostgreSQL server"
 # What it says while processes of a killed one are alive; they need milliseconds.
-_STILL_THERE: Final = "shared memory block"
+_STILL_THERE: Final = ("shared memory block", "lock file")
 _TRIES: Final = 50
 _PAUSE: Final = 0.05
 _GRACE: Final = 5.0
@@ -214,7 +214,7 @@ class PostgresServer(Startable):
                 return (yield from self._process.starting(_WHAT, self._ready, self._start_timeout))
             except BackendUnavailableError as error:
                 tries -= 1
-                if not tries or _STILL_THERE not in str(error):
+                if not tries or not any(each in str(error) for each in _STILL_THERE):
                     raise
             yield _PAUSE
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
-WITHIN = 15.0
+WITHIN = 30.0
 
 
 @pytest.fixture(scope="module")
