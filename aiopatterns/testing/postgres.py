@@ -52,7 +52,7 @@ _COPY: Final = ("--wal-method=stream", "--checkpoint=fast", "--no-sync", "--writ
 _SOCKET: Final = ".s.PGSQL.5432"
 _WHAT: Final = "PostgreSQL server"
 # What it says while processes of a killed one are alive; they need milliseconds.
-_STILL_THERE: Final = ("shared memory block", "lock file")
+_STILL_THERE: Final = "shared memory block"
 _TRIES: Final = 50
 _PAUSE: Final = 0.05
 _GRACE: Final = 5.0
@@ -209,14 +209,24 @@ class PostgresServer(Startable):
         ]
         tries = _TRIES
         while True:
+            self._drop_empty_locks()
             self._process = self._spawn(command)
             try:
                 return (yield from self._process.starting(_WHAT, self._ready, self._start_timeout))
             except BackendUnavailableError as error:
                 tries -= 1
-                if not tries or not any(each in str(error) for each in _STILL_THERE):
+                if not tries or _STILL_THERE not in str(error):
                     raise
             yield _PAUSE
+
+    def _drop_empty_locks(self) -> None:
+        """Remove the lock files of a server that was killed before it had written them.
+
+        With them no other one would start, and there is no other one: the directory is ours alone.
+        """
+        for lock in (self._data / "postmaster.pid", self._data.parent / f"{_SOCKET}.lock"):
+            if lock.exists() and not lock.stat().st_size:
+                lock.unlink()
 
     def _spawn(self, command: list[str]) -> ServerProcess:
         home = self._data.parent

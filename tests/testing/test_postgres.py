@@ -107,6 +107,17 @@ async def test_the_proxy_loses_the_reply_to_a_commit(server):
     assert ask(server, f"select count(*) from {table}") == [(0,)]
 
 
+def test_a_server_that_was_killed_before_it_had_written_its_lock_starts_again():
+    with PostgresServer() as server:
+        home = Path(server.socket_url.removeprefix("unix://")).parent
+        server.kill()
+        (lock,) = home.rglob("postmaster.pid")
+        lock.write_text("")
+        (home / ".s.PGSQL.5432.lock").write_text("")
+        server.restart()
+        assert ask(server, "select 1") == [(1,)]
+
+
 def test_processes_that_are_still_there_are_waited_for(monkeypatch):
     starting, tries = ServerProcess.starting, []
 
