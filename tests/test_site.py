@@ -1,0 +1,135 @@
+"""What the pages say about the house is so: floors, doors, budgets, reference, examples."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aiopatterns
+from tests.test_exports import rooms
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+FRONT_DOOR = DOCS / "reference" / "front-door.md"
+# The front door has its own page; the command line is commands; the adapters have no room of theirs.
+NO_REFERENCE = {"aiopatterns", "aiopatterns.cli", "aiopatterns.contrib"}
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """Cells of the first table under a heading of a page, without its head."""
+    _, _, below = page.read_text("utf-8").partition(f"## {heading}\n")
+    table = re.search(r"^\|.*\n\|[-|]+\n((?:\|.*\n)+)", below, re.MULTILINE)
+    assert table is not None, f"{page.name} has no table under {heading}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def budgets() -> dict[str, Any]:
+    """The constants of the architecture test, as they stand in its source."""
+    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found
+
+
+def floors() -> list[set[str]]:
+    """The layers that import-linter holds, highest first."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["id"] == "floors")
+    return [set(re.findall(r"\w+", layer)) for layer in layers]
+
+
+def test_the_architecture_page_shows_the_floors_that_are_held():
+    table = rows(DOCS / "architecture.md", "Floors")
+    assert [set(re.findall(r"\w+", cells[1])) for cells in table] == floors()
+    assert [int(cells[0]) for cells in table] == list(range(len(table)))[::-1]
+    assert list(budgets()["FLOORS"]) == floors()[::-1]
+
+
+def test_the_picture_of_the_floors_points_only_down():
+    page = (DOCS / "architecture.md").read_text("utf-8")
+    height = {room: -number for number, each in enumerate(floors()) for room in each}
+    arrows = re.findall(r"^ +(\w+) --> (.+)$", page, re.MULTILINE)
+    assert {name for name, _ in arrows} == set(height) - {"core"}
+    for name, below in arrows:
+        assert {height[each] for each in below.split(" & ")} == {height[name] - 1}
+
+
+def test_the_architecture_page_shows_the_budgets_and_doors_that_are_held():
+    held = budgets()
+    names = [
+        "MAX_CODE_LINES",
+        "MAX_LINES",
+        "MAX_BODY",
+        "MAX_BODY_P90",
+        "MAX_PARAMETERS",
+        "MAX_NESTING",
+    ]
+    table = rows(DOCS / "architecture.md", "Budgets")
+    assert [int(cells[1]) for cells in table] == [held[name] for name in names]
+    page = (DOCS / "architecture.md").read_text("utf-8")
+    sentence = re.search(r"^Files that may import asyncio.*?;", page, re.MULTILINE)
+    assert sentence is not None
+    assert set(re.findall(r"`([\w/.]+)`", sentence[0])) == held["ASYNCIO_FILES"]
+
+
+def blocks() -> set[str]:
+    """What the pages of the reference ask to be documented, with all its members."""
+    found = set()
+    for page in (DOCS / "reference").glob("*.md"):
+        found |= set(re.findall(r"^::: ([\w.]+)", page.read_text("utf-8"), re.MULTILINE))
+    return found
+
+
+def test_every_room_stands_in_the_reference():
+    assert set(rooms()) - blocks() <= NO_REFERENCE, "add a block to a page of docs/reference"
+
+
+@pytest.mark.parametrize("room", [each for each in rooms() if each not in NO_REFERENCE])
+def test_no_public_name_is_hidden_by_a_file_of_its_name(room):
+    """A name that a file bears too is found as the file: it needs a block of its own."""
+    module = import_module(room)
+    folder = Path(aiopatterns.__file__).parent.parent / room.replace(".", "/")
+    for name in module.__all__:
+        if (folder / f"{name}.py").is_file():
+            assert f"{room}.{name}.{name}" in blocks()
+
+
+def front_door() -> str:
+    """The page of the headline names: where each lives, linked to its entry there."""
+    lines = [
+        "# Front door",
+        "",
+        "The headline names, to be imported from `aiopatterns` itself. `make exports` writes this.",
+        "",
+        "| name | lives in |",
+        "|---|---|",
+    ]
+    homes = [room for room in rooms() if room not in NO_REFERENCE]
+    for name in sorted(aiopatterns.__all__, key=str.lower):
+        value = getattr(aiopatterns, name)
+        room = next((each for each in homes if vars(import_module(each)).get(name) is value), None)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert room is not None, f"{name} is exported by no room"
+            lines.append(f"| [`{name}`][{room}.{name}] | `{room}` |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_the_front_door_has_every_headline():
+    assert FRONT_DOOR.read_text("utf-8") == front_door(), "if it is meant, run `make exports`"
+
+
+if __name__ == "__main__":
+    FRONT_DOOR.write_text(front_door(), encoding="utf-8")
