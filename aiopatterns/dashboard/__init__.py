@@ -1,0 +1,8 @@
+"""The page that shows what runs: live figures, jobs, dead letters, and what may be done about them."""
+
+from __future__ import annotations
+
+from aiopatterns.dashboard.app import Dashboard, DashboardStatistics
+from aiopatterns.dashboard.events import DashboardActed
+
+__all__ = ["Dashboard", "DashboardActed", "DashboardStatistics"]
