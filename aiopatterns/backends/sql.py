@@ -90,6 +90,15 @@ class SqlLink(ABC):
         """
 
     @abstractmethod
+    async def run_many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
+        """Run one statement that returns nothing, once for each of ``values``, in one go.
+
+        Args:
+            statement: With ``:name`` for each name of a mapping.
+            values: At least one mapping.
+        """
+
+    @abstractmethod
     def in_transaction(self) -> bool:
         """Whether the caller has a transaction open."""
 
@@ -205,6 +214,10 @@ class _AlchemyLink(SqlLink):
             return Answer([tuple(each) for each in result.all()], 0)
         return Answer((), result.rowcount)
 
+    async def run_many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
+        """Run one statement with many values."""
+        await self._connection.execute(self._text(statement), list(values))
+
     def in_transaction(self) -> bool:
         """Whether SQLAlchemy has begun one, by itself or because it was told to."""
         return self._connection.in_transaction()
@@ -262,6 +275,12 @@ class _PsycopgLink(SqlLink):
             rows = await cursor.fetchall() if cursor.description else ()
             return Answer(rows, cursor.rowcount)
 
+    async def run_many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
+        """Run one statement with many values, in a pipeline."""
+        query = _VALUE.sub(r"%(\1)s", statement).encode()
+        async with self._connection.cursor(row_factory=self._rows) as cursor:
+            await cursor.executemany(query, values)
+
     def in_transaction(self) -> bool:
         """Whether the server says so."""
         from psycopg.pq import TransactionStatus
@@ -302,6 +321,10 @@ class _SqliteLink(SqlLink):
         answer: Answer = await self._call(self._run, statement, values)
         return answer
 
+    async def run_many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
+        """Run one statement with many values."""
+        await self._call(self._run_many, statement, values)
+
     def in_transaction(self) -> bool:
         """Whether SQLite says so."""
         return self._connection.in_transaction
@@ -326,6 +349,9 @@ class _SqliteLink(SqlLink):
             return Answer(rows, cursor.rowcount)
         finally:
             cursor.close()
+
+    def _run_many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
+        self._connection.executemany(statement, values).close()
 
     async def _call(self, fn: Callable[..., Any], *args: Any) -> Any:
         if self._bound is None:

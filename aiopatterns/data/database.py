@@ -7,7 +7,9 @@ asks of one is a statement that is durable when the call returns::
 
 A statement is one transaction: it happens as a whole or not at all. Whatever has to be decided
 stands in the statement (``ON CONFLICT``, ``WHERE``, ``RETURNING``), so that nothing is held open
-between two calls, and a process that dies leaves no lock.
+between two calls, and a process that dies leaves no lock. What cannot be said in one statement is
+a function that runs several, and decides between them without waiting for anything else:
+:meth:`Database.transact`.
 
 Guarantees:
 
@@ -25,18 +27,23 @@ that they may be repeated.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from aiopatterns.core.flight import Flight
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
     from aiopatterns.backends.dialects import Dialect
-    from aiopatterns.backends.sql import Answer
+    from aiopatterns.backends.sql import Answer, SqlLink
 
-__all__ = ["ANSWERED_WITHIN", "Database"]
+__all__ = ["ANSWERED_WITHIN", "Database", "seen_through"]
 
-#: Seconds that a database may take for one statement; nobody waits longer.
+T = TypeVar("T")
+
+#: Seconds that a database may take for one statement or transaction; nobody waits longer.
 ANSWERED_WITHIN: Final = 10.0
 
 
@@ -73,6 +80,27 @@ class Database(ABC):
         Cancellation: waits for the answer; the statement has happened or not.
         """
 
+    @abstractmethod
+    async def transact(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
+        """Run several statements as one transaction.
+
+        Args:
+            work: Runs them on the link that it gets, and waits for nothing else. Transactions of
+                SQLite come one after the other; those of PostgreSQL see what others have
+                committed, and lock what must not change (``FOR UPDATE``).
+
+        Returns:
+            What ``work`` returns, when all is durable.
+
+        Raises:
+            BackendUnavailableError: It cannot be reached, or is busy for too long; all may have
+                happened, or nothing.
+            BackendError: It refuses; nothing has happened.
+            Exception: What ``work`` raises; nothing has happened.
+
+        Cancellation: waits for the end; all has happened, or nothing.
+        """
+
     async def create(self, *statements: str) -> None:
         """Create what may be there, also while others create the same.
 
@@ -98,3 +126,17 @@ class Database(ABC):
     ) -> None:
         """Close what is open."""
         await self.aclose()
+
+
+async def seen_through(fn: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``fn`` returns, run where nobody can cancel it.
+
+    Cancellation: waits for its end; then it is raised.
+    """
+    flight = Flight(fn)
+    flight.keep()
+    seat = flight.board()
+    if (cancelled := await flight.end()) is not None:
+        flight.leave(seat)
+        raise cancelled
+    return await flight.ride(seat)

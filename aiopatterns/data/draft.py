@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from aiopatterns.data.conflict import Strategy
     from aiopatterns.data.record import Joined, Row
 
-__all__ = ["Draft", "Held", "State", "fresh_state"]
+__all__ = ["MAX_REASON", "Draft", "Held", "State", "fresh_state"]
 
+#: Characters of a reason for quarantine that are kept.
+MAX_REASON: Final = 1_000
 _EPOCH_LENGTH: Final = 8
 
 
@@ -244,7 +246,8 @@ class Draft:
 
     def hold(self, row: Row, *, peer: str, reason: str) -> Held:
         """Keep what cannot be taken, in place of what was held of its key."""
-        held = Held(row.key, peer, reason, wall(), row)
+        readable = reason.encode("utf-8", "replace").decode().replace("\0", "?")
+        held = Held(row.key, peer, readable[:MAX_REASON], wall(), row)
         self._holding(row.key, held)
         return held
 

@@ -12,30 +12,36 @@ from __future__ import annotations
 
 import weakref
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from anyio import move_on_after
 
 from aiopatterns.backends.dialects import POSTGRESQL
 from aiopatterns.backends.sql import link
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
-from aiopatterns.core.flight import Flight
 from aiopatterns.core.validate import count, text
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.data.database import ANSWERED_WITHIN, Database
+from aiopatterns.data.database import ANSWERED_WITHIN, Database, seen_through
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable
 
     from psycopg import AsyncConnection
 
-    from aiopatterns.backends.sql import Answer
+    from aiopatterns.backends.sql import Answer, SqlLink
 
 __all__ = ["CONNECTIONS", "PostgresDatabase"]
+
+T = TypeVar("T")
 
 #: Connections at most, unless told otherwise.
 CONNECTIONS: Final = 4
 _DURABLE: Final = "SHOW synchronous_commit"
+# Whose host has gone in the middle of it holds its locks no longer than others wait.
+_BEGIN: Final = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    f" SET LOCAL idle_in_transaction_session_timeout = {int(ANSWERED_WITHIN * 1_000)}"
+)
 
 
 @final
@@ -65,20 +71,18 @@ class PostgresDatabase(Database):
 
     async def run(self, statement: str, **values: object) -> Answer:
         """Run one statement; where nobody can cancel it, for drivers lose their way by that."""
-        while self._used >= self._limit:
-            await self._turns.wait()
-        self._used += 1
-        try:
-            flight = Flight(lambda: self._in_time(statement, values))
-            flight.keep()
-            seat = flight.board()
-            if (cancelled := await flight.end()) is not None:
-                flight.leave(seat)
-                raise cancelled
-            return await flight.ride(seat)
-        finally:
-            self._used -= 1
-            self._turns.wake()
+        return await self._in_turn(lambda link: link.run(statement, **values))
+
+    async def transact(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
+        """Run several statements as one transaction, on a connection of its own."""
+
+        async def transaction(link: SqlLink) -> T:
+            await link.run(_BEGIN)
+            result = await work(link)
+            await link.commit()
+            return result
+
+        return await self._in_turn(transaction)
 
     async def aclose(self) -> None:
         """Close the connections that nobody uses."""
@@ -86,12 +90,22 @@ class PostgresDatabase(Database):
 
     # --------------------------------------------------------------------------- private core
 
-    async def _in_time(self, statement: str, values: Mapping[str, object]) -> Answer:
+    async def _in_turn(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
+        while self._used >= self._limit:
+            await self._turns.wait()
+        self._used += 1
+        try:
+            return await seen_through(lambda: self._in_time(work))
+        finally:
+            self._used -= 1
+            self._turns.wake()
+
+    async def _in_time(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
         import psycopg
 
         try:
             with move_on_after(ANSWERED_WITHIN):
-                return await self._run(statement, values)
+                return await self._connected(work)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             _finish(self._idle)  # what one has lost, the others have lost as well
             raise BackendUnavailableError(f"PostgreSQL at {self.place}: {error}") from error
@@ -101,10 +115,10 @@ class PostgresDatabase(Database):
             f"PostgreSQL at {self.place} has not answered within {ANSWERED_WITHIN:g} s"
         )
 
-    async def _run(self, statement: str, values: Mapping[str, object]) -> Answer:
+    async def _connected(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
         connection = self._idle.pop() if self._idle else await self._connect()
         try:
-            answer = await link(connection).run(statement, **values)
+            answer = await work(link(connection))
         except BaseException:
             connection.pgconn.finish()
             raise

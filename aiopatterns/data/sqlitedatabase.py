@@ -7,6 +7,8 @@ so that the wait is paid once for all of them (group commit)::
              |  '--'--- batch 2 --'--'
     thread   [a: BEGIN run COMMIT]  [b c d e: BEGIN run run run run COMMIT]
 
+A transaction of several statements takes a turn of its own, between two batches.
+
 Within a batch each statement stands alone: one that fails is taken back and says so to its own
 task, and the others go on. A commit that fails is a failure of all.
 
@@ -22,22 +24,26 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from aiopatterns.backends.dialects import SQLITE
 from aiopatterns.backends.errand import Errand
-from aiopatterns.backends.sql import Answer
+from aiopatterns.backends.sql import Answer, link
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.core.flight import Flight
 from aiopatterns.core.validate import text
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.data.database import Database
+from aiopatterns.data.database import Database, seen_through
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from aiopatterns.backends.sql import SqlLink
 
 __all__ = ["BUSY_WITHIN", "SqliteDatabase"]
+
+T = TypeVar("T")
 
 #: Seconds that a statement waits for other processes that write.
 BUSY_WITHIN: Final = 5.0
@@ -114,6 +120,10 @@ class SqliteDatabase(Database):
             raise result
         return result
 
+    async def transact(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
+        """Run several statements as one transaction; it has the file to itself."""
+        return await seen_through(lambda: self._transaction(work))
+
     async def aclose(self) -> None:
         """Close the file, when what has begun has ended."""
         await self._turn()
@@ -131,6 +141,27 @@ class SqliteDatabase(Database):
             batch, self._batch = self._batch, None
             assert batch is not None
             batch.results = await Errand(self._write, batch.orders).run()
+        finally:
+            self._pass_on()
+
+    async def _transaction(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
+        import sqlite3
+
+        await self._turn()
+        try:
+            held = link(await Errand(self._open).run())
+            await held.run("BEGIN IMMEDIATE")
+            try:
+                result = await work(held)
+                await held.commit()
+            except BaseException:
+                await held.abandon()
+                raise
+        except sqlite3.Error as error:
+            await Errand(_close, self._held).run()
+            raise self._translated(error) from error
+        else:
+            return result
         finally:
             self._pass_on()
 
