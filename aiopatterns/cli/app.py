@@ -15,13 +15,15 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiopatterns
 from aiopatterns.cli.exits import FAILED, INTERRUPTED, USAGE, UsageError, complain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -29,6 +31,10 @@ __all__ = ["main"]
 # slip of the keyboard must not start more.
 _MOST_WORKERS: Final = 1024
 _LAST_PORT: Final = 65_535
+# The acts of the demo.
+_ACTS: Final = ("chaos",)
+# Where a command is, if its module is called otherwise.
+_MODULES: Final = MappingProxyType({"bench": "selfbench"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,21 +71,11 @@ def _run(given: list[str]) -> int:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
-    if options.command == "run":
-        from aiopatterns.cli.run import run
-
-        return run(options)
-    if options.command == "worker":
-        from aiopatterns.cli.worker import worker
-
-        return worker(options)
-    if options.command == "gateway":
-        from aiopatterns.cli.gateway import gateway
-
-        return gateway(options)
-    from aiopatterns.cli.doctor import doctor
-
-    return doctor(options)
+    """Import the module behind a command, and run it."""
+    name: str = options.command
+    module = import_module(f"aiopatterns.cli.{_MODULES.get(name, name)}")
+    command: Callable[[argparse.Namespace], int] = getattr(module, name)
+    return command(options)
 
 
 def _give_up_stdout() -> None:
@@ -128,6 +124,8 @@ def _parser() -> _Parser:
     _add_run(commands, common)
     _add_worker(commands, common)
     _add_gateway(commands, common)
+    _add_demo(commands, common)
+    _add_dashboard(commands, common)
     _add_doctor(commands, common)
     return parser
 
@@ -144,8 +142,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> 
     )
     add = parser.add_argument
     add("path", nargs="?", metavar="PATH", help="a folder or a file; every text in it counts")
-    add("--backend", default="memory://", metavar="URL", help="where state lives (memory://)")
+    add("--backend", default="memory://", metavar="URL", help="where the jobs are (memory://)")
     add("--workers", type=_count, metavar="N", help="worker processes; default: one a processor")
+    add("--id", metavar="ID", help="a run of this id that was killed goes on; with --backend")
     add(
         "--report",
         default="aiopatterns-report.html",
@@ -173,6 +172,11 @@ def _add_worker(commands: argparse._SubParsersAction[_Parser], common: _Parser) 
     )
     add = parser.add_argument
     add("target", metavar="MODULE:QUEUE", help="where the queue is, as in shop.jobs:jobs")
+    add(
+        "--backend",
+        metavar="URL",
+        help="for a target that is a function of one, which makes a queue",
+    )
     add("--concurrency", type=_count, default=100, metavar="N", help="jobs at once (100)")
     add("--processes", type=_count, default=1, metavar="N", help="worker processes (1)")
     add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish in (20)")
@@ -197,6 +201,46 @@ def _add_gateway(commands: argparse._SubParsersAction[_Parser], common: _Parser)
     add("--port", type=_port, default=8000, metavar="N", help="the port; 0 for any (8000)")
     add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish in (20)")
     add("--check", action="store_true", help="only say whether the file is right")
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``demo``."""
+    parser = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="see the library at work, in acts",
+        description="Play some acts on a live screen. The last one is chaos: 2,000 jobs, worker "
+        "processes and a private Redis, both killed every 2 seconds; nothing is lost.",
+    )
+    add = parser.add_argument
+    add("--act", choices=_ACTS, metavar="NAME", help=f"only this one: {', '.join(_ACTS)}")
+    add("--fast", action="store_true", help="shorter acts")
+    add("--seed", type=int, default=0, metavar="N", help="decides what is left to chance (0)")
+    add("--json", action="store_true", help="print the facts as JSON")
+
+
+def _add_dashboard(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``dashboard``."""
+    parser = commands.add_parser(
+        "dashboard",
+        parents=[common],
+        help="a live web page of what runs over a backend, until Ctrl-C or SIGTERM",
+        description="Print one address, whose token lets its holder look; the page shows queues, "
+        "jobs, workers, services and flows, live. It changes nothing unless --allow-actions.",
+    )
+    add = parser.add_argument
+    add("--backend", required=True, metavar="URL", help="what to look at, as redis://host:6379")
+    add("--host", default="127.0.0.1", help="the address to listen at (%(default)s)")
+    add("--port", type=_port, default=8765, metavar="N", help="the port; 0 for any (%(default)s)")
+    add("--allow-actions", action="store_true", help="let the page requeue, cancel, pause, purge")
+    several = parser.add_argument_group("may be given several times").add_argument
+    several(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name browsers may use"
+    )
+    several(
+        "--queue", action="append", default=[], metavar="NAME", help="show it without workers too"
+    )
+    add("--show-arguments", action="store_true", help="show arguments of jobs as text")
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from aiopatterns.cli import chaos
+from aiopatterns.cli.chaos import ChaosAct
+from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.testing import simulate
+from tests.jobs.fleet import on_one_loop
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_in_memory_nothing_is_lost_either(seed):
+    act = ChaosAct(jobs=300, every=0.5, seed=seed, memory=True)
+    simulate(act.run, seed=seed)
+    facts = act.facts()
+    assert act.well()
+    assert (facts["done"], facts["lost"], facts["store"]) == (300, 0, "memory")
+    assert facts["workers_killed"]
+    assert facts["redis_killed"] == 0
+    told = act.scene()
+    assert [each.label for each in told.bars] == ["done", *(f"worker {n}" for n in range(1, 5))]
+    assert "cancelled instead of killed" in told.notes[0]
+    assert "300 of 300 jobs done, 0 lost" in act.ending()
+
+
+def test_what_takes_too_long_is_no_success():
+    act = ChaosAct(jobs=300, every=0.5, within=0.3, memory=True)
+    simulate(act.run)
+    assert not act.well()
+
+
+@pytest.mark.parametrize("error", [BackendUnavailableError("none installed"), ImportError("redis")])
+def test_where_there_is_no_redis_it_is_played_in_memory(monkeypatch, error):
+    def refuse(**_):
+        raise error
+
+    monkeypatch.setattr(chaos, "RedisServer", refuse)
+    act = ChaosAct(jobs=10)
+    simulate(act.run)
+    assert act.well()
+    assert act.facts()["store"] == "memory"
+
+
+def test_a_job_of_which_nobody_knows_is_lost():
+    """The store forgets one job: the act must say so."""
+    act = ChaosAct(jobs=60, every=5.0, memory=True)
+    enqueue = act._enqueue
+
+    async def forget(queue):
+        await enqueue(queue)
+        await queue.stores[0].cancel(["job-59"])
+
+    object.__setattr__(act, "_enqueue", forget)
+    simulate(act.run)
+    assert act.facts()["lost"] == 1
+    assert not act.well()
+    assert ("lost", "1", "bad") in [(f.label, f.value, f.tone) for f in act.scene().figures]
+
+
+@pytest.mark.real
+@pytest.mark.timeout(60)
+@pytest.mark.promise("cli-chaos")
+@on_one_loop
+async def test_killed_workers_and_a_killed_redis_lose_nothing():
+    act = ChaosAct(jobs=300, every=1.0, seed=3, within=50.0)
+    await act.run()
+    facts = act.facts()
+    assert act.well(), (facts, act.scene().notes)
+    assert (facts["done"], facts["lost"]) == (300, 0)
+    assert facts["redis_killed"] >= 1
+    assert act.scene().bars[-1].label == "Redis"
