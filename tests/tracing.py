@@ -3,7 +3,8 @@
 A scenario that is run under 200 seeds, or cancelled at 300 awaits, costs three to six times as much
 while coverage is measured, and its later runs add nothing to it. So the tracer is laid aside after
 the first simulated runs of each test, and all the time in a test that is marked ``untraced``: one
-that does very much of the same, as a soak or a simulation of a hundred nodes does.
+that does very much of the same, as a soak or a simulation of a hundred nodes does. Nor is it
+followed on uvloop where it is on asyncio: that is the same code once more.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class Tracing:
 
     def __init__(self) -> None:
         self.runs = 0
+        self._repeats = False
         self._patch = pytest.MonkeyPatch()
 
-    def pytest_configure(self) -> None:
+    def pytest_configure(self, config: pytest.Config) -> None:
         """Count the runs of simulated loops from here on."""
+        self._repeats = "asyncio" in config.getoption("--suite-loops").split(",")
         follow = SealedLoop.run_until_complete
 
         def run(loop: SealedLoop, future: Any) -> Any:
@@ -67,7 +70,13 @@ class Tracing:
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Begin to count anew, or leave this test untraced."""
         self.runs = 0
-        if pyfuncitem.get_closest_marker("untraced") is None:
+        if self._is_followed(pyfuncitem):
             return (yield)
         with laid_aside():
             return (yield)
+
+    def _is_followed(self, item: pytest.Function) -> bool:
+        if item.get_closest_marker("untraced") is not None:
+            return False
+        call = getattr(item, "callspec", None)
+        return not (self._repeats and call is not None and "uvloop" in call.id.split("-"))
