@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from aiopatterns.dashboard.app import Dashboard, DashboardStatistics
 from aiopatterns.dashboard.events import DashboardActed
+from aiopatterns.dashboard.serving import serve
 
-__all__ = ["Dashboard", "DashboardActed", "DashboardStatistics"]
+__all__ = ["Dashboard", "DashboardActed", "DashboardStatistics", "serve"]

@@ -15,7 +15,7 @@ Each is told as an event. All may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -27,7 +27,7 @@ from aiopatterns.dashboard.events import DashboardActed
 from aiopatterns.jobs.ids import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aiopatterns.backends.queue import Queue
     from aiopatterns.dashboard.queues import KnownQueue

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dashboard", "DashboardStatistics"]
 
-_EXTRA: Final = ("starlette", "jinja2")
+_EXTRA: Final = ("starlette", "jinja2", "uvicorn")
 
 
 @final
@@ -189,7 +189,7 @@ class Dashboard(Owner):
         self._watch.close()
 
     @asynccontextmanager
-    async def _lifespan(self, app: Any) -> AsyncGenerator[None]:
+    async def _lifespan(self, _app: Any) -> AsyncGenerator[None]:
         """Open the dashboard with its server, unless it is open."""
         if self.is_open:
             yield

@@ -13,7 +13,6 @@ all of it is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import msgspec
@@ -39,7 +38,7 @@ from aiopatterns.flow.mapping import amap
 from aiopatterns.jobs.statistics import summed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.backends.publishing import Published
@@ -129,7 +128,7 @@ class Fleet:
         """Return the instances of a service."""
         members = (await self._backend.directory(directory_name(service)).snapshot()).members
         return ServiceView(
-            service, [_instance(service, id, members[id]) for id in sorted(members)[:_MOST]]
+            service, [_instance(service, each, members[each]) for each in sorted(members)[:_MOST]]
         )
 
     async def _streams(self, owners: list[Published]) -> list[StreamView]:

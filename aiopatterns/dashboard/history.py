@@ -69,7 +69,7 @@ class History:
 
     def add(self, overview: Overview) -> None:
         """Keep what plots need of a moment."""
-        queues = {
+        queues: dict[str, tuple[Point, ...]] = {
             each.name: (
                 each.throughput,
                 each.p50,

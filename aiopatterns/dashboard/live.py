@@ -143,7 +143,7 @@ class Watch:
         self._viewers.add(viewer)
         self._asked.set()
         try:
-            yield _RETRY + b"".join(line for id, line in self._lines if id > after)
+            yield _RETRY + b"".join(line for number, line in self._lines if number > after)
             while not viewer.closed:
                 yield await viewer.next()
         finally:

@@ -29,18 +29,21 @@ _WORDS: Final = (
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|authorization|credentials?|cookie|session(?:[_-]?id)?|signature|dsn|cvv|card[_-]?number"
 )
-_FIELD: Final = re.compile(rf"(?:^|[_.-]|(?<=[a-z]))(?:{_WORDS})s?(?:$|[_.-]|(?=[A-Z0-9]))", re.I)
+_FIELD: Final = re.compile(
+    rf"(?:^|[_.-]|(?<=[a-z]))(?:{_WORDS})s?(?:$|[_.-]|(?=[A-Z0-9]))", re.IGNORECASE
+)
 _SHAPES: Final = (
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s@]+@"), rf"\1:{HIDDEN}@"),
-    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.I), rf"\1 {HIDDEN}"),
+    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
     (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.S),
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL),
         HIDDEN,
     ),
     (
         re.compile(
-            rf"(\b[\w.-]*(?:{_WORDS})s?[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&)}}\]]+)", re.I
+            rf"(\b[\w.-]*(?:{_WORDS})s?[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&)}}\]]+)",
+            re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",
     ),
@@ -80,7 +83,7 @@ def _masked(value: object, name: str, depth: int) -> object:
     if depth >= _DEEPEST and isinstance(value, (dict, list, tuple)):
         return _Text("...")
     if isinstance(value, Mapping):
-        pairs = list(cast("Mapping[Any, Any]", value).items())
+        pairs = list(value.items())
         found: dict[Any, Any] = {
             _masked(key, "", depth + 1): _masked(each, str(key), depth + 1)
             for key, each in pairs[:_MOST]

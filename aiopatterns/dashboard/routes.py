@@ -137,11 +137,11 @@ class _Routes:
             return Response(status_code=304, headers=headers)
         return Response(file.body, media_type=file.media_type, headers=headers)
 
-    async def overview(self, request: Request) -> Response:
+    async def overview(self, _request: Request) -> Response:
         self._sight.check()
         return _json(await self._sight.watch.overview())
 
-    async def history(self, request: Request) -> Response:
+    async def history(self, _request: Request) -> Response:
         self._sight.check()
         return _json(self._sight.watch.history.plots())
 
@@ -229,16 +229,16 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = _json({"error": error.detail}, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
-async def _failed(status: int, request: Request, error: Exception) -> Response:
+async def _failed(status: int, _request: Request, error: Exception) -> Response:
     return _json({"error": clean(str(error))}, status)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
+async def _broken(_request: Request, _error: Exception) -> Response:
     return _json({"error": "something went wrong; the log of the dashboard has it"}, 500)

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from anyio.abc import TaskStatus
-    from uvicorn import Server
+    from uvicorn import Config, Server
 
     from aiopatterns.gateway.app import Gateway
 
-__all__ = ["serve"]
+__all__ = ["run_until_signal", "serve"]
 
 # Seconds that an idle connection of a client is kept, as other proxies do.
 _KEEP_ALIVE: Final = 60
@@ -76,7 +76,25 @@ async def serve(
     require("uvicorn", "httptools")
     if listener.family != socket.AF_UNIX:  # asyncio does so on sockets that it has made itself
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = _server(gateway, grace, patience)
+    await run_until_signal(_config(gateway, grace, patience), listener, task_status=task_status)
+
+
+async def run_until_signal(
+    config: Config,
+    listener: socket.socket,
+    *,
+    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an application until SIGTERM or Ctrl-C, and end it, whatever is still under way.
+
+    Args:
+        config: What to serve, and how long to wait for what is under way at the signal.
+        listener: A socket that is bound; it is closed at the end.
+        task_status: Told when requests are taken.
+
+    Cancellation: the server ends at once.
+    """
+    server = _quiet(config)
     async with create_task_group() as tasks:
         await tasks.start(_heed, server)
         tasks.start_soon(_tell, server, task_status)
@@ -88,11 +106,9 @@ async def serve(
         tasks.cancel_scope.cancel()
 
 
-def _server(gateway: Gateway, grace: float, patience: float) -> Server:
-    """Return a server that adds nothing and believes nobody: that is the gateway's matter."""
+def _quiet(config: Config) -> Server:
+    """Return a server that leaves signals to its program."""
     import uvicorn
-
-    from aiopatterns.gateway.door import door
 
     @final
     class Quiet(uvicorn.Server):
@@ -102,7 +118,16 @@ def _server(gateway: Gateway, grace: float, patience: float) -> Server:
         def capture_signals(self) -> Generator[None]:
             yield
 
-    config = uvicorn.Config(
+    return Quiet(config)
+
+
+def _config(gateway: Gateway, grace: float, patience: float) -> Config:
+    """Describe a server that adds nothing and believes nobody: that is the gateway's matter."""
+    import uvicorn
+
+    from aiopatterns.gateway.door import door
+
+    return uvicorn.Config(
         gateway,
         http=door(gateway.limits, patience=patience),
         lifespan="off",
@@ -115,7 +140,6 @@ def _server(gateway: Gateway, grace: float, patience: float) -> Server:
         timeout_graceful_shutdown=ceil(grace),
         ws_max_size=gateway.limits.max_body,
     )
-    return Quiet(config)
 
 
 async def _cut_off(server: Server) -> None:
