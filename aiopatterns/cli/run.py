@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from aiopatterns.backends.url import parse
 from aiopatterns.cli.exits import DONE, FAILED, UsageError, complain
 from aiopatterns.cli.screen import view_for
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.outcome import Err, Ok
 from aiopatterns.flow.executors import Inline, Processes
+from aiopatterns.flow.process import processors
 from aiopatterns.processor import units
 from aiopatterns.processor.corpus import Corpus
+from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.output import Output
 from aiopatterns.processor.system import DataProcessor
 from aiopatterns.processor.trace import render_trace
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
+    from aiopatterns.backends.url import Target
     from aiopatterns.cli.screen import View
     from aiopatterns.core.outcome import Outcome
     from aiopatterns.flow.executors import Executor
@@ -52,12 +56,12 @@ def run(options: Namespace) -> int:
         UsageError: It cannot be begun.
         Exception: It failed.
     """
-    executor = _executor(options)
     corpus = _corpus(options.path)
     with ExitStack() as stack:
         report = _reserved(stack, "--report", options.report)
         trace = _reserved(stack, "--trace", options.trace) if options.trace else None
-        processor = DataProcessor(corpus, executor=executor, report=report)
+        engine = _engine(stack, options)
+        processor = DataProcessor(corpus, executor=engine, report=report)
         view = view_for(json=options.json)
         uvloop = {"use_uvloop": find_spec("uvloop") is not None}
         return _told(
@@ -65,20 +69,30 @@ def run(options: Namespace) -> int:
         )
 
 
-def _executor(options: Namespace) -> Executor:
+def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
     """Make what the work runs in, or say what is not there."""
-    if options.backend != "memory://":
-        scheme = options.backend.partition(":")[0]
-        raise UsageError(
-            f"--backend must be memory://: run works in one process and its workers, "
-            f"not over {scheme!r}"
-        )
-    if options.executor == "inline":
-        return Inline(1)
-    if options.executor == "processes":
-        return Processes(options.workers, preload=_PRELOAD)
     kind = options.executor.partition(":")[0]
+    target = parse(options.backend)
+    if target.scheme != "memory":
+        if kind != "processes":
+            raise UsageError(f"--executor must be processes with --backend, not {kind!r}")
+        url = _embedded(stack, target) if target.scheme == "embedded" else options.backend
+        return Fleet(url, processes=options.workers or processors(), run=options.id)
+    if options.id is not None:
+        raise UsageError("--id needs a --backend that outlives this process, such as redis://")
+    if kind == "inline":
+        return Inline(1)
+    if kind == "processes":
+        return Processes(options.workers, preload=_PRELOAD)
     raise UsageError(f"--executor must be inline or processes, not {kind!r}")
+
+
+def _embedded(stack: ExitStack, target: Target) -> str:
+    """Start a private server for this run, and return where it listens."""
+    from aiopatterns.backends.redis.embedded import RedisServer
+
+    config = {"appendonly": "yes"} if target.path else None
+    return stack.enter_context(RedisServer(target.path or None, config=config, private=True)).url
 
 
 def _corpus(path: str | None) -> Corpus:

@@ -73,13 +73,14 @@ def _supervise(options: Namespace) -> int:
         grace=options.grace,
         max_jobs=options.max_jobs,
         reload=options.reload,
+        backend=options.backend,
     )
-    _banner(load_queue(options.target), options)
+    _banner(load_queue(options.target, options.backend), options)
     return _ended(f"{_run(supervisor).statistics().restarts} restarts")
 
 
 def _work(options: Namespace) -> int:
-    queue = load_queue(options.target)
+    queue = load_queue(options.target, options.backend)
     one = Worker(
         queue,
         concurrency=options.concurrency,

@@ -14,11 +14,13 @@ a signal. So a supervisor leaves no orphans.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from anyio import CancelScope, move_on_after, open_process
@@ -28,13 +30,14 @@ from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anyio.abc import Process
 
 __all__ = ["MARGIN", "Child", "ChildCrashed"]
 
 _AGAIN: Final = Exponential(initial=0.2, factor=2, cap=5.0, jitter="equal")
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 # A process that has lived so long begins with the shortest wait again.
 _LIVED: Final = 10.0
 #: Seconds beyond the grace after which a child that does not end is killed.
@@ -65,13 +68,26 @@ class Child:
 
     Args:
         arguments: Of ``python -m aiopatterns worker``.
+        environment: What is set for it besides this process' own.
         grace: Seconds that it has to end after a signal.
     """
 
-    __slots__ = ("_arguments", "_crashes", "_grace", "_process", "_scope", "_stopping", "restarts")
+    __slots__ = (
+        "_arguments",
+        "_crashes",
+        "_environment",
+        "_grace",
+        "_process",
+        "_scope",
+        "_stopping",
+        "restarts",
+    )
 
-    def __init__(self, arguments: Sequence[str], *, grace: float) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] = _NOTHING, *, grace: float
+    ) -> None:
         self._arguments = [sys.executable, "-m", "aiopatterns", "worker", *arguments]
+        self._environment = environment
         self._grace = grace
         self._process: Process | None = None
         self._scope = CancelScope()  # of the wait before the next start
@@ -120,6 +136,7 @@ class Child:
         process = await open_process(
             self._arguments,
             stdin=subprocess.PIPE,
+            env={**os.environ, **self._environment},
             stdout=None,
             stderr=None,
             start_new_session=True,

@@ -35,7 +35,7 @@ from aiopatterns.flow.autoscale import Autoscale
 from aiopatterns.jobs.child import MARGIN, Child
 from aiopatterns.jobs.reload import sources
 from aiopatterns.jobs.scaling import Sample, Scaler
-from aiopatterns.jobs.target import load_queue
+from aiopatterns.jobs.target import BACKEND, load_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,6 +81,8 @@ class Supervisor(Owner):
         grace: Seconds that jobs have to come to their end when a process ends.
         max_jobs: Jobs after which a process is replaced by a fresh one; None: never.
         reload: Restart the processes when a Python file in this folder changes; for development.
+        backend: URL for a target that is a function of one; the children have it from their
+            environment, where no list of processes shows its password.
 
     Raises:
         ValueError: A value is out of its range, the target is none, or its backend is in memory.
@@ -96,6 +98,7 @@ class Supervisor(Owner):
         "_autoscale",
         "_children",
         "_concurrency",
+        "_environment",
         "_grace",
         "_processes",
         "_queue",
@@ -115,8 +118,9 @@ class Supervisor(Owner):
         grace: float = 20.0,
         max_jobs: int | None = None,
         reload: bool = False,
+        backend: str | None = None,
     ) -> None:
-        queue = load_queue(target)
+        queue = load_queue(target, backend)
         super().__init__(queue.name)
         if queue.backend.scheme == "memory":
             msg = (
@@ -136,6 +140,7 @@ class Supervisor(Owner):
         self._arguments += ["--grace", f"{grace:g}"]
         if optional_count("max_jobs", max_jobs) is not None:
             self._arguments += ["--max-jobs", str(max_jobs)]
+        self._environment = {} if backend is None else {BACKEND: backend}
         self._children: list[Child] = []  # that are needed
         self._alive: dict[Child, None] = {}  # all that have not ended
         self._restarts = 0
@@ -204,7 +209,7 @@ class Supervisor(Owner):
         while len(self._children) > processes:
             self._children.pop().stop()
         while len(self._children) < processes:
-            child = Child(self._arguments, grace=self._grace)
+            child = Child(self._arguments, self._environment, grace=self._grace)
             self._children.append(child)
             self._alive[child] = None
             self._tasks.start_soon(self._keep, child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiopatterns.processor.analysis import Analysis, Catalogue, Outlier, Package, Term
 from aiopatterns.processor.corpus import Corpus, Document, Listing, Trouble
+from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.output import Output
 from aiopatterns.processor.progress import (
     Progress,
@@ -14,6 +15,7 @@ from aiopatterns.processor.progress import (
     StageState,
 )
 from aiopatterns.processor.report import render_report
+from aiopatterns.processor.runjobs import FilesDiffer
 from aiopatterns.processor.stages import Facts, Volume
 from aiopatterns.processor.system import DataProcessor
 from aiopatterns.processor.trace import render_trace
@@ -25,6 +27,8 @@ __all__ = [
     "DataProcessor",
     "Document",
     "Facts",
+    "FilesDiffer",
+    "Fleet",
     "Listing",
     "Outlier",
     "Output",

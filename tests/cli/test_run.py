@@ -175,12 +175,24 @@ def test_what_cannot_be_written_is_refused_before_any_work(tree, capsys, option,
 
 
 def test_what_this_command_does_not_have_is_refused(tree, capsys):
-    line = refused(capsys, tree, "--backend", "redis://user:secret@host/0")
-    assert line.startswith("aiopatterns: --backend must be memory://: ")
-    assert "secret" not in line
-    assert "--executor must be inline or processes, not 'dask'" in refused(
-        capsys, tree, "--executor", "dask://host:8786"
+    line = refused(capsys, tree, "--backend", "http://user:secret@host/0")
+    assert "http://user:***@host/0" in line
+    assert "--executor must be inline or processes, not 'threads'" in refused(
+        capsys, tree, "--executor", "threads"
     )
+    line = refused(capsys, tree, "--backend", "redis://host", "--executor", "inline")
+    assert line == "aiopatterns: --executor must be processes with --backend, not 'inline'\n"
+    assert "--id needs a --backend that outlives this process" in refused(
+        capsys, tree, "--id", "nightly"
+    )
+
+
+def test_a_backend_that_does_not_answer_is_one_line_and_code_1(tree, capsys):
+    assert main(["run", str(tree), "--backend", "redis://:secret@127.0.0.1:1/0"]) == FAILED
+    line = capsys.readouterr().err
+    assert line.startswith("aiopatterns: no Redis answers at redis://:***@127.0.0.1:1/0: ")
+    assert line.count("\n") == 1
+    assert here() == []
 
 
 @pytest.mark.promise("processor-full-disk")
