@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from sybil.parsers.markdown import CodeBlockParser
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+SMALL_EXAMPLES = sorted((ROOT / "docs" / "examples" / "patterns").glob("*.py"))
 HEADINGS = [
     "Quick start",
     "How it works",
@@ -69,3 +71,13 @@ def test_every_example_runs(example, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.strip(), "an example says what it has done"
+
+
+@pytest.mark.promise("habits-examples")
+@pytest.mark.parametrize("example", SMALL_EXAMPLES, ids=_name)
+def test_every_small_example_runs(example, tmp_path, monkeypatch, capsys):
+    """As the main module, but in this process: fifty interpreters would take half a minute."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.strip(), "an example says what it has done"

@@ -131,5 +131,17 @@ def test_the_page_of_the_front_door_has_every_headline():
     assert FRONT_DOOR.read_text("utf-8") == front_door(), "if it is meant, run `make exports`"
 
 
+def test_every_pattern_has_an_example():
+    table = [
+        (Path(re.findall(r"\(([^)]+)\)", cells[0])[0]), re.findall(r"\(([^)]+)\)", cells[1])[0])
+        for cells in rows(DOCS / "examples.md", "By pattern")
+    ]
+    pages = [page.relative_to(DOCS) for page in sorted((DOCS / "patterns").glob("*.md"))]
+    assert [page for page, _ in table] == pages, "add a row to docs/examples.md"
+    programs = {DOCS / program for _, program in table}
+    assert all(program.is_file() for program in programs)
+    assert set((DOCS / "examples" / "patterns").glob("*.py")) <= programs
+
+
 if __name__ == "__main__":
     FRONT_DOOR.write_text(front_door(), encoding="utf-8")
