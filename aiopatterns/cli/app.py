@@ -32,7 +32,7 @@ __all__ = ["main"]
 _MOST_WORKERS: Final = 1024
 _LAST_PORT: Final = 65_535
 # The acts of the demo.
-_ACTS: Final = ("chaos",)
+_ACTS: Final = ("pool", "pipeline", "breaker", "chaos")
 # Where a command is, if its module is called otherwise.
 _MODULES: Final = MappingProxyType({"bench": "selfbench"})
 

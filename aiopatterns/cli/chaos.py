@@ -29,7 +29,8 @@ from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.cli.chaoscrew import ProcessPlace, TaskPlace
 from aiopatterns.cli.chaosjobs import Ledger, define
 from aiopatterns.cli.scene import Bar, Figure, Scene
-from aiopatterns.core.clock import monotonic, seeded, sleep
+from aiopatterns.cli.stopwatch import Stopwatch
+from aiopatterns.core.clock import seeded, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ChaosAct:
         self._places: list[Place] = []
         self._accepted = self._lost = self._worker_kills = self._server_kills = 0
         self._store = ""  # what is to be seen of Redis
-        self._began = self._ended = 0.0
+        self._watch = Stopwatch()
         self._notes: deque[str] = deque(maxlen=_NOTES)
 
     @property
@@ -107,10 +108,11 @@ class ChaosAct:
             backend = await self._prepare(stack, folder)
             queue = await stack.enter_async_context(define(backend, ledger.path))
             await self._enqueue(queue)
-            self._began = monotonic()
+            self._watch.start()
             with move_on_after(self._within):
                 await self._play(queue)
-            self._ended, self._store = monotonic(), "ended"
+            self._watch.stop()
+            self._store = "ended"
 
     def scene(self) -> Scene:
         """Return what is to be seen now."""
@@ -122,7 +124,7 @@ class ChaosAct:
             Figure("twice", f"{twice:,}", "dim"),
             Figure("workers killed", f"{self._worker_kills}", "bad"),
             Figure("Redis killed", f"{self._server_kills}", "bad"),
-            Figure("seconds", f"{self._seconds():.1f}", "dim"),
+            Figure("seconds", f"{self._watch.seconds:.1f}", "dim"),
         )
         bars = [Bar("done", done / self._jobs, f"{done:,} of {self._jobs:,}", "good")]
         bars += [self._bar(number, place) for number, place in enumerate(self._places, 1)]
@@ -143,7 +145,7 @@ class ChaosAct:
             "workers": _WORKERS,
             "workers_killed": self._worker_kills,
             "redis_killed": self._server_kills,
-            "seconds": round(self._seconds(), 2),
+            "seconds": round(self._watch.seconds, 2),
         }
 
     def ending(self) -> str:
@@ -153,7 +155,7 @@ class ChaosAct:
         kills += f" and Redis {self._server_kills} times" if self._server is not None else ""
         return (
             f"{facts['done']:,} of {self._accepted:,} jobs done, {self._lost} lost,"
-            f" {facts['twice']} run twice; killed: {kills}, in {self._seconds():.1f} s"
+            f" {facts['twice']} run twice; killed: {kills}, in {self._watch.seconds:.1f} s"
         )
 
     def well(self) -> bool:
@@ -262,15 +264,13 @@ class ChaosAct:
         """What one place has done."""
         assert self._ledger is not None
         ends = sum(self._ledger.by[mark] for mark in place.marks)
-        whole = max(1, self._jobs)
-        times = len(place.marks)
-        return Bar(f"worker {number}", ends / whole, f"{ends:,} done, {times} so far")
-
-    def _seconds(self) -> float:
-        return (self._ended or monotonic()) - self._began if self._began else 0.0
+        text = f"{ends:,} done"
+        if len(place.marks) > 1:
+            text += f" by {len(place.marks)} processes"
+        return Bar(f"worker {number}", ends / self._jobs, text)
 
     def _note(self, text: str) -> None:
-        self._notes.append(f"{self._seconds():5.1f} s  {text}")
+        self._notes.append(f"{self._watch.seconds:5.1f} s  {text}")
 
 
 def _id(number: int) -> str:

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from aiopatterns.cli.breakeract import BreakerAct
 from aiopatterns.cli.chaos import ChaosAct
 from aiopatterns.cli.exits import DONE, FAILED
+from aiopatterns.cli.pipelineact import PipelineAct
+from aiopatterns.cli.poolact import PoolAct
 from aiopatterns.cli.stage import play, stage_for
 
 if TYPE_CHECKING:
@@ -35,6 +38,18 @@ if TYPE_CHECKING:
 __all__ = ["ACTS", "acts", "demo"]
 
 
+def _pool(seed: int, *, fast: bool) -> Act:
+    return PoolAct(calls=80 if fast else 250, seed=seed)
+
+
+def _pipeline(seed: int, *, fast: bool) -> Act:
+    return PipelineAct(items=80 if fast else 300, seed=seed)
+
+
+def _breaker(_: int, *, fast: bool) -> Act:
+    return BreakerAct(seconds=1.5 if fast else 4.5)
+
+
 def _chaos(seed: int, *, fast: bool) -> Act:
     if fast:
         return ChaosAct(jobs=600, seed=seed)
@@ -42,7 +57,9 @@ def _chaos(seed: int, *, fast: bool) -> Act:
 
 
 #: The acts, in the order in which they are played.
-ACTS: Final[Mapping[str, Callable[..., Act]]] = MappingProxyType({"chaos": _chaos})
+ACTS: Final[Mapping[str, Callable[..., Act]]] = MappingProxyType(
+    {"pool": _pool, "pipeline": _pipeline, "breaker": _breaker, "chaos": _chaos}
+)
 
 
 def demo(options: Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from anyio import create_task_group
 
 from aiopatterns.core.clock import sleep
+from aiopatterns.core.lifecycle import raise_bare
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -59,12 +60,15 @@ async def play(act: Act, stage: Stage) -> None:
     """Play an act to its end before a stage.
 
     Raises:
-        BaseExceptionGroup: What the act raised.
+        Exception: What the act raised.
     """
-    async with create_task_group() as tasks:
-        tasks.start_soon(stage.follow, act)
-        await act.run()
-        tasks.cancel_scope.cancel()
+    try:
+        async with create_task_group() as tasks:
+            tasks.start_soon(stage.follow, act)
+            await act.run()
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        raise_bare(errors)
     stage.close(act)
 
 
@@ -194,6 +198,8 @@ def _bars(bars: tuple[Bar, ...]) -> Table:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
     for each in bars:
         full = round(_BAR * min(1.0, max(0.0, each.share)))
         bar = f"[{_STYLES[each.tone]}]{'━' * full}[/][dim]{'─' * (_BAR - full)}[/]"
