@@ -245,6 +245,12 @@ class ServiceRegistry(Owner):
         """
         return self._open_group()
 
+    @property
+    def services(self) -> frozenset[str]:
+        """Names of the services that this process registers, or watches, now."""
+        registered = {each.instance.service for each in self._desk.registered.values()}
+        return frozenset(registered | self._feeds.keys())
+
     def statistics(self) -> RegistryStatistics:
         """Return what this registry does now."""
         books = self._books.values()

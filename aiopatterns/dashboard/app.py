@@ -124,7 +124,8 @@ class Dashboard(Owner):
         self._backend = resolve(backend)
         self._token = secrets.token_urlsafe(32) if token is None else token
         known = Queues(self._backend, queues)
-        self._watch = Watch(Fleet(self._backend, known, actions=allow_actions))
+        fleet = Fleet(self._backend, known, actions=allow_actions)
+        self._watch = Watch(fleet, self._backend.pubsub)
         sight = Sight(
             watch=self._watch,
             queues=known,

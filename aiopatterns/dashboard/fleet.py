@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from aiopatterns.backends.publishing import Published
     from aiopatterns.dashboard.queues import KnownQueue, Queues
 
-__all__ = ["FLOWS", "SERVICES", "Fleet"]
+__all__ = ["FLOWS", "PARTITIONS", "SERVICES", "Fleet"]
 
-#: Figures under which a publisher tells flows, and names of services.
+#: Figures under which a publisher tells flows, parts of a queue, and names of services.
 FLOWS: Final = "flows"
+PARTITIONS: Final = "partitions"
 SERVICES: Final = "services"
 # What is shown at most, of each kind.
 _MOST: Final = 200
@@ -90,7 +91,7 @@ class Fleet:
             at=at,
             backend=self._backend.url,
             actions=self._actions,
-            queues=await self._looked(workers),
+            queues=await self._looked(workers, _published_queues(others)),
             workers=[_worker(each, at) for each in workers[:_MOST]],
             owners=[_owner(each, at) for each in others[:_MOST]],
             services=await amap(self._service, sorted(_services(others))[:_MOST]),
@@ -98,14 +99,14 @@ class Fleet:
             flows=[flow for each in others for flow in _flows(each)][:_MOST],
         )
 
-    async def _looked(self, workers: list[Published]) -> list[QueueView]:
+    async def _looked(self, workers: list[Published], named: Mapping[str, int]) -> list[QueueView]:
         """Return the queues, with what their workers say of them."""
         counters: dict[tuple[str, str], int] = {}
         for each in workers:
             for name, figures in _table(_figures(each), "queues").items():
                 counters[each.number, name] = _count(figures, "processed")
         paces = self._pace.look(counters, monotonic())
-        known = await self._queues.meet(paces)
+        known = await self._queues.meet({**dict.fromkeys(paces, 0), **named})
         counts = await amap(_summed, known)
         return [
             QueueView(
@@ -197,6 +198,13 @@ def _instance(service: str, id: str, data: bytes) -> InstanceView:
         version=one.version,
         stale=False,
     )
+
+
+def _published_queues(owners: Iterable[Published]) -> dict[str, int]:
+    """Return the queues that producers publish, and in how many parts they are kept."""
+    return {
+        each.name: _count(_figures(each), PARTITIONS) for each in owners if each.kind == "queue"
+    }
 
 
 def _services(owners: Iterable[Published]) -> set[str]:

@@ -18,20 +18,22 @@ Source: server-sent events as in the HTML standard, 9.2.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import Event, move_on_after
+from anyio import Event, create_task_group, move_on_after
 
 from aiopatterns.core.clock import monotonic, sleep, wall
 from aiopatterns.core.codec import JSON
-from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.core.errors import BackendError, BackendUnavailableError, CodecError
 from aiopatterns.dashboard.history import History
-from aiopatterns.dashboard.notices import Notice, told
+from aiopatterns.dashboard.notices import LOG, Notice, told
 from aiopatterns.dashboard.redaction import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from aiopatterns.backends.protocols import PubSub
     from aiopatterns.dashboard.fleet import Fleet
     from aiopatterns.dashboard.notices import Level
     from aiopatterns.dashboard.overview import Overview
@@ -46,6 +48,9 @@ MAX_VIEWERS: Final = 64
 _HEARTBEAT: Final = 15.0
 # Lines that are kept for who comes later, and for one viewer that is slow.
 _LINES: Final = 500
+# Bytes of a line that is forwarded; a longer one is none of ours.
+_LONGEST: Final = 8_192
+_notice_of = JSON.decoder(Notice)
 _RETRY: Final = b"retry: 2000\n\n"
 
 
@@ -93,12 +98,24 @@ class Watch:
 
     Args:
         fleet: What to look at.
+        pubsub: Where processes forward their events.
     """
 
-    __slots__ = ("_asked", "_fleet", "_ids", "_last", "_lines", "_outage", "_viewers", "history")
+    __slots__ = (
+        "_asked",
+        "_fleet",
+        "_ids",
+        "_last",
+        "_lines",
+        "_outage",
+        "_pubsub",
+        "_viewers",
+        "history",
+    )
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, pubsub: PubSub) -> None:
         self._fleet = fleet
+        self._pubsub = pubsub
         self._viewers: set[Viewer] = set()
         self._asked = Event()
         self._last: tuple[float, Overview] | None = None
@@ -118,9 +135,13 @@ class Watch:
             if not self._viewers:
                 self._asked = Event()
                 await self._asked.wait()
-            began = monotonic()
-            await self._turn()
-            await sleep(max(0.0, began + INTERVAL - monotonic()))
+            async with create_task_group() as tasks:
+                tasks.start_soon(self._listen)
+                while self._viewers:
+                    began = monotonic()
+                    await self._turn()
+                    await sleep(max(0.0, began + INTERVAL - monotonic()))
+                tasks.cancel_scope.cancel()
 
     async def overview(self) -> Overview:
         """Return the newest look, or take one if that is older than a second.
@@ -156,10 +177,30 @@ class Watch:
         for viewer in self._viewers:
             viewer.tell(line)
 
+    def told(self, action: str, queue: str, jobs: int) -> None:
+        """Put an action from the page into the log."""
+        text = f"{action} of queue {queue}" if not jobs else f"{action} of {jobs} in queue {queue}"
+        self.note(_own(wall(), "warning", f"dashboard.{action}", text))
+
     def close(self) -> None:
         """End all streams."""
         for viewer in self._viewers:
             viewer.close()
+
+    async def _listen(self) -> None:
+        """Take in the events that processes forward, for ever."""
+        while True:
+            with suppress(BackendError):  # the looks tell that
+                async with self._pubsub.subscribe(LOG) as messages:
+                    async for each in messages:
+                        self._take(each.data)
+            await sleep(INTERVAL)
+
+    def _take(self, data: bytes) -> None:
+        """Put a forwarded line into the log, if it is one."""
+        if len(data) <= _LONGEST:
+            with suppress(CodecError):
+                self.note(_notice_of(data))
 
     async def _turn(self) -> None:
         """Take one look, and show it to all."""

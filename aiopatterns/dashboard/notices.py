@@ -7,7 +7,7 @@ events that processes forward (see :mod:`aiopatterns.dashboard.publisher`) come 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import msgspec
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from aiopatterns.dashboard.overview import Overview, QueueView
 
-__all__ = ["Level", "Notice", "told"]
+__all__ = ["LOG", "Level", "Notice", "told"]
+
+#: The channel on which processes forward their events.
+LOG: Final = "statistics:log"
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 

@@ -16,7 +16,7 @@ from aiopatterns.jobs.envelope import Envelopes
 from aiopatterns.jobs.queue import JobQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiopatterns.backends.protocols import Backend
     from aiopatterns.backends.queue import Counts, Queue
@@ -80,26 +80,33 @@ class Queues:
         """Return a queue that is known."""
         return self._known.get(name)
 
-    async def meet(self, names: Iterable[str]) -> list[KnownQueue]:
+    async def meet(self, named: Mapping[str, int]) -> list[KnownQueue]:
         """Take note of queues, and return all that are known, by their names.
+
+        Args:
+            named: In how many parts each is kept; 0 where that has to be found out.
 
         Complexity: O(queues); some round trips for each that is new.
         """
-        for name in {*self._told, *names} - self._known.keys():
+        for name in {*self._told, *named} - self._known.keys():
             if len(self._known) >= MAX_QUEUES:
                 break
-            self._known[name] = await self._introduced(name)
+            self._known[name] = await self._introduced(name, named.get(name, 0))
         return [self._known[name] for name in sorted(self._known)]
 
-    async def _introduced(self, name: str) -> KnownQueue:
+    async def _introduced(self, name: str, parts: int) -> KnownQueue:
         """Find out how a queue is kept."""
         told = self._told.get(name)
         if told is not None:
             stores = tuple(self._backend.queue(each.name) for each in told.stores)
             return KnownQueue(name, stores, told.envelopes)
+        envelopes = Envelopes((JSON, MSGPACK))
+        if parts > 1:
+            names = [f"{name}:{each}" for each in range(min(parts, _MAX_PARTITIONS))]
+            return KnownQueue(name, tuple(map(self._backend.queue, names)), envelopes)
         whole = self._backend.queue(name)
         stores = (whole,) if (await whole.counts()).alive else await self._parts(name) or (whole,)
-        return KnownQueue(name, stores, Envelopes((JSON, MSGPACK)))
+        return KnownQueue(name, stores, envelopes)
 
     async def _parts(self, name: str) -> tuple[Queue, ...]:
         found: list[Queue] = []

@@ -190,7 +190,9 @@ class _Routes:
         if action not in ACTIONS:
             raise HTTPException(404, f"no such action; there are {', '.join(ACTIONS)}")
         order = _order_of(await _body(request))
-        return _json({"done": await act(action, order, await self._queue(order.queue))})
+        done = await act(action, order, await self._queue(order.queue))
+        self._sight.watch.told(action, order.queue, done)
+        return _json({"done": done})
 
     async def _queue(self, name: str) -> KnownQueue:
         """Return a queue that is known; a stranger's name is not even asked for."""

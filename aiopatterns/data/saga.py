@@ -154,6 +154,10 @@ class Saga(Generic[C]):
         lease: Seconds for which a process that has a saga need not be heard of.
         grace: Seconds that ``run`` goes on undoing when it is cancelled; then recovery does.
 
+    Attributes:
+        name: Its name.
+        steps: Its steps by their names; to be looked at only.
+
     Raises:
         TypeError: A value is of another type.
         ValueError: A value is out of its range.
@@ -178,10 +182,10 @@ class Saga(Generic[C]):
         "_names",
         "_plan",
         "_running",
-        "_steps",
         "_terms",
         "_version",
         "name",
+        "steps",
     )
 
     @overload
@@ -234,13 +238,13 @@ class Saga(Generic[C]):
         self._kind = context
         self._decode: Callable[[bytes], Any] = MSGPACK.decoder(Any if context is None else context)
         self._version = count("version", version, minimum=0)
-        self._steps: dict[str, Step[C]] = {}
+        self.steps: dict[str, Step[C]] = {}
         self._names: dict[object, str] = {}
         self._plan: Plan[C] | None = None
         self._running = self._completed = self._failed = 0
 
     def __repr__(self) -> str:
-        return f"Saga({self.name!r}, {len(self._steps)} steps)"
+        return f"Saga({self.name!r}, {len(self.steps)} steps)"
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -301,7 +305,7 @@ class Saga(Generic[C]):
     ) -> Callable[[C], object]:
         function("fn", fn)
         called = text("name", getattr(fn, "__name__", "") if name is None else name)
-        if called in self._steps:
+        if called in self.steps:
             msg = f"saga {self.name!r} has a step {called!r} already; give this one a name="
             raise ValueError(msg)
         step = Step(
@@ -313,21 +317,21 @@ class Saga(Generic[C]):
             timeout=None if timeout is None else Timeout(positive("timeout", timeout)),
             pivot=instance("pivot", pivot, bool, "True or False"),
         )
-        self._steps[called] = step
+        self.steps[called] = step
         self._names[fn] = called
         self._plan = None
         return fn
 
     def _earlier(self, after: Iterable[Action[C] | str] | None) -> tuple[str, ...]:
         if after is None:
-            return tuple(self._steps)[-1:]
+            return tuple(self.steps)[-1:]
         if isinstance(after, str) or not isinstance(after, Iterable):
             msg = f"after must be a list of steps or of their names, not {after!r}"
             raise TypeError(msg)
         found: list[str] = []
         for each in after:
             name = each if isinstance(each, str) else self._names.get(each)
-            if name is None or name not in self._steps:
+            if name is None or name not in self.steps:
                 msg = f"after must name steps that were declared before, not {each!r}"
                 raise ValueError(msg)
             found.append(name)
@@ -468,7 +472,7 @@ class Saga(Generic[C]):
 
     def _planned(self) -> Plan[C]:
         if self._plan is None:
-            self._plan = Plan(self._version, tuple(self._steps.values()))
+            self._plan = Plan(self._version, tuple(self.steps.values()))
         return self._plan
 
     def _check_context(self, context: C) -> None:

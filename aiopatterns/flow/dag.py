@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from aiopatterns.flow.checkpoint import ResultStore
+    from aiopatterns.flow.graph import Graph
+    from aiopatterns.flow.node import TaskState
     from aiopatterns.flow.plan import Mode
     from aiopatterns.flow.task import AnyTask, TaskOptions
 
@@ -86,7 +88,7 @@ class Dag:
         print(run[load])
     """
 
-    __slots__ = ("_limit", "_resources", "_shape", "_tasks", "name")
+    __slots__ = ("_last", "_limit", "_resources", "_runs", "_shape", "_tasks", "name")
 
     def __init__(
         self, name: str, *, limit: int = 8, resources: Mapping[str, int] | None = None
@@ -96,6 +98,8 @@ class Dag:
         self._resources = amounts(resources)
         self._tasks: dict[str, AnyTask[Any]] = {}
         self._shape: Shape | None = None
+        self._runs: list[DagRun] = []
+        self._last: dict[str, TaskState] = {}
 
     def __repr__(self) -> str:
         return f"Dag({self.name!r}, {len(self._tasks)} tasks)"
@@ -104,6 +108,26 @@ class Dag:
     def tasks(self) -> Mapping[str, AnyTask[Any]]:
         """The tasks by their id, in the order of their declaration."""
         return dict(self._tasks)
+
+    @property
+    def runs(self) -> tuple[DagRun, ...]:
+        """The runs that are under way, in the order of their start."""
+        return tuple(self._runs)
+
+    @property
+    def last_states(self) -> Mapping[str, TaskState]:
+        """How the tasks of the run that ended last have ended; empty before."""
+        return dict(self._last)
+
+    @property
+    def graph(self) -> Graph:
+        """Which task comes before which; to be looked at only.
+
+        Raises:
+            DagError: A name that is unknown.
+            CycleError: Tasks wait for each other.
+        """
+        return self._shaped().graph
 
     @overload
     def task(self, fn: Callable[P, Awaitable[R]], /) -> Task[P, Awaitable[R], R]: ...
@@ -204,7 +228,12 @@ class Dag:
             keep=None if keep is None else frozenset(ids("keep", keep)),
         )
         run = DagRun(plan)
-        await run.execute()
+        self._runs.append(run)
+        try:
+            await run.execute()
+        finally:
+            self._runs.remove(run)
+            self._last = run.states
         return run
 
     def to_mermaid(self) -> str:

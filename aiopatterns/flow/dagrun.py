@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.flow.graph import Graph
     from aiopatterns.flow.node import Span
     from aiopatterns.flow.plan import Plan
     from aiopatterns.flow.ready import Rank
@@ -73,6 +74,10 @@ class DagRun:
 
     Returned by ``Dag.run``, found as ``.run`` on the error that a failed run raises, and given to
     tasks that have a parameter called ``run``; those may add tasks while it goes on.
+
+    Attributes:
+        elapsed: Seconds that it took.
+        graph: Which task comes before which; to be looked at only.
     """
 
     __slots__ = (
@@ -80,7 +85,6 @@ class DagRun:
         "_calls",
         "_ended",
         "_failure",
-        "_graph",
         "_group",
         "_home",
         "_keys",
@@ -96,12 +100,13 @@ class DagRun:
         "_variables",
         "_workers",
         "elapsed",
+        "graph",
     )
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._tasks = plan.shape.tasks
-        self._graph = plan.shape.graph
+        self.graph: Graph = plan.shape.graph
         self._ready: Ready[Node] = Ready(plan.limit, plan.resources)
         self._line = Waiters()
         self._nodes: dict[str, Node] = {}
@@ -196,9 +201,9 @@ class DagRun:
         self._fingerprint(task, bindings)
         self._own()
         self._tasks[task.id] = task
-        self._graph.add(task.id)
+        self.graph.add(task.id)
         for each in before:
-            self._graph.connect(each, task.id)
+            self.graph.connect(each, task.id)
         self._start_or_skip(self._enter(task, bindings, (-task.priority, -1, len(self._nodes))))
         return task
 
@@ -213,15 +218,15 @@ class DagRun:
         self._check_open()
         earlier, later = self._named(first), self._named(then)
         start, goal = later.task.id, earlier.task.id
-        path = self._graph.path(start, goal)
+        path = self.graph.path(start, goal)
         if path is not None:
             raise CycleError(path=[*path, start])
-        if later.state is TaskState.SKIPPED or start in self._graph.after(goal):
+        if later.state is TaskState.SKIPPED or start in self.graph.after(goal):
             return
         if later.state is not TaskState.PENDING or not later.waits:
             raise DagError(f"task {start!r} does not wait any more, so it cannot wait for {goal!r}")
         self._own()
-        self._graph.connect(goal, start)
+        self.graph.connect(goal, start)
         if earlier.state in UNSETTLED:
             later.waits += 1
         elif earlier.state is not TaskState.OK:
@@ -341,7 +346,7 @@ class DagRun:
         if node.uses or self._kept(node.task.id):
             self._values[node.task.id] = value
         self._settle(node, TaskState.OK)
-        for name in self._graph.after(node.task.id):
+        for name in self.graph.after(node.task.id):
             later = self._nodes[name]
             later.waits -= 1
             if not later.waits and later.state is TaskState.PENDING:
@@ -352,7 +357,7 @@ class DagRun:
         node.error = error
         note(error, f"task {node.task.id!r} of dag {self._plan.name!r}")
         self._settle(node, TaskState.FAILED)
-        for name in self._graph.after(node.task.id):
+        for name in self.graph.after(node.task.id):
             self._skip(self._nodes[name], node.task.id)
         if self._plan.mode == "fail_fast" and not self._stopped:
             self._failure = error
@@ -391,7 +396,7 @@ class DagRun:
             if node.state is TaskState.PENDING:
                 node.state, node.cause = TaskState.SKIPPED, cause
                 self._count_out(node)
-                skipped += [self._nodes[name] for name in self._graph.after(node.task.id)]
+                skipped += [self._nodes[name] for name in self.graph.after(node.task.id)]
 
     def _count_out(self, node: Node) -> None:
         for name in node.needs:
@@ -425,8 +430,8 @@ class DagRun:
 
     def _own(self) -> None:
         """Before the first change: take a copy of the graph that all runs share."""
-        if self._graph is self._plan.shape.graph:
-            self._graph, self._tasks = self._graph.copy(), dict(self._tasks)
+        if self.graph is self._plan.shape.graph:
+            self.graph, self._tasks = self.graph.copy(), dict(self._tasks)
 
     def _fingerprint(self, task: AnyTask[Any], bindings: dict[str, Binding]) -> None:
         """Give a new task the key of its result; may refuse it, so this comes before it enters."""
@@ -436,7 +441,7 @@ class DagRun:
     def _enter(self, task: AnyTask[Any], bindings: dict[str, Binding], rank: Rank) -> Node:
         """Take a task into the run."""
         name = task.id
-        before = [self._nodes[each].state for each in self._graph.before(name)]
+        before = [self._nodes[each].state for each in self.graph.before(name)]
         waits = sum(1 for state in before if state in UNSETTLED)
         node = self._nodes[name] = Node(task, bindings, rank, waits)
         for each in node.needs:
@@ -446,7 +451,7 @@ class DagRun:
 
     def _start_or_skip(self, node: Node) -> None:
         """See what those before a new task mean for it."""
-        for name in self._graph.before(node.task.id):
+        for name in self.graph.before(node.task.id):
             earlier = self._nodes[name]
             if earlier.state not in UNSETTLED and earlier.state is not TaskState.OK:
                 self._skip(node, earlier.cause or name)

@@ -67,6 +67,11 @@ class Graph:
         """Return the nodes that wait for ``node``."""
         return self._after[node]
 
+    @property
+    def edges(self) -> list[tuple[str, str]]:
+        """Every edge, from the node that ends first to the one that waits for it. O(edges)."""
+        return [(first, then) for first, after in self._after.items() for then in after]
+
     def copy(self) -> Graph:
         """Return a graph of its own with the same nodes and edges."""
         twin = Graph()

@@ -93,6 +93,9 @@ class PipelineRun(Owner, AsyncIterator[T]):
         plan: The pipeline.
         into: Where results go if they are not read from here.
 
+    Attributes:
+        plan: What it runs; to be looked at only.
+
     Raises:
         ClosedError: It is read outside its ``async with``.
     """
@@ -108,16 +111,16 @@ class PipelineRun(Owner, AsyncIterator[T]):
         "_nodes",
         "_output",
         "_over",
-        "_plan",
         "_read",
         "_results",
         "_sink",
         "_tallies",
+        "plan",
     )
 
     def __init__(self, plan: Plan, *, into: Sink[T] | None = None, reads: bool = True) -> None:
         super().__init__(plan.name)
-        self._plan = plan
+        self.plan: Plan = plan
         self._sink = None if reads else _nothing if into is None else as_sink("into", into)
         self._began = 0.0
         self._ended: float | None = None
@@ -193,20 +196,20 @@ class PipelineRun(Owner, AsyncIterator[T]):
     # -- life
 
     async def _start(self, tasks: TaskGroup) -> None:
-        assembly = _Assembly(self._plan.capacity)
+        assembly = _Assembly(self.plan.capacity)
         if self._sink is None:
-            self._results = Channel[Any](self._plan.capacity)
+            self._results = Channel[Any](self.plan.capacity)
             outlet = Outlet(self._results)
             self._output = outlet.tally
-            self._head = assembly.chain(self._plan.stages, outlet)
+            self._head = assembly.chain(self.plan.stages, outlet)
         else:
             last = Step(Stage(verb="map", fn=self._sink, name=_OUTPUT))
             self._output = last
-            self._head = assembly.chain(self._plan.stages, Nowhere(), (last,))
+            self._head = assembly.chain(self.plan.stages, Nowhere(), (last,))
         self._nodes, self._executors = assembly.nodes, assembly.executors
         self._tallies = tuple(reversed(assembly.tallies))
         self._failure, self._ended, self._read = None, None, 0
-        self._items: object = self._plan.source
+        self._items: object = self.plan.source
         self._late: list[Exception] = []
         self._began = monotonic()
         tasks.start_soon(self._supervise, name=f"pipeline {self.name}")
@@ -262,7 +265,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         turn = _TURN
         push, spoiled, asked = head.push, isolation.spoiled, cancel_count()
         try:
-            source = self._plan.source
+            source = self.plan.source
             waits = isinstance(source, AsyncIterable)
             items: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
             self._items = items
