@@ -35,6 +35,7 @@ from aiopatterns.cluster.instance import service_name
 from aiopatterns.cluster.pool import Rules
 from aiopatterns.cluster.poweroftwo import PowerOfTwo
 from aiopatterns.cluster.registry import ServiceRegistry
+from aiopatterns.core.tracing import NO_SPAN, Endpoint, tracer
 from aiopatterns.core.validate import async_function, instance
 from aiopatterns.resilience.policy import Policy
 from aiopatterns.resilience.stack import Stack
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.instance import ServiceInstance
     from aiopatterns.cluster.pool import BalancerStatistics
     from aiopatterns.cluster.strategy import Strategy
+    from aiopatterns.core.tracing import Span
     from aiopatterns.core.types import Key
 
 __all__ = ["ServiceClient"]
@@ -147,7 +149,8 @@ class ServiceClient:
                 _forgive(tried, source.usable)
             async with source.pick(key, tried) as endpoint:
                 tried.append(endpoint.id)
-                return await (fn(endpoint) if inner is None else inner.call(fn, endpoint))
+                with _span(self.service, endpoint):
+                    return await (fn(endpoint) if inner is None else inner.call(fn, endpoint))
 
         outer = self._outer
         return await (attempt(key) if outer is None else outer.call(attempt, key))
@@ -155,6 +158,14 @@ class ServiceClient:
     def statistics(self) -> BalancerStatistics:
         """Return what is known of the endpoints, and how calls of them went."""
         return self._source.statistics()
+
+
+def _span(service: str, endpoint: ServiceInstance) -> Span:
+    """Begin the span of one attempt."""
+    found = tracer()
+    if found is None:
+        return NO_SPAN
+    return found.start(Endpoint(service, endpoint.host, endpoint.port))
 
 
 def _checked(balancer: LoadBalancer, service: str, strategy: Strategy | None) -> LoadBalancer:

@@ -8,7 +8,8 @@ the disconnect of a client pass them as they are::
     app = FastAPI(lifespan=lifespan(jobs, Worker(jobs)))        opened in order, closed in reverse
     app.mount("/health", health_routes(checker))                /live, /ready, /startup
     app.add_middleware(RateLimitMiddleware, limiter=limiter)    429, Retry-After
-    app.add_middleware(CorrelationMiddleware)                   X-Request-ID, outermost
+    app.add_middleware(CorrelationMiddleware)                   X-Request-ID
+    app.add_middleware(TracingMiddleware)                       traceparent, outermost
 
 
     @app.post("/thumbnails")
@@ -38,6 +39,8 @@ from aiopatterns.contrib.web import (
     request_id,
 )
 from aiopatterns.core.context import bind_correlation
+from aiopatterns.core.httptrace import serving
+from aiopatterns.core.tracing import NO_SPAN
 from aiopatterns.core.validate import function, optional_function
 
 if TYPE_CHECKING:
@@ -53,7 +56,14 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["CorrelationMiddleware", "RateLimitMiddleware", "health_routes", "lifespan", "provide"]
+__all__ = [
+    "CorrelationMiddleware",
+    "RateLimitMiddleware",
+    "TracingMiddleware",
+    "health_routes",
+    "lifespan",
+    "provide",
+]
 
 T = TypeVar("T")
 
@@ -255,6 +265,50 @@ class RateLimitMiddleware:
             await send(message)
 
         await self._app(scope, receive, told)
+
+
+@final
+class TracingMiddleware:
+    """Begins the span of each HTTP request, in the trace of the ``traceparent`` that came with it.
+
+    What the application does for the request, jobs, messages and calls of services, is traced inside
+    of it. Until a tracer is installed, as by :func:`aiopatterns.contrib.opentelemetry.instrument`,
+    requests pass as they are; so do WebSockets.
+
+    Args:
+        app: The application inside.
+
+    The span is named by the route, if the framework puts it into the scope, as FastAPI does.
+
+    Example::
+
+        app.add_middleware(TracingMiddleware)
+    """
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = function("app", app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        span = serving(scope) if scope["type"] == "http" else NO_SPAN
+        if span is NO_SPAN:
+            await self._app(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.note("status", message["status"])
+            await send(message)
+
+        with span:
+            try:
+                await self._app(scope, receive, told)
+            finally:
+                route = getattr(scope.get("route"), "path", None)
+                if route is not None:
+                    span.note("route", route)
 
 
 def _address(scope: Scope) -> str:

@@ -44,8 +44,10 @@ from aiopatterns.core.context import (
     push_deadline,
 )
 from aiopatterns.core.errors import RequestRefusedError, UpstreamError
+from aiopatterns.core.httptrace import serving
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.tracing import NO_SPAN
 from aiopatterns.core.validate import choice, instance, text
 from aiopatterns.gateway.assembly import Assembly
 from aiopatterns.gateway.body import Body, ClientGoneError
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.core.tracing import Span
     from aiopatterns.gateway.assembly import Table
     from aiopatterns.gateway.config import GatewayConfig
     from aiopatterns.gateway.ledger import GatewayStatistics
@@ -164,7 +167,8 @@ class Gateway(Owner):
         table, ledger = self._table, self._ledger
         if table is None and self._group is None:
             raise self._unopened()
-        exchange = Exchange(receive, send)
+        exchange, span = Exchange(receive, send), serving(scope)
+        span.__enter__()
         ledger.begin()
         if table is not None:
             table.in_flight += 1
@@ -181,6 +185,8 @@ class Gateway(Owner):
             if table is not None:
                 table.leave()
             ledger.end(exchange.status or _GONE, complete=exchange.done or not exchange.status)
+            _note(span, exchange)
+            span.__exit__(None, None, None)
             if listening():
                 emit(_answered(self.name, scope, exchange))
 
@@ -494,6 +500,14 @@ def _own_headers(response: Response, exchange: Exchange) -> Headers:
     if exchange.request is not None:
         response.headers.append((b"x-request-id", exchange.request.correlation_id.encode()))
     return response.headers
+
+
+def _note(span: Span, exchange: Exchange) -> None:
+    """Add to a span how its request has ended."""
+    if span is not NO_SPAN:
+        span.note("status", exchange.status or _GONE)
+        if exchange.plan is not None:
+            span.note("route", exchange.plan.route.path)
 
 
 def _answered(gateway: str, scope: Message, exchange: Exchange) -> GatewayAnswered:

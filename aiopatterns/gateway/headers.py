@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from aiopatterns.core.clock import rng
+from aiopatterns.core.tracing import traceparent
 
 if TYPE_CHECKING:
     from aiopatterns.gateway.request import Headers, Request
@@ -109,13 +110,14 @@ def to_service(request: Request, host: bytes, prefix: bytes | None) -> Headers:
     kept = [each for each in request.headers if each[0] not in dropped]
     via, trace = request.header_list(b"via"), known(b"traceparent")
     continued = None if trace is None else continued_trace(trace)
+    ours = traceparent()
     kept += (
         (b"host", host),
         (b"x-forwarded-for", _chain(request)),
         (b"x-forwarded-proto", request.scheme.encode()),
         (b"x-forwarded-host", original_host(request)),
         (b"via", _VIA if via is None else via + b", " + _VIA),
-        (b"traceparent", continued or _fresh_trace()),
+        (b"traceparent", ours.encode() if ours else continued or _fresh_trace()),
         (b"x-request-id", request.correlation_id.encode()),
     )
     if continued is not None and (state := request.header_list(b"tracestate")) is not None:

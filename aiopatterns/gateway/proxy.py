@@ -28,6 +28,8 @@ from urllib.parse import quote
 
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import UpstreamError
+from aiopatterns.core.tracing import Request as Call
+from aiopatterns.core.tracing import tracer
 from aiopatterns.gateway.headers import to_service
 from aiopatterns.gateway.paths import after_segments
 from aiopatterns.gateway.request import Response
@@ -37,6 +39,7 @@ from aiopatterns.gateway.transport import Outgoing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from aiopatterns.core.tracing import Tracer
     from aiopatterns.gateway.body import Body
     from aiopatterns.gateway.policy import RoutePolicy
     from aiopatterns.gateway.request import Request
@@ -209,7 +212,22 @@ class Proxy:
         self, request: Request, payload: bytes | Body | None, site: Site
     ) -> Awaitable[Incoming]:
         """Send a request to one endpoint."""
+        if (found := tracer()) is not None:
+            return self._traced(found, request, payload, site)
         return self._transport.send(self._outgoing(request, payload, site), self._timeouts)
+
+    async def _traced(
+        self, found: Tracer, request: Request, payload: bytes | Body | None, site: Site
+    ) -> Incoming:
+        """Send a request to one endpoint, in a span that the endpoint goes on from."""
+        scheme = "https" if site.tls else "http"
+        step = Call("client", request.method, request.path, scheme, site.host, site.port)
+        with found.start(step) as span:
+            incoming = await self._transport.send(
+                self._outgoing(request, payload, site), self._timeouts
+            )
+            span.note("status", incoming.status)
+            return incoming
 
     def _outgoing(self, request: Request, payload: bytes | Body | None, site: Site) -> Outgoing:
         path = request.raw_path

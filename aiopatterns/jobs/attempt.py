@@ -12,8 +12,10 @@ from aiopatterns.core.clock import call_later, monotonic
 from aiopatterns.core.context import bind_correlation, forget_deadline, push_deadline
 from aiopatterns.core.errors import CodecError, JobCancelledError, TimeoutExceededError
 from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.tracing import NO_SPAN
 from aiopatterns.jobs.context import Context
 from aiopatterns.jobs.hold import Cut
+from aiopatterns.jobs.tracing import processing
 from aiopatterns.jobs.verdict import Verdict, after_error, after_value, unwanted
 from aiopatterns.jobs.workerevents import (
     JobCancelled,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from aiopatterns.core.clock import Alarms
+    from aiopatterns.core.tracing import Span
     from aiopatterns.jobs.envelope import Envelope
     from aiopatterns.jobs.hold import Hold
     from aiopatterns.jobs.job import Job
@@ -62,6 +65,7 @@ class Attempt:
     __slots__ = (
         "_alarms",
         "_halt",
+        "_span",
         "_timer",
         "calls",
         "cut",
@@ -87,6 +91,7 @@ class Attempt:
         self._halt: Callable[[], object] | None = None  # cancels the function, while it runs
         self._alarms: Alarms | None = None
         self._timer: Timer | None = None
+        self._span: Span = NO_SPAN
 
     # ---------------------------------------------------------------- what the runner calls
 
@@ -120,6 +125,7 @@ class Attempt:
             report=self._report,
         )
         self.variables.run(_bind, ctx)
+        self._span = processing(self.shop.name, self.job, self.calls, self.variables)
         self.shop.ledger.running += len(self.calls)
         for each, _ in self.calls:
             each.at = self
@@ -139,6 +145,7 @@ class Attempt:
     def returned(self, value: object) -> None:
         """The function has returned ``value``."""
         seconds = self._end()
+        self._span.end()
         envelopes, ledger = self.shop.envelopes, self.shop.ledger
         kept = self.job.options.result_ttl > 0
         values: Any = value if self.job.kind == "batch" else (value,)
@@ -156,6 +163,7 @@ class Attempt:
     def raised(self, error: Exception) -> None:
         """The function has raised ``error``."""
         seconds = self._end()
+        self._span.end(error)
         if self.cut is not None and self.cut > Cut.TIMEOUT:
             self._given_up()
             return
@@ -172,6 +180,7 @@ class Attempt:
         if len(self.calls) == 1 or self.cut is not None:
             return []
         self._end()
+        self._leave("split")
         return self.calls
 
     def sift(self) -> list[Hold]:
@@ -193,6 +202,7 @@ class Attempt:
             self.raised(TimeoutExceededError(text, timeout=timeout))
         else:
             self._end()
+            self._leave(self.cut.name.lower())
             self._given_up()
 
     # --------------------------------------------------------------------------- private core
@@ -256,6 +266,11 @@ class Attempt:
         for hold, _ in self.calls:
             hold.at = None
         return monotonic() - self.started
+
+    def _leave(self, outcome: str) -> None:
+        """The span ends without a value and without an error."""
+        self._span.note("outcome", outcome)
+        self._span.end()
 
     def _given_up(self) -> None:
         """It was cancelled, as was asked: settle it as that, or leave it to be given back."""

@@ -50,6 +50,7 @@ from aiopatterns.jobs.limits import Limits
 from aiopatterns.jobs.results import Results
 from aiopatterns.jobs.statistics import summed
 from aiopatterns.jobs.terms import Stamp, Terms
+from aiopatterns.jobs.tracing import sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -207,6 +208,10 @@ class JobQueue(Definitions):
         Complexity: 1 round trip for 500 jobs of a partition.
         """
         unsent = list(jobs)
+        with sending(self.name, count=len(unsent)):
+            return await self._send_many(unsent)
+
+    async def _send_many(self, unsent: Sequence[UnsentJob[R]]) -> list[Handle[R]]:
         parts = await self._built(unsent)
         handles: dict[int, Handle[R]] = {}
         for partition, (numbers, built) in parts.items():
@@ -222,9 +227,11 @@ class JobQueue(Definitions):
 
     async def send(self, unsent: UnsentJob[R]) -> Handle[R]:
         """Enqueue one call; what :meth:`Job.enqueue` does."""
-        partition, new = unsent.build(await self._stamp())
-        (answer,) = await self._enqueue(partition, [new])
-        return self._handle(unsent.job, answer, partition)
+        with sending(self.name, unsent.job.name) as span:
+            partition, new = unsent.build(await self._stamp())
+            span.note("id", new.id)
+            (answer,) = await self._enqueue(partition, [new])
+            return self._handle(unsent.job, answer, partition)
 
     async def enqueue_tick(self, job: Job[[], Any], tick: float, window: float) -> Handle[Any]:
         """Enqueue the cron job of a tick, unless somebody has; see :class:`CronRunner`."""

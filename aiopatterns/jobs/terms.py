@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from aiopatterns.backends.names import check_name
 from aiopatterns.core.codec import Header, pack
 from aiopatterns.core.context import correlation_id, deadline
+from aiopatterns.core.tracing import traceparent
 from aiopatterns.core.validate import non_negative
 from aiopatterns.jobs.context import hops_onward
 from aiopatterns.jobs.envelope import EMPTY
@@ -106,10 +107,10 @@ class Stamp:
 
 def _header(now: float) -> bytes:
     """Return the header of what is sent from here, as bytes; most have an empty one."""
-    hops = hops_onward()
-    if not hops and correlation_id() is None and deadline() is None:
+    hops, parent = hops_onward(), traceparent()
+    if not hops and parent is None and correlation_id() is None and deadline() is None:
         return EMPTY
-    return pack(Header.here(sent_at=now, hops=hops), b"")
+    return pack(Header.here(sent_at=now, traceparent=parent, hops=hops), b"")
 
 
 def terms_of(

@@ -65,6 +65,7 @@ from aiopatterns.messaging.exchange import Exchange
 from aiopatterns.messaging.intake import Terms
 from aiopatterns.messaging.scribe import Scribe
 from aiopatterns.messaging.topics import topic_pattern
+from aiopatterns.messaging.tracing import sending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -361,9 +362,10 @@ class Broker(Owner):
         labels: Labels = ("event", type, version, key, headers)
         plan = exchange.routes.plan(topic)
         exchange.sent += 1
-        shipment = exchange.ship(topic, payload, labels)
-        shipment.ship(plan.each, plan.groups)
-        await shipment
+        with sending("broker", topic, "publish", type):
+            shipment = exchange.ship(topic, payload, labels)
+            shipment.ship(plan.each, plan.groups)
+            await shipment
         await yield_now()  # or whoever publishes in a loop would never let handlers run
 
     async def send(
@@ -390,9 +392,9 @@ class Broker(Owner):
         labels: Labels = ("command", type, version, key, headers)
         until, bound = monotonic() + CONFIRMED_WITHIN, deadline()
         exchange.sent += 1
-        await exchange.send(
-            topic, payload, labels, until=until if bound is None else min(until, bound)
-        )
+        until = until if bound is None else min(until, bound)
+        with sending("broker", topic, "send", type):
+            await exchange.send(topic, payload, labels, until=until)
         await yield_now()
 
     async def request(
@@ -445,7 +447,8 @@ class Broker(Owner):
         if timeout.__class__ is not float or not 0.0 < timeout < inf:
             positive("timeout", timeout)
         exchange.sent += 1
-        return await exchange.ask(topic, payload, labels, timeout=timeout)
+        with sending("broker", topic, "request", type):
+            return await exchange.ask(topic, payload, labels, timeout=timeout)
 
     # --------------------------------------------------------------------------- private core
 

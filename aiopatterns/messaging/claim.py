@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 
 from aiopatterns.core.clock import call_later
+from aiopatterns.core.tracing import NO_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiopatterns.core.tracing import Span
     from aiopatterns.messaging.message import Message
 
 __all__ = ["Claim"]
@@ -35,6 +37,7 @@ class Claim(msgspec.Struct, eq=False):
         begun: Whether somebody is, or was, at work on it.
         lost: Whether another consumer has it.
         key: Its key, if keys are kept in order.
+        span: Of the handler that has it.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Claim(msgspec.Struct, eq=False):
     begun: bool = False
     lost: bool = False
     key: Any = None
+    span: Span = NO_SPAN
     _cancel: Callable[[], object] | None = None
     _then: Callable[[], object] | None = None
 

@@ -29,12 +29,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.core.errors import ClosedError
+from aiopatterns.core.tracing import NO_SPAN
 from aiopatterns.messaging.serving import bindings
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from aiopatterns.core.context import Bound
+    from aiopatterns.core.tracing import Span
     from aiopatterns.messaging.claim import Claim
     from aiopatterns.messaging.judge import Judge
     from aiopatterns.messaging.message import Message
@@ -55,13 +57,14 @@ class Delivery:
         ClosedError: It is entered after its consumer has ended, or has lost it.
     """
 
-    __slots__ = ("_bound", "_claim", "_entered", "_judge")
+    __slots__ = ("_bound", "_claim", "_entered", "_judge", "_span")
 
     def __init__(self, claim: Claim, judge: Judge) -> None:
         self._claim = claim
         self._judge = judge
         self._entered = False
         self._bound: list[Bound[Message] | Bound[str]] = []
+        self._span: Span = NO_SPAN
 
     @property
     def id(self) -> str:
@@ -91,6 +94,8 @@ class Delivery:
         self._bound = bindings(claim.message)
         for each in self._bound:
             each.__enter__()
+        self._span = self._judge.span(claim)
+        self._span.__enter__()
         return claim.message
 
     async def __aexit__(
@@ -100,6 +105,7 @@ class Delivery:
         traceback: TracebackType | None,
     ) -> None:
         """Decide; the error goes on."""
+        self._span.__exit__(exc_type, exc, traceback)
         for each in reversed(self._bound):
             each.__exit__(exc_type, exc, traceback)
         self._judge.decide(self._claim, exc)

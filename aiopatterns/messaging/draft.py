@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.serving import origin
+from aiopatterns.messaging.tracing import onward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Draft:
     __slots__ = (
         "_deadline",
         "_envelope",
+        "_headers",
         "_id",
         "_labels",
         "_origin",
@@ -74,6 +76,7 @@ class Draft:
         self._scribe = scribe
         self._deadline = deadline
         self._reply_to = reply_to
+        self._headers = onward(labels[-1])
         self._origin = origin(topic)
         self._envelope: bytes | None = None
 
@@ -98,7 +101,8 @@ class Draft:
         return self._message(self._scribe.copy(self._payload))
 
     def _message(self, payload: object) -> Message:
-        kind, name, version, key, headers = self._labels
+        kind, name, version, key, _ = self._labels
+        headers = self._headers
         correlation, causation, hops = self._origin
         return Message(
             id=self._id,

@@ -34,11 +34,13 @@ from aiopatterns.core.context import Steps, forget_deadline
 from aiopatterns.core.errors import QueueFullError
 from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import emit, listening
+from aiopatterns.core.tracing import NO_SPAN
 from aiopatterns.core.waiters import Waiters, cancel_requested
 from aiopatterns.messaging.brokerevents import BrokerHandlerFailed, BrokerMessagesDropped
 from aiopatterns.messaging.frames import Outcome
 from aiopatterns.messaging.remote import described, lost_handler
 from aiopatterns.messaging.serving import serve
+from aiopatterns.messaging.tracing import processing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -335,19 +337,25 @@ class Intake:
         variables = self._base.copy()
         run = variables.run
         run(serve, message)
+        span = processing("broker", message, group=self.terms.group, pattern=self.pattern)
+        if span is not NO_SPAN:
+            run(span.activate)
         try:
             value: Any = run(self._handler, message)  # something to await, or the value itself
             if value.__class__ is CoroutineType or isawaitable(value):
                 value = await self._finish(value, variables, steps)
         except Exception as error:
+            span.end(error)
             self._fail(message, error)
         except BaseException as error:
+            span.end(error)
             if not isinstance(error, get_cancelled_exc_class()) or cancel_requested():
                 self._cancelled += 1
                 self._answer(message, Outcome.ERROR, described(lost_handler(message.topic)))
                 raise
             self._fail(message, error)  # the handler has cancelled itself
         else:
+            span.end()
             self._handled += 1
             self._answer(message, Outcome.VALUE, value)
 

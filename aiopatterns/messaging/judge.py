@@ -9,8 +9,10 @@ from aiopatterns.core.errors import Reject, RetryLater
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.messaging.letters import reason_of
 from aiopatterns.messaging.streamevents import StreamHandlerFailed
+from aiopatterns.messaging.tracing import processing
 
 if TYPE_CHECKING:
+    from aiopatterns.core.tracing import Span
     from aiopatterns.messaging.claim import Claim
     from aiopatterns.messaging.fetcher import Fetcher
     from aiopatterns.resilience.backoff import Backoff
@@ -36,6 +38,10 @@ class Judge:
     def holds(self, claim: Claim) -> bool:
         """Whether the claim is in hand."""
         return self._fetcher.held.get(claim.id) is claim
+
+    def span(self, claim: Claim) -> Span:
+        """Begin the span of the handling of ``claim``."""
+        return processing("stream", claim.message, group=self._fetcher.terms.group)
 
     def begin(self, claim: Claim) -> None:
         """A block handles ``claim`` now."""

@@ -58,6 +58,7 @@ from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.scribe import Scribe
 from aiopatterns.messaging.serving import origin, serve
 from aiopatterns.messaging.topics import topic_name
+from aiopatterns.messaging.tracing import onward, processing, sending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -237,20 +238,22 @@ class Outbox:
         Complexity: 1 round trip.
         """
         correlation, causation, hops = origin(topic_name("topic", topic))
-        message = Message(
-            type=topic if type is None else type,
-            version=version,
-            kind=kind,
-            topic=topic,
-            key=key,
-            correlation_id=correlation,
-            causation_id=causation,
-            hops=hops,
-            headers=_NO_HEADERS if headers is None else headers,
-            payload=payload,
-        )
-        envelope = self._envelopes.encode(message)
-        await self._run(_ADD, topic=topic, envelope=envelope)
+        with sending("outbox", topic, "add", type) as span:
+            message = Message(
+                type=topic if type is None else type,
+                version=version,
+                kind=kind,
+                topic=topic,
+                key=key,
+                correlation_id=correlation,
+                causation_id=causation,
+                hops=hops,
+                headers=onward(headers) or _NO_HEADERS,
+                payload=payload,
+            )
+            span.note("id", message.id)
+            envelope = self._envelopes.encode(message)
+            await self._run(_ADD, topic=topic, envelope=envelope)
         return message.id
 
     async def relay(self, sink: Sink[Message], limit: int = 100) -> int:
@@ -447,4 +450,5 @@ class Outbox:
 async def _sent(send: Callable[[Message], Awaitable[object]], message: Message) -> None:
     """Give a message to the sink, in a context that is its own."""
     serve(message)
-    await send(message)
+    with processing("outbox", message):
+        await send(message)

@@ -40,6 +40,7 @@ from aiopatterns.messaging.envelope import MAX_BYTES, Envelopes
 from aiopatterns.messaging.letters import read_letter
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.serving import origin
+from aiopatterns.messaging.tracing import onward, sending
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -155,8 +156,9 @@ class Stream(Owner):
 
         Complexity: O(size), 1 round trip; with ``max_length`` 3 in a tenth of them.
         """
-        message = self._message(payload, key, type, version, headers)
-        return (await self._append([self.envelopes.encode(message)]))[0]
+        with sending("stream", self.name, "append", type):
+            message = self._message(payload, key, type, version, headers)
+            return (await self._append([self.envelopes.encode(message)]))[0]
 
     async def append_many(
         self,
@@ -184,10 +186,11 @@ class Stream(Owner):
 
         Complexity: O(size of all), 1 round trip.
         """
-        encode = self.envelopes.encode
-        return await self._append(
-            [encode(self._message(each, key, type, version, headers)) for each in payloads]
-        )
+        encode, several = self.envelopes.encode, list(payloads)
+        with sending("stream", self.name, "append", type, count=len(several)):
+            return await self._append(
+                [encode(self._message(each, key, type, version, headers)) for each in several]
+            )
 
     # --------------------------------------------------------------------------------- looking
 
@@ -252,7 +255,9 @@ class Stream(Owner):
         headers: Mapping[str, str] | None,
     ) -> Message:
         if isinstance(payload, Message):
-            return msgspec.structs.replace(payload, topic=self.name, deadline=None)
+            headers = onward(payload.headers)
+            return msgspec.structs.replace(payload, topic=self.name, deadline=None, headers=headers)
+        headers = onward(headers)
         correlation, causation, hops = origin(self.name)
         message_id = new_id()
         more: dict[str, Any] = {} if headers is None else {"headers": headers}

@@ -178,7 +178,7 @@ class StreamCrew:
         """Call the handler; settle if it ended, and return ``steps``, or else what it waits for."""
         awaited: object = steps
         try:
-            awaited = variables.run(self._call, claim.message, steps)
+            awaited = variables.run(self._call, claim, steps)
         except BaseException as error:
             self._failed(claim, error)
         else:
@@ -186,10 +186,12 @@ class StreamCrew:
                 self._settle(claim, None)
         return awaited
 
-    def _call(self, message: Message, steps: Steps[object]) -> object:
+    def _call(self, claim: Claim, steps: Steps[object]) -> object:
         """Call the handler, up to where it waits, in the context that is the message's own."""
-        serve(message)
-        value: Any = self._handler(message)  # to await, or the value itself
+        serve(claim.message)
+        claim.span = self._judge.span(claim)
+        claim.span.activate()
+        value: Any = self._handler(claim.message)  # to await, or the value itself
         if value.__class__ is CoroutineType:
             return steps.send(value)
         return steps.send(_awaited(value)) if isawaitable(value) else steps
@@ -214,12 +216,14 @@ class StreamCrew:
             msg = f"the handler has cancelled itself: {error!r}"
             self._settle(claim, RuntimeError(msg))
         else:  # nobody would handle what comes now
+            claim.span.end(error)
             self._fetcher.pause()
             self._fetcher.release(claim)
             raise error
 
     def _settle(self, claim: Claim, error: Exception | None) -> None:
         """Decide what becomes of ``claim``, and let the next of its key come if it is done with."""
+        claim.span.end(error)
         if error is None:
             self._fetcher.ack(claim)
         elif claim.key is None or not self._judge.holds(claim):
