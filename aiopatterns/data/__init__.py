@@ -1,5 +1,6 @@
 """Data: one truth on several nodes."""
 
+from aiopatterns.data.changelog import Change, ChangeLog
 from aiopatterns.data.clock import HybridClock, Stamp
 from aiopatterns.data.conflict import (
     Conflict,
@@ -23,7 +24,9 @@ from aiopatterns.data.decisions import (
     MemoryLog,
     Proposal,
 )
+from aiopatterns.data.draft import Held
 from aiopatterns.data.memoryparticipant import MemoryBranch, MemoryParticipant
+from aiopatterns.data.memorystore import MemorySyncStore
 from aiopatterns.data.merge import (
     Merge,
     MergeFunction,
@@ -71,6 +74,8 @@ from aiopatterns.data.sqlitebranch import SqliteBranch
 from aiopatterns.data.sqlitelastresource import SqliteLastResource
 from aiopatterns.data.sqliteparticipant import SqliteParticipant
 from aiopatterns.data.sqllogs import PostgresLog, SqliteLog
+from aiopatterns.data.sqlstore import SqlSyncStore
+from aiopatterns.data.syncstore import SyncStore
 from aiopatterns.data.transaction import Transaction, TransactionState
 from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
 from aiopatterns.data.twophaseevents import (
@@ -88,6 +93,8 @@ from aiopatterns.data.vector import Relation, VersionVector
 from aiopatterns.data.version import Versioned
 
 __all__ = [
+    "Change",
+    "ChangeLog",
     "CommitsAlone",
     "Conflict",
     "Decision",
@@ -98,6 +105,7 @@ __all__ = [
     "Fate",
     "FencedError",
     "FirstWriteWins",
+    "Held",
     "HeuristicFound",
     "HybridClock",
     "LastResource",
@@ -107,6 +115,7 @@ __all__ = [
     "MemoryLog",
     "MemoryParticipant",
     "MemorySagaStore",
+    "MemorySyncStore",
     "Merge",
     "MergeFunction",
     "ORSet",
@@ -150,6 +159,7 @@ __all__ = [
     "SagaTakenOver",
     "SagaTurnedBack",
     "SqlIdempotent",
+    "SqlSyncStore",
     "SqliteBranch",
     "SqliteLastResource",
     "SqliteLog",
@@ -159,6 +169,7 @@ __all__ = [
     "StepOutcome",
     "StepState",
     "Strategy",
+    "SyncStore",
     "Transaction",
     "TransactionAborted",
     "TransactionPending",

@@ -208,7 +208,11 @@ def head(key: str, seq: int, vectors: bytes) -> Head:
     Raises:
         CodecError: They are something else.
     """
-    return Head(key, seq, tuple(VersionVector(each) for each in _vectors_of(vectors)))
+    found = _vectors_of(vectors)
+    try:
+        return Head(key, seq, tuple(VersionVector(each) for each in found))
+    except ValueError as error:
+        raise CodecError(f"cannot read the vectors of {key!r}: {error}") from error
 
 
 def packed(record: Record) -> Row:

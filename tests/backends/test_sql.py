@@ -47,6 +47,17 @@ async def test_rows_and_counts(database):
 
 
 @pytest.mark.real
+async def test_one_statement_with_many_values(database):
+    async with database.connect() as connection:
+        way = link(connection)
+        await way.create(CREATE)
+        await way.run_many(ADD, [{"id": number, "name": f"{number} %"} for number in (3, 1, 2)])
+        assert way.in_transaction()
+        await commit(connection)
+    assert await rows(database) == [(1, "1 %"), (2, "2 %"), (3, "3 %")]
+
+
+@pytest.mark.real
 async def test_transactions_are_the_callers(database):
     async with database.connect() as connection:
         way = link(connection)

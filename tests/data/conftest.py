@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 # or another if there is no such. All combinations of the table of crash points are in
 # tests/stress/test_two_phase.py.
 ON_ONE_LOOP = {
+    "test_changelog.py": "sim",
     "test_crash_table.py": "sim",
     "test_decisions.py": "asyncio",
     "test_sqlitebranch.py": "asyncio",
     "test_sqlitelastresource.py": "asyncio",
     "test_sqliteparticipant.py": "asyncio",
     "test_sqllogs.py": "asyncio",
+    "test_sqlstore.py": "asyncio",
+    "test_syncstore.py": "sim",
 }
 LOOP = re.compile(r"\[(asyncio|uvloop|sim)\b")
 

@@ -1,4 +1,4 @@
-"""Databases: single statements, by the same words in SQLite and PostgreSQL."""
+"""Databases: statements and transactions, by the same words in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from aiopatterns.data.sqlitedatabase import SqliteDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from aiopatterns.backends.sql import SqlLink
 
 TABLE = "CREATE TABLE IF NOT EXISTS notes (id BIGINT PRIMARY KEY, words TEXT)"
 WRITE = "INSERT INTO notes (id, words) VALUES (:id, :words)"
@@ -69,3 +71,61 @@ async def test_who_is_cancelled_waits_for_the_answer(database):
     rows = (await database.run("SELECT id FROM notes")).rows
     assert len(rows) in {0, 1}
     assert type(database).__name__ in repr(database)
+
+
+async def count(database: Any) -> int:
+    return (await database.run("SELECT count(*) FROM notes")).rows[0][0]
+
+
+async def test_a_transaction_happens_as_a_whole(database):
+    async def work(link: SqlLink) -> int:
+        await link.run(WRITE, id=1, words="a")
+        await link.run_many(WRITE, [{"id": 2, "words": "b"}, {"id": 3, "words": "c"}])
+        return (await link.run("SELECT count(*) FROM notes")).rows[0][0]
+
+    assert await database.transact(work) == 3
+    assert await count(database) == 3
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database):
+    async def refused(link: SqlLink) -> None:
+        await link.run(WRITE, id=1, words="a")
+        await link.run_many(WRITE, [{"id": 2, "words": "b"}, {"id": 1, "words": "c"}])
+
+    async def failing(link: SqlLink) -> None:
+        await link.run(WRITE, id=1, words="a")
+        raise LookupError("no")
+
+    with pytest.raises(BackendError):
+        await database.transact(refused)
+    with pytest.raises(LookupError):
+        await database.transact(failing)
+    assert await count(database) == 0
+    await database.run(WRITE, id=1, words="a")
+
+
+async def test_transactions_and_statements_take_turns(database):
+    async def add(link: SqlLink) -> None:
+        found = (await link.run("SELECT count(*) FROM notes")).rows[0][0]
+        await link.run(WRITE, id=100 + found, words="x")
+
+    async def transact() -> None:
+        await database.transact(add)
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(lambda number=number: database.run(WRITE, id=number, words="y"))
+            if database.dialect.name == "sqlite":
+                group.start_soon(transact)
+    assert await count(database) in {4, 8}
+
+
+async def test_who_is_cancelled_waits_for_the_end_of_a_transaction(database):
+    async def work(link: SqlLink) -> None:
+        await link.run(WRITE, id=1, words="a")
+        await link.run(WRITE, id=2, words="b")
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await database.transact(work)
+    assert await count(database) in {0, 2}

@@ -50,6 +50,16 @@ async def test_an_answer_that_takes_too_long_is_not_waited_for(postgres_dsn, mon
 
 
 @pytest.mark.real
+async def test_a_transaction_of_a_host_that_is_gone_holds_its_locks_no_longer(postgres_dsn):
+    async def work(link: Any) -> Any:
+        return (await link.run("SHOW idle_in_transaction_session_timeout")).rows
+
+    async with PostgresDatabase(postgres_dsn) as database:
+        assert await database.transact(work) == [("10s",)]
+        assert (await database.run("SHOW idle_in_transaction_session_timeout")).rows == [("0",)]
+
+
+@pytest.mark.real
 async def test_a_server_that_may_lose_commits_is_refused(postgres_dsn):
     dsn = f"{postgres_dsn}&options=-csynchronous_commit%3Doff"
     with pytest.raises(BackendError, match="synchronous_commit = off"):

@@ -164,3 +164,29 @@ def test_bad_input_is_refused():
         SqliteDatabase("")
     with pytest.raises(TypeError, match="path"):
         SqliteDatabase(unfit)
+
+
+@pytest.mark.real  # who waits for the file waits in a thread
+async def test_a_transaction_has_the_file_to_itself(tmp_path):
+    database, other = SqliteDatabase(tmp_path / "a.db"), SqliteDatabase(tmp_path / "a.db")
+    await database.run(TABLE)
+
+    async def add(link: Any) -> None:
+        found = (await link.run("SELECT count(*) FROM notes")).rows[0][0]
+        await link.run("INSERT INTO notes VALUES (:n)", n=found)
+
+    async with anyio.create_task_group() as group:
+        for each in (database, other, database, other):
+            group.start_soon(each.transact, add)
+    assert (await database.run("SELECT id FROM notes ORDER BY id")).rows == [(0,), (1,), (2,), (3,)]
+    await database.aclose()
+    await other.aclose()
+
+
+async def test_a_transaction_on_a_file_that_cannot_be_opened_is_unavailable(tmp_path):
+    async def work(link: Any) -> None:
+        raise AssertionError(link)
+
+    database = SqliteDatabase(tmp_path / "none" / "a.db")
+    with pytest.raises(BackendUnavailableError, match="unable to open"):
+        await database.transact(work)
