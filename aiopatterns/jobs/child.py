@@ -70,6 +70,7 @@ class Child:
         arguments: Of ``python -m aiopatterns worker``.
         environment: What is set for it besides this process' own.
         grace: Seconds that it has to end after a signal.
+        quiet: Whether what it prints is dropped.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Child:
         "_crashes",
         "_environment",
         "_grace",
+        "_output",
         "_process",
         "_scope",
         "_stopping",
@@ -84,11 +86,17 @@ class Child:
     )
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str] = _NOTHING, *, grace: float
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] = _NOTHING,
+        *,
+        grace: float,
+        quiet: bool = False,
     ) -> None:
         self._arguments = [sys.executable, "-m", "aiopatterns", "worker", *arguments]
         self._environment = environment
         self._grace = grace
+        self._output = subprocess.DEVNULL if quiet else None
         self._process: Process | None = None
         self._scope = CancelScope()  # of the wait before the next start
         self._stopping = False
@@ -137,8 +145,8 @@ class Child:
             self._arguments,
             stdin=subprocess.PIPE,
             env={**os.environ, **self._environment},
-            stdout=None,
-            stderr=None,
+            stdout=self._output,
+            stderr=self._output,
             start_new_session=True,
         )
         self._process = process

@@ -46,11 +46,11 @@ from aiopatterns.core.errors import (
     TimeoutExceededError,
 )
 from aiopatterns.core.validate import count
-from aiopatterns.jobs.supervisor import Supervisor
 from aiopatterns.jobs.worker import Worker
 from aiopatterns.processor import tokens, wire
 from aiopatterns.processor.analysis import add, add_counted
 from aiopatterns.processor.engine import Lexicon, Words
+from aiopatterns.processor.hands import Hands
 from aiopatterns.processor.runjobs import HOST, Sum, Task, key_of, run_queue, stamp
 from aiopatterns.processor.stages import Timed, Volume
 from aiopatterns.resilience.backoff import Exponential
@@ -75,14 +75,12 @@ if TYPE_CHECKING:
     from aiopatterns.processor.runjobs import Made
     from aiopatterns.processor.stages import Facts
 
-__all__ = ["PATIENCE", "TARGET", "Fleet"]
+__all__ = ["PATIENCE", "Fleet"]
 
 T = TypeVar("T")
 
 PATIENCE: Final = 60.0
 """Seconds that a backend may be away before a run gives up."""
-TARGET: Final = "aiopatterns.processor.runjobs:run_queue"
-"""What a worker on another machine is started with."""
 
 _GROUP: Final = 8
 """Chunks that are added up by one job."""
@@ -92,7 +90,6 @@ _GENERATIONS: Final = 5
 """How often jobs are made anew whose values a server has forgotten."""
 _AT_ONCE: Final = 500
 """Keys that are removed by one call."""
-_GRACE: Final = 1.0
 _FAREWELL: Final = 2.0
 # The later stage first, so that what was begun is finished.
 _PRIORITIES: Final = MappingProxyType(
@@ -194,17 +191,12 @@ class Fleet:
                 troubles += part.troubles
         return Words(packages, tuple(troubles))
 
-    def _workers(self) -> Supervisor | Worker:
+    def _workers(self) -> Hands | Worker:
         """Return the workers of this machine."""
-        if isinstance(self._backend, str) and self._queue.backend.scheme != "memory":
-            return Supervisor(
-                TARGET,
-                processes=self._processes,
-                concurrency=1,
-                grace=_GRACE,
-                backend=self._backend,
-            )
-        return Worker(self._queue, concurrency=self._processes, grace=_GRACE)
+        if self._queue.backend.scheme == "memory":
+            return Worker(self._queue, concurrency=self._processes, grace=0.0)
+        assert isinstance(self._backend, str)
+        return Hands(self._backend, self._processes)
 
     async def _book(self, chunks: Sequence[Chunk], stages: Sequence[str]) -> _Book:
         """Enqueue the chunks of some stages."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import anyio
 import pytest
 
 from aiopatterns.backends.opening import open_backend
+from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.flow.executors import Inline
+from aiopatterns.jobs import Worker
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.output import Output
 from aiopatterns.processor.report import render_report
+from aiopatterns.processor.runjobs import QUEUE, run_queue
 from aiopatterns.processor.system import DataProcessor
 from tests.jobs.fleet import on_one_loop
+from tests.processor.chaos import Chaos, coordinator, library, until, worker
+from tests.processor.records import make_progress
 from tests.processor.reference import make_tree
 from tests.processor.test_system import assert_plain, grow
 
@@ -47,9 +51,78 @@ async def test_over_worker_processes_the_result_is_the_same(tmp_path, redis_url)
     await nothing_is_left(redis_url)
 
 
+@pytest.mark.promise("processor-fleet-kills")
+@pytest.mark.real
+@pytest.mark.timeout(60)
+@on_one_loop
+async def test_whoever_is_killed_the_report_is_that_of_a_serial_run(tmp_path):
+    root, chaos = library(tmp_path / "corpus"), Chaos(workers=(5, 40, 80, 120), server=(60, 100))
+    with RedisServer(config={"appendonly": "yes", "appendfsync": "always"}) as server:
+        processor = DataProcessor(
+            Corpus.at(root),
+            executor=Fleet(server.url, processes=4),
+            report=Output(tmp_path / "report.html"),
+            chunk_bytes=20_000,
+        )
+        await chaos.around(processor, server)
+        assert chaos.kills == {"worker": 4, "server": 2}
+        await nothing_is_left(server.url)
+    expected, record = await serial(root, 20_000), make_progress()
+    assert chaos.analysis == expected
+    assert render_report(chaos.analysis, record, title="t") == render_report(
+        expected, record, title="t"
+    )
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.promise("processor-fleet-resume")
+@pytest.mark.real
+@pytest.mark.timeout(60)
+@on_one_loop
+async def test_a_run_that_is_killed_goes_on_with_workers_from_elsewhere(tmp_path, redis_url):
+    """The workers are those of the command; one program is killed, another takes its place."""
+    tree = make_tree(tmp_path / "tree")
+    async with open_backend(redis_url) as backend:
+        queue = backend.queue(QUEUE)
+
+        async def told() -> bool:
+            return (await queue.counts()).queued > 1
+
+        async def done() -> bool:
+            counts = await queue.counts()
+            return counts.queued == counts.running == 0
+
+        with coordinator(tree, redis_url, "nightly"):
+            await until(told)
+        with worker(redis_url, tmp_path / "log"):
+            await until(done)
+            fleet = Fleet(redis_url, processes=0, run="nightly")
+            processor = DataProcessor(Corpus.at(tree), executor=fleet, chunk_bytes=200)
+            assert await processor.run() == await serial(tree)
+    begun = {each.stage: each.start < 0 for each in processor.progress.spans}
+    assert begun["ingestion"]  # done before this program began
+    assert not begun["processing"]
+    await nothing_is_left(redis_url)
+
+
+@pytest.mark.real
+@on_one_loop
+async def test_a_server_that_forgets_costs_its_chunks_anew(tmp_path):
+    make_tree(tmp_path)
+    with RedisServer(private=True) as server:
+        fleet = Fleet(server.url, processes=0)
+        processor = DataProcessor(Corpus.at(tmp_path), executor=fleet, chunk_bytes=200)
+        chaos = Chaos(server=(1,))
+        queue = run_queue(server.url)
+        async with Worker(queue, concurrency=1):
+            await chaos.around(processor, server)
+    assert chaos.kills["server"] == 1
+    assert chaos.analysis == await serial(tmp_path)
+
+
 async def nothing_is_left(url: str) -> None:
     """Only outcomes with a life are left: no value, no job that waits."""
     async with open_backend(url) as backend:
         assert not (await backend.kv.scan("run:", limit=10_000)).keys
-        counts = await backend.queue("aiopatterns.run").counts()
+        counts = await backend.queue(QUEUE).counts()
         assert (counts.queued, counts.scheduled, counts.running) == (0, 0, 0)
