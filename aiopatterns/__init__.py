@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from aiopatterns.core.telemetry import install_listener, listen, log_events
     from aiopatterns.data.replicas import ReplicaRouter
     from aiopatterns.data.saga import Saga
+    from aiopatterns.data.sync import Synchronizer
     from aiopatterns.data.twophase import TwoPhaseCommit
     from aiopatterns.flow.channel import Channel
     from aiopatterns.flow.dag import Dag
@@ -168,6 +169,7 @@ __all__ = [
     "Stack",
     "Stream",
     "StreamConsumer",
+    "Synchronizer",
     "Timeout",
     "TimeoutExceededError",
     "TokenBucket",
@@ -206,6 +208,7 @@ _HOMES: Final = MappingProxyType(
         "core.telemetry": ("install_listener", "listen", "log_events"),
         "data.replicas": ("ReplicaRouter",),
         "data.saga": ("Saga",),
+        "data.sync": ("Synchronizer",),
         "data.twophase": ("TwoPhaseCommit",),
         "flow.channel": ("Channel",),
         "flow.dag": ("Dag",),

@@ -75,7 +75,16 @@ from aiopatterns.data.sqlitelastresource import SqliteLastResource
 from aiopatterns.data.sqliteparticipant import SqliteParticipant
 from aiopatterns.data.sqllogs import PostgresLog, SqliteLog
 from aiopatterns.data.sqlstore import SqlSyncStore
+from aiopatterns.data.sync import SyncDirection, Synchronizer, SyncProgress, SyncReport
+from aiopatterns.data.syncevents import (
+    SyncConflictFound,
+    SyncInterrupted,
+    SyncQuarantined,
+    SyncResumed,
+    SyncStartedOver,
+)
 from aiopatterns.data.syncstore import SyncStore
+from aiopatterns.data.syncwatch import SyncWatch, SyncWatchStatistics
 from aiopatterns.data.transaction import Transaction, TransactionState
 from aiopatterns.data.twophase import TwoPhaseCommit, TwoPhaseStatistics
 from aiopatterns.data.twophaseevents import (
@@ -169,7 +178,18 @@ __all__ = [
     "StepOutcome",
     "StepState",
     "Strategy",
+    "SyncConflictFound",
+    "SyncDirection",
+    "SyncInterrupted",
+    "SyncProgress",
+    "SyncQuarantined",
+    "SyncReport",
+    "SyncResumed",
+    "SyncStartedOver",
     "SyncStore",
+    "SyncWatch",
+    "SyncWatchStatistics",
+    "Synchronizer",
     "Transaction",
     "TransactionAborted",
     "TransactionPending",

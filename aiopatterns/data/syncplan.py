@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.core.errors import CodecError
+from aiopatterns.data.clock import Stamp
 from aiopatterns.data.conflict import Conflict, Manual
 from aiopatterns.data.draft import Held
 from aiopatterns.data.record import joined, packed, unpacked
+from aiopatterns.data.vector import VersionVector
+from aiopatterns.data.version import Versioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +97,9 @@ def retry(draft: Draft, held: Iterable[Held], *, strategy: Strategy) -> Outcome:
 def bury(draft: Draft, keys: Iterable[str], *, source: State) -> Outcome:
     """Delete what another store has seen, deleted and forgotten.
 
+    The tombstone is as old as it can be, for nobody knows when that was: any later edit that did
+    not know of the deletion has a later stamp.
+
     Args:
         draft: The transaction.
         keys: Of records that the other store does not have.
@@ -103,9 +109,30 @@ def bury(draft: Draft, keys: Iterable[str], *, source: State) -> Outcome:
     for key in keys:
         row = draft.row(key)
         if row is not None and not row.deleted and source.forgot(row.head().vectors):
-            draft.put(key, None, deleted=True)
-            written += 1
+            written += _bury(draft, row)
     return Outcome(written)
+
+
+def _bury(draft: Draft, row: Row) -> bool:
+    try:
+        record = unpacked(row)
+    except CodecError:
+        return False  # nobody can tell what it was
+    vector = VersionVector()
+    for each in record.leaves:
+        vector = vector.merge(each.vector)
+    last, node = max(each.stamp for each in record.leaves), draft.state.name
+    tombstone = Versioned(
+        row.key,
+        None,
+        Stamp(last.time, last.counter + 1, node),
+        min(each.created for each in record.leaves),
+        vector.raised(draft.state.node, draft.state.seq + 1),
+        node,
+        deleted=True,
+    )
+    draft.take(replace(record, leaves=(tombstone,), bases={}), strategy=Manual())
+    return True
 
 
 def _take(draft: Draft, row: Row, strategy: Strategy, conflicts: list[Conflict]) -> bool:

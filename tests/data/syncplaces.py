@@ -71,9 +71,7 @@ async def leaves(store: SyncStore, *, tombstones: bool = True) -> dict[str, tupl
     """Return all that a store has, every version of it."""
     heads = await store.scan(None, "", 100_000)
     rows = await store.fetch([each.key for each in heads])
-    return {
-        key: unpacked(row).leaves for key, row in rows.items() if tombstones or not row.deleted
-    }
+    return {key: unpacked(row).leaves for key, row in rows.items() if tombstones or not row.deleted}
 
 
 async def values(store: SyncStore) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def test_the_lower_number_of_a_common_session_is_sure():
 @given(left=NUMBERS, right=NUMBERS)
 def test_a_start_is_never_beyond_what_both_have_noted(left, right):
     start = History(left).common(History(right))
-    assert start == max((min(left[key], right[key]) for key in left.keys() & right.keys()), default=0)
+    assert start == max(
+        (min(left[key], right[key]) for key in left.keys() & right.keys()), default=0
+    )
 
 
 def test_the_oldest_sessions_are_forgotten():

@@ -9,7 +9,7 @@ import pytest
 from aiopatterns.core.errors import BackendUnavailableError, ConflictError
 from aiopatterns.data import FirstWriteWins, LastWriteWins, Manual, Merge, three_way
 from aiopatterns.data.memorystore import MemorySyncStore
-from aiopatterns.data.sync import SyncProgress, SyncReport, Synchronizer
+from aiopatterns.data.sync import Synchronizer, SyncProgress, SyncReport
 from tests.data.syncplaces import Frail, assert_at_rest, assert_equal, filled, leaves, values
 
 LAST = LastWriteWins()

@@ -10,7 +10,7 @@ from aiopatterns.core.errors import BackendError
 from aiopatterns.data import LastWriteWins, Manual, Merge, three_way
 from aiopatterns.data.checkpoint import History, note_name
 from aiopatterns.data.memorystore import MemorySyncStore
-from aiopatterns.data.sync import SyncReport, Synchronizer
+from aiopatterns.data.sync import Synchronizer, SyncReport
 from aiopatterns.testing import Trial, cancel_everywhere, fail_everywhere
 from tests.data.syncplaces import Frail, assert_at_rest, assert_equal, filled, leaves, values
 

@@ -63,7 +63,9 @@ async def test_what_is_known_changes_nothing():
 @pytest.mark.promise("data-sync-quarantine")
 async def test_a_value_that_cannot_be_read_stops_no_other():
     store = MemorySyncStore("s")
-    outcome = await received(store, row(version(1, key="a")), damaged("b"), row(version(3, key="c")))
+    outcome = await received(
+        store, row(version(1, key="a")), damaged("b"), row(version(3, key="c"))
+    )
     assert outcome.written == 2
     (found,) = outcome.quarantined
     assert (found.key, found.peer) == ("b", "peer")
@@ -171,7 +173,7 @@ async def test_what_was_held_goes_on_waiting_if_what_comes_is_no_help():
 
 async def test_what_was_deleted_and_forgotten_stays_away():
     store = await filled("s", k=1)
-    ((old, _),) = [(each[0], None) for each in (await leaves(store)).values()]
+    (old,) = (await leaves(store))["k"]
     await store.delete("k")
     await store.purge()
     assert await received(store, row(old)) == Outcome()
@@ -198,4 +200,18 @@ async def test_bury_deletes_what_the_other_has_forgotten_and_nothing_else():
         outcome = await target.transact(keys, lambda draft: bury(draft, keys, source=state))
         assert outcome == Outcome(written)
     assert await values(target) == {"kept": 2, "own": 3}
-    assert Stamp(0, 0, "x") < (await leaves(target))["gone"][0].stamp
+    (tombstone,) = (await leaves(target))["gone"]
+    (last,) = unpacked(rows[0]).leaves
+    assert tombstone.stamp == Stamp(last.stamp.time, last.stamp.counter + 1, "target")
+    assert tombstone.created == last.created
+
+
+async def test_bury_leaves_alone_what_cannot_be_read():
+    source, target = await filled("source", gone=1), MemorySyncStore("target")
+    await received(target, *(await source.fetch(["gone"])).values())
+    target._rows["gone"] = target._rows["gone"]._replace(body=b"\xff")
+    await source.delete("gone")
+    await source.purge()
+    state = await source.state()
+    outcome = await target.transact(["gone"], lambda draft: bury(draft, ["gone"], source=state))
+    assert outcome == Outcome()

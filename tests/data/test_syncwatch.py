@@ -12,7 +12,7 @@ from aiopatterns.core.errors import BackendUnavailableError, ClosedError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.data import LastWriteWins
 from aiopatterns.data.memorystore import MemorySyncStore
-from aiopatterns.data.sync import SyncProgress, Synchronizer
+from aiopatterns.data.sync import Synchronizer, SyncProgress
 from aiopatterns.data.syncevents import SyncInterrupted, SyncResumed
 from aiopatterns.testing import Trial, cancel_everywhere, capture_events, simulate
 from tests.data.syncplaces import Frail, assert_equal, filled, values
