@@ -124,6 +124,7 @@ def _parser() -> _Parser:
     _add_run(commands, common)
     _add_worker(commands, common)
     _add_gateway(commands, common)
+    _add_top(commands, common)
     _add_demo(commands, common)
     _add_dashboard(commands, common)
     _add_doctor(commands, common)
@@ -156,8 +157,8 @@ def _add_run(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> 
     add(
         "--executor",
         default="processes",
-        metavar="inline|processes",
-        help="where the work runs (default: %(default)s)",
+        metavar="WHERE",
+        help="inline, processes or dask://host:port (default: %(default)s)",
     )
 
 
@@ -201,6 +202,29 @@ def _add_gateway(commands: argparse._SubParsersAction[_Parser], common: _Parser)
     add("--port", type=_port, default=8000, metavar="N", help="the port; 0 for any (8000)")
     add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish in (20)")
     add("--check", action="store_true", help="only say whether the file is right")
+
+
+def _add_top(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``top``."""
+    parser = commands.add_parser(
+        "top",
+        parents=[common],
+        help="see what runs over a backend, in a terminal",
+        description="Show queues, workers, services, streams and whatever else is published over "
+        "a backend, again and again. Keys: q ends, p stands still, arrows move.",
+    )
+    add = parser.add_argument
+    add("--backend", required=True, metavar="URL", help="where to look: redis://host:6379")
+    add(
+        "--queue",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="show this queue also while it has no worker; may be repeated",
+    )
+    add("--interval", type=_interval, default=1.0, metavar="S", help="seconds between looks (1)")
+    add("--once", action="store_true", help="look once, print, and end")
+    add("--json", action="store_true", help="print one JSON object a look, in one line")
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
@@ -266,6 +290,14 @@ def _seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds >= 0, not {text!r}")
+    return value
+
+
+def _interval(text: str) -> float:
+    """Read seconds, above 0."""
+    value = _seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
     return value
 
 

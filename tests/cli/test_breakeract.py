@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
 from aiopatterns.cli.breakeract import BreakerAct
@@ -10,7 +12,7 @@ from aiopatterns.testing import simulate
 def test_the_circuit_opens_spares_the_service_and_closes_again():
     act = BreakerAct(seconds=3.0)
     simulate(act.run)
-    facts = act.facts()
+    facts: dict[str, Any] = {**act.facts()}
     assert act.well()
     assert facts["state"] == "closed"
     assert facts["opened"] >= 2

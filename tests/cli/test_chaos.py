@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopatterns.cli import chaos
@@ -13,7 +15,7 @@ from tests.jobs.fleet import on_one_loop
 def test_in_memory_nothing_is_lost_either(seed):
     act = ChaosAct(jobs=300, every=0.5, seed=seed, memory=True)
     simulate(act.run, seed=seed)
-    facts = act.facts()
+    facts: dict[str, Any] = {**act.facts()}
     assert act.well()
     assert (facts["done"], facts["lost"], facts["store"]) == (300, 0, "memory")
     assert facts["workers_killed"]
@@ -65,7 +67,7 @@ def test_a_job_of_which_nobody_knows_is_lost():
 async def test_killed_workers_and_a_killed_redis_lose_nothing():
     act = ChaosAct(jobs=300, every=1.0, seed=3, within=50.0)
     await act.run()
-    facts = act.facts()
+    facts: dict[str, Any] = {**act.facts()}
     assert act.well(), (facts, act.scene().notes)
     assert (facts["done"], facts["lost"]) == (300, 0)
     assert facts["redis_killed"] >= 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -12,7 +14,7 @@ from aiopatterns.testing import simulate
 def test_all_items_come_through_in_order_and_memory_is_bounded(seed):
     act = PipelineAct(items=200, seed=seed)
     simulate(act.run, seed=seed)
-    facts = act.facts()
+    facts: dict[str, Any] = {**act.facts()}
     assert act.well()
     assert facts["stored"] == 200
     assert facts["in_order"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopatterns.cli.poolact import PoolAct
@@ -10,7 +12,7 @@ from aiopatterns.testing import simulate
 def test_all_calls_are_done_and_never_too_many_a_second(seed):
     act = PoolAct(calls=120, seed=seed)
     simulate(act.run, seed=seed)
-    facts = act.facts()
+    facts: dict[str, Any] = {**act.facts()}
     assert act.well()
     assert facts["done"] == 120
     assert facts["attempts"] == 120 + facts["attempts_failed"]

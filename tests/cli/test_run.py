@@ -177,11 +177,14 @@ def test_what_cannot_be_written_is_refused_before_any_work(tree, capsys, option,
 def test_what_this_command_does_not_have_is_refused(tree, capsys):
     line = refused(capsys, tree, "--backend", "http://user:secret@host/0")
     assert "http://user:***@host/0" in line
-    assert "--executor must be inline or processes, not 'threads'" in refused(
-        capsys, tree, "--executor", "threads"
-    )
+    for wrong in ("threads", "dask://"):
+        line = refused(capsys, tree, "--executor", wrong)
+        assert f"--executor must be inline, processes or dask://host:port, not {wrong!r}" in line
     line = refused(capsys, tree, "--backend", "redis://host", "--executor", "inline")
-    assert line == "aiopatterns: --executor must be processes with --backend, not 'inline'\n"
+    assert line == (
+        "aiopatterns: --executor must be processes or dask://host:port with --backend redis,"
+        " not 'inline'\n"
+    )
     assert "--id needs a --backend that outlives this process" in refused(
         capsys, tree, "--id", "nightly"
     )
