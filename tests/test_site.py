@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
+import shlex
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import aiopatterns
+from aiopatterns.cli.app import _parser
 from tests.test_exports import rooms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +144,27 @@ def test_every_pattern_has_an_example():
     programs = {DOCS / program for _, program in table}
     assert all(program.is_file() for program in programs)
     assert set((DOCS / "examples" / "patterns").glob("*.py")) <= programs
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every call of the command line that a page shows: in a console, a unit, a container."""
+    shown = re.compile(
+        r"^(?:\$ |ExecStart=\S*/)(aiopatterns .*)$|\[(\"aiopatterns\",.*)\]", re.MULTILINE
+    )
+    found = []
+    for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
+        for line, listed in shown.findall(page.read_text("utf-8")):
+            words = line.partition("#")[0].rstrip("& ") or " ".join(json.loads(f"[{listed}]"))
+            found.append((page.relative_to(ROOT).as_posix(), words))
+    return found
+
+
+def test_commands_of_the_pages_are_understood():
+    assert len(commands()) > 10
+    for page, command in commands():
+        _, *arguments = shlex.split(command)
+        if {"[", "...", "|"}.isdisjoint(arguments):
+            assert _parser().parse_args(arguments).command, page
 
 
 if __name__ == "__main__":
