@@ -28,10 +28,15 @@ QUEUES = ("mail", "images", "billing", "reports")
 
 
 def queue(name: str, at: float, number: int, *, paused: bool = False) -> dict:
-    pace = 140 / (number + 1) + 30 * math.sin(at / (17 + 5 * number)) + 12 * math.sin(at / 3.1 + number)
+    pace = (
+        140 / (number + 1)
+        + 30 * math.sin(at / (17 + 5 * number))
+        + 12 * math.sin(at / 3.1 + number)
+    )
     return {
         "name": name,
-        "queued": max(0, int(220 + 200 * math.sin(at / (40 + 9 * number) + number))) * (3 - number % 3),
+        "queued": max(0, int(220 + 200 * math.sin(at / (40 + 9 * number) + number)))
+        * (3 - number % 3),
         "scheduled": 12 * number,
         "waiting": 3 * (number % 2),
         "running": 0 if paused else 4 + int(3 * math.sin(at / 5 + number)),
@@ -57,23 +62,96 @@ def owner(kind: str, name: str, figures: dict, number: int = 0) -> dict:
 
 
 OWNERS = [
-    owner("breaker", "payments", {"state": "open", "failure_rate": 0.62, "calls": 1204, "rejected": 310, "opened": 3}),
-    owner("breaker", "stock", {"state": "closed", "failure_rate": 0.01, "calls": 8821, "rejected": 0, "opened": 0}),
-    owner("breaker", "geocoder", {"state": "half_open", "failure_rate": 0.3, "calls": 92, "rejected": 41, "opened": 1}),
+    owner(
+        "breaker",
+        "payments",
+        {"state": "open", "failure_rate": 0.62, "calls": 1204, "rejected": 310, "opened": 3},
+    ),
+    owner(
+        "breaker",
+        "stock",
+        {"state": "closed", "failure_rate": 0.01, "calls": 8821, "rejected": 0, "opened": 0},
+    ),
+    owner(
+        "breaker",
+        "geocoder",
+        {"state": "half_open", "failure_rate": 0.3, "calls": 92, "rejected": 41, "opened": 1},
+    ),
     owner("limiter", "partner-api", {"limit": 50, "in_flight": 41, "queued": 7, "rejected": 18}),
-    owner("cache", "products", {"hits": 91_422, "misses": 6_310, "loads": 6_204, "joins": 88, "stale": 12, "evictions": 410, "errors": 3, "size": 10_000}),
-    owner("peer", "ranking", {"state": "running", "requests": 5120, "p50": 0.0031, "p99": 0.021, "links": {"a": {"sent": 10}}}),
-    owner("pool", EVIL, {"accepted": 40, "done": 31, "failed": 1, "queued": 4, "running": 4, "limit": 4, "p50": 0.2}),
+    owner(
+        "cache",
+        "products",
+        {
+            "hits": 91_422,
+            "misses": 6_310,
+            "loads": 6_204,
+            "joins": 88,
+            "stale": 12,
+            "evictions": 410,
+            "errors": 3,
+            "size": 10_000,
+        },
+    ),
+    owner(
+        "peer",
+        "ranking",
+        {
+            "state": "running",
+            "requests": 5120,
+            "p50": 0.0031,
+            "p99": 0.021,
+            "links": {"a": {"sent": 10}},
+        },
+    ),
+    owner(
+        "pool",
+        EVIL,
+        {
+            "accepted": 40,
+            "done": 31,
+            "failed": 1,
+            "queued": 4,
+            "running": 4,
+            "limit": 4,
+            "p50": 0.2,
+        },
+    ),
 ]
 WORKERS = [
-    owner("worker", f"{name}-{number}", {"processed": 120_310 + number * 991, "failed": number, "retried": 40 + number, "running": 3, "steps": 991, "p50": 0.012, "p95": 0.06, "p99": 0.11, "queues": {name: {}}}, number)
+    owner(
+        "worker",
+        f"{name}-{number}",
+        {
+            "processed": 120_310 + number * 991,
+            "failed": number,
+            "retried": 40 + number,
+            "running": 3,
+            "steps": 991,
+            "p50": 0.012,
+            "p95": 0.06,
+            "p99": 0.11,
+            "queues": {name: {}},
+        },
+        number,
+    )
     for number, name in enumerate(("mail", "mail", "images", "billing", "reports"))
 ]
 SERVICES = [
-    {"service": "ranking", "instances": [
-        {"id": f"ranking-{number}", "host": f"10.0.3.{number}", "port": 7400, "state": state, "zone": "eu-1a", "version": "2.4.1", "stale": number == 4}
-        for number, state in enumerate(("up", "up", "draining", "up", "unknown"))
-    ]},
+    {
+        "service": "ranking",
+        "instances": [
+            {
+                "id": f"ranking-{number}",
+                "host": f"10.0.3.{number}",
+                "port": 7400,
+                "state": state,
+                "zone": "eu-1a",
+                "version": "2.4.1",
+                "stale": number == 4,
+            }
+            for number, state in enumerate(("up", "up", "draining", "up", "unknown"))
+        ],
+    },
     {"service": "search", "instances": []},
 ]
 STREAMS = [
@@ -89,19 +167,35 @@ def flow(kind: str, name: str, id: str, nodes: str, edges: str) -> dict:
         "kind": kind,
         "name": name,
         "id": id,
-        "nodes": [{"id": one, "state": state, "label": one.replace("_", " ")} for one, _, state in split],
+        "nodes": [
+            {"id": one, "state": state, "label": one.replace("_", " ")} for one, _, state in split
+        ],
         "edges": [each.split(">") for each in edges.split()],
     }
 
 
 FLOWS = [
     flow(
-        "dag", "nightly report", "run-2031",
+        "dag",
+        "nightly report",
+        "run-2031",
         "fetch_orders:done fetch_customers:done fetch_rates:failed join:running clean_addresses:done convert:skipped enrich_from_partners:pending render:pending send:pending archive:pending",
         "fetch_orders>join fetch_customers>clean_addresses clean_addresses>join fetch_rates>convert convert>render join>enrich_from_partners enrich_from_partners>render fetch_orders>archive render>send send>archive",
     ),
-    flow("saga", "checkout", "order-77120", "reserve:compensated charge:compensated ship:failed notify:pending", "reserve>charge charge>ship ship>notify"),
-    flow("pipeline", "ingest", "", "read:running parse:running write:running", "read>parse parse>write"),
+    flow(
+        "saga",
+        "checkout",
+        "order-77120",
+        "reserve:compensated charge:compensated ship:failed notify:pending",
+        "reserve>charge charge>ship ship>notify",
+    ),
+    flow(
+        "pipeline",
+        "ingest",
+        "",
+        "read:running parse:running write:running",
+        "read>parse parse>write",
+    ),
 ]
 
 
@@ -125,7 +219,9 @@ def job(name: str, state: str, number: int) -> dict:
     return {
         "id": f"01K{state[0]}{number:06d}",
         "queue": name,
-        "name": EVIL if number == 2 else ("send_receipt", "send_reminder", "send_digest")[number % 3],
+        "name": EVIL
+        if number == 2
+        else ("send_receipt", "send_reminder", "send_digest")[number % 3],
         "state": state,
         "attempts": number % 3,
         "enqueued_at": time.time() - 7 * number - 1,
@@ -154,31 +250,73 @@ class Stage:
         self.paused: set[str] = set()
         self.orders: list[tuple[str, dict]] = []
         self.lines = [
-            {"at": time.time() - 8, "level": "info", "event": "worker.joined", "text": "worker mail-1 has joined", "source": "shop-7f9c 4101"},
-            {"at": time.time() - 5, "level": "warning", "event": "breaker.open", "text": "breaker payments: closed -> open", "source": "shop-7f9c 4100"},
-            {"at": time.time() - 2, "level": "error", "event": "queue.dead_letters", "text": f"1 more dead letters in queue mail, 3 in all {EVIL}", "source": "mail"},
+            {
+                "at": time.time() - 8,
+                "level": "info",
+                "event": "worker.joined",
+                "text": "worker mail-1 has joined",
+                "source": "shop-7f9c 4101",
+            },
+            {
+                "at": time.time() - 5,
+                "level": "warning",
+                "event": "breaker.open",
+                "text": "breaker payments: closed -> open",
+                "source": "shop-7f9c 4100",
+            },
+            {
+                "at": time.time() - 2,
+                "level": "error",
+                "event": "queue.dead_letters",
+                "text": f"1 more dead letters in queue mail, 3 in all {EVIL}",
+                "source": "mail",
+            },
         ]
 
     def overview(self) -> dict:
         at = time.time()
-        kept = {"queues": [queue(name, at, number, paused=name in self.paused) for number, name in enumerate(QUEUES)],
-                "workers": WORKERS, "owners": OWNERS, "services": SERVICES, "streams": STREAMS, "flows": FLOWS}
+        kept = {
+            "queues": [
+                queue(name, at, number, paused=name in self.paused)
+                for number, name in enumerate(QUEUES)
+            ],
+            "workers": WORKERS,
+            "owners": OWNERS,
+            "services": SERVICES,
+            "streams": STREAMS,
+            "flows": FLOWS,
+        }
         if kept["queues"]:
             kept["queues"][0]["dead"] = len(self.dead)
         if self.empty:
             kept = {name: [] for name in kept}
-        return {"at": at, "backend": "redis://shop:***@redis.internal:6379/0", "actions": self.actions, **kept}
+        return {
+            "at": at,
+            "backend": "redis://shop:***@redis.internal:6379/0",
+            "actions": self.actions,
+            **kept,
+        }
 
     def history(self) -> dict:
         if self.empty:
             return {"at": [], "queues": {}, "streams": {}}
         at = [time.time() - 480 + each for each in range(480)]
-        queues = {name: [queue(name, each, number) for each in at] for number, name in enumerate(QUEUES)}
+        queues = {
+            name: [queue(name, each, number) for each in at] for number, name in enumerate(QUEUES)
+        }
         kept = ("throughput", "p50", "p99", "queued", "running", "dead")
         return {
             "at": at,
-            "queues": {name: {what: [each[what] for each in rows] for what in kept} for name, rows in queues.items()},
-            "streams": {f"{each['name']}/{each['group']}": [max(0, each["lag"] + int(each["lag"] / 3 * math.sin(one / 60))) for one in at] for each in STREAMS},
+            "queues": {
+                name: {what: [each[what] for each in rows] for what in kept}
+                for name, rows in queues.items()
+            },
+            "streams": {
+                f"{each['name']}/{each['group']}": [
+                    max(0, each["lag"] + int(each["lag"] / 3 * math.sin(one / 60))) for one in at
+                ]
+                for each in STREAMS
+            },
         }
 
     def page(self, asked) -> dict:
@@ -191,9 +329,26 @@ class Stage:
     def detail(self, queue: str, id: str) -> dict | None:
         for each in self.dead:
             if each["id"] == id:
-                return {**each, "state": "dead", "enqueued_at": time.time() - 900, "at": each["died_at"], "age": 900.0, "progress": 0.4, "correlation_id": "req-88", "dependencies": None}
+                return {
+                    **each,
+                    "state": "dead",
+                    "enqueued_at": time.time() - 900,
+                    "at": each["died_at"],
+                    "age": 900.0,
+                    "progress": 0.4,
+                    "correlation_id": "req-88",
+                    "dependencies": None,
+                }
         row = job(queue, "queued", int(id[4:]))
-        return {**row, "arguments": f"order=1, note='{EVIL}'", "error": None, "age": 3.0, "progress": None, "correlation_id": None, "dependencies": ["01Kq1", "01Kq2"]}
+        return {
+            **row,
+            "arguments": f"order=1, note='{EVIL}'",
+            "error": None,
+            "age": 3.0,
+            "progress": None,
+            "correlation_id": None,
+            "dependencies": ["01Kq1", "01Kq2"],
+        }
 
     def act(self, action: str, order: dict) -> int:
         self.orders.append((action, order))
@@ -202,7 +357,11 @@ class Stage:
             return 0
         before = len(self.dead)
         if action in {"requeue", "purge"}:
-            self.dead = [] if order.get("all") else [each for each in self.dead if each["id"] not in order["ids"]]
+            self.dead = (
+                []
+                if order.get("all")
+                else [each for each in self.dead if each["id"] not in order["ids"]]
+            )
             return before - len(self.dead)
         return len(order["ids"])
 
@@ -211,7 +370,9 @@ class Stage:
         for each in self.lines:
             yield f"event: log\ndata: {json.dumps(each)}\n\n".encode()
         while not self.locked:
-            kind, data = ("outage", {"error": self.away}) if self.away else ("overview", self.overview())
+            kind, data = (
+                ("outage", {"error": self.away}) if self.away else ("overview", self.overview())
+            )
             yield f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
             await anyio.sleep(0.5)
 

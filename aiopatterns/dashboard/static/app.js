@@ -1,7 +1,7 @@
 /* The shell: sections as tabs, keys, dark and light, and how the connection is. */
 
 import { h, mark, write } from "./dom.js";
-import { count } from "./format.js";
+import { count, time } from "./format.js";
 import { Flows, Services } from "./fleet.js";
 import { Dead, Jobs } from "./jobs.js";
 import { Live } from "./live.js";
@@ -20,7 +20,7 @@ const STATES = { live: "live", away: "no news", connecting: "connecting" };
 
 const live = new Live();
 const panel = document.getElementById("panel");
-const [backend, link, banner, theme] = ["backend", "link", "banner", "theme"].map((id) => document.getElementById(id));
+const [backend, link, banner, theme, place, figures] = ["backend", "link", "banner", "theme", "place", "figures"].map((id) => document.getElementById(id));
 const views = new Map(SECTIONS.map(([id, , View]) => [id, new View(live)]));
 const tabs = new Map();
 let current = null;
@@ -108,6 +108,8 @@ function told() {
   const { view } = live;
   write(backend, view.backend);
   mark(backend, { title: view.backend });
+  write(place, view.backend);
+  write(figures, `figures of ${time(view.at)}`);
   const numbers = {
     dead: view.queues.reduce((sum, each) => sum + each.dead, 0), workers: view.workers.length, patterns: view.owners.length,
     services: view.services.length, flows: view.flows.length,

@@ -8,7 +8,7 @@ function fill(node, props, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((each) => each != null));
+  node.append(...children.flat(Infinity).filter((each) => each != null));
   return node;
 }
 
@@ -64,8 +64,11 @@ export function choices(select, options, chosen = select.value) {
   if (select.value !== found) select.value = found;
 }
 
-/** A labelled field. */
-export const field = (text, input, kind = "field") => h("label", { class: kind }, text, input);
+/** A labelled field; the label is its name also for those to whom the words around it are read. */
+export function field(text, input, kind = "field") {
+  mark(input, { "aria-label": text });
+  return h("label", { class: kind }, text, input);
+}
 
 /** A button that says what it does. */
 export const button = (text, click, kind = "") => h("button", { type: "button", class: `button ${kind}`, on: { click } }, text);
@@ -88,20 +91,21 @@ export function pairs(rows, kind = "pairs") {
 }
 
 /**
- * A table whose rows stay the same nodes from one update to the next.
+ * A table whose rows stay the same nodes from one update to the next; its roles are written down, for
+ * on a phone its rows may be no rows to look at.
  *
  * columns: {head, kind, cell(item), tone(item)} for text; {head, make(row), show(node, item)} for
  * anything else, where `row.item` is the item of the moment. A `chip` column paints its text.
  */
 export class Table {
-  constructor({ label, columns, key, empty }) {
+  constructor({ label, columns, key, empty, kind = "" }) {
     this.columns = columns;
     this.key = key;
-    this.body = h("tbody");
+    this.body = h("tbody", { role: "rowgroup" });
     this.empty = h("p", { class: "empty", hidden: true }, empty);
-    const heads = columns.map((each) => h("th", { scope: "col", class: each.kind ?? "" }, each.head));
+    const heads = columns.map((each) => h("th", { scope: "col", role: "columnheader", class: (each.kind ?? "").replace(/mono|strong|words/g, "").trim() }, each.head));
     this.frame = h("div", { class: "scroll" },
-      h("table", {}, h("caption", {}, label), h("thead", {}, h("tr", {}, heads)), this.body));
+      h("table", { role: "table", class: kind }, h("caption", {}, label), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads)), this.body));
     this.node = h("div", {}, this.frame, this.empty);
   }
 
@@ -114,10 +118,10 @@ export class Table {
   }
 
   #row() {
-    const row = h("tr");
+    const row = h("tr", { role: "row" });
     row.parts = this.columns.map((column) => {
       const inner = column.make?.(row) ?? (column.chip ? h("span", { class: "chip" }) : null);
-      const cell = h("td", { class: column.kind ?? "" }, inner);
+      const cell = h("td", { role: "cell", class: column.kind ?? "" }, inner);
       row.append(cell);
       return inner ?? cell;
     });

@@ -11,10 +11,13 @@
 import { s } from "./dom.js";
 import { tone, words } from "./format.js";
 
-const BOX = { wide: 168, tall: 48 };
-const GAPS = { layer: 56, slot: 16 };
-const SWEEPS = 6;
-const LETTERS = 17;
+const LYING = { wide: 160, tall: 48, gap: 40, letters: 17 };
+const UPRIGHT = { wide: 128, tall: 46, gap: 30, letters: 12 };
+const SLOT = 14;
+const BEND = 10;
+const SWEEPS = 8;
+// A picture that is too large is drawn smaller, down to this; then it is moved under its frame.
+const LEAST = 0.7;
 
 const MARKS = {
   good: "M3 8.5 6.5 12 13 4.5", busy: "M8 2a6 6 0 1 1-.01 0", wait: "M6 4v8M10 4v8",
@@ -79,34 +82,53 @@ function settle(rows) {
   }
 }
 
-/** Where everything stands: {wide, tall, boxes: [{id, x, y}], ways: [[from, to, points]]}. */
+/** Move each cell of a row to where its neighbours are, as far as their order and their sizes allow. */
+function align(row, side, room) {
+  const wish = row.map((cell) => {
+    const near = side(cell);
+    return near.length ? near.reduce((sum, each) => sum + each.side, 0) / near.length : cell.side;
+  });
+  const apart = (one, other) => (room(one) + room(other)) / 2 + SLOT;
+  const low = [...wish];
+  const high = [...wish];
+  for (let at = 1; at < row.length; at += 1) low[at] = Math.max(low[at], low[at - 1] + apart(row[at - 1], row[at]));
+  for (let at = row.length - 2; at >= 0; at -= 1) high[at] = Math.min(high[at], high[at + 1] - apart(row[at], row[at + 1]));
+  row.forEach((cell, at) => (cell.side = (low[at] + high[at]) / 2));
+}
+
+/** Where everything stands: {wide, tall, boxes: [{id, x, y}], ways: [[from, to, cells]]}. */
 export function layout(flow, upright) {
   const known = new Set(flow.nodes.map((each) => each.id));
   const edges = flow.edges.filter(([from, to]) => known.has(from) && known.has(to) && from !== to);
   const [rows, ways] = rowsOf(flow.nodes, edges, layersOf(flow.nodes, edges));
   settle(rows);
-  const [along, across] = upright ? [BOX.tall, BOX.wide] : [BOX.wide, BOX.tall];
-  const most = Math.max(1, ...rows.map((row) => row.length));
-  const length = rows.length * along + (rows.length - 1) * (upright ? GAPS.layer * 0.6 : GAPS.layer);
-  const breadth = most * across + (most - 1) * GAPS.slot;
-  for (const [at, row] of rows.entries()) {
-    for (const cell of row) {
-      const far = at * (along + (upright ? GAPS.layer * 0.6 : GAPS.layer)) + along / 2;
-      const side = breadth / 2 + cell.place * (across + GAPS.slot);
-      [cell.x, cell.y] = upright ? [side, far] : [far, side];
-    }
+  const box = upright ? UPRIGHT : LYING;
+  const [along, across] = upright ? [box.tall, box.wide] : [box.wide, box.tall];
+  const room = (cell) => (cell.bend ? BEND : across);
+  for (const row of rows) for (const cell of row) cell.side = cell.place * (across + SLOT);
+  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
+    const side = [(cell) => cell.before, (cell) => cell.after, (cell) => [...cell.before, ...cell.after]][sweep % 3];
+    for (const row of sweep % 2 ? [...rows].reverse() : rows) align(row, side, room);
+  }
+  const cells = rows.flat();
+  const first = Math.min(...cells.map((cell) => cell.side - room(cell) / 2));
+  const breadth = Math.max(...cells.map((cell) => cell.side + room(cell) / 2)) - first;
+  const length = rows.length * along + (rows.length - 1) * box.gap;
+  for (const cell of cells) {
+    const far = cell.at * (along + box.gap) + along / 2;
+    [cell.x, cell.y] = upright ? [cell.side - first, far] : [far, cell.side - first];
   }
   return {
     wide: upright ? breadth : length,
     tall: upright ? length : breadth,
-    boxes: rows.flat().filter((cell) => !cell.bend),
+    boxes: cells.filter((cell) => !cell.bend),
     ways: ways.map((way) => [way[0].id, way.at(-1).id, way]),
   };
 }
 
 /** The arrow of one way: out of a box, through the bends, into a box. */
 function arrow(way, upright) {
-  const half = (upright ? BOX.tall : BOX.wide) / 2;
+  const half = (upright ? UPRIGHT.tall : LYING.wide) / 2;
   const last = way.length - 1;
   const points = way.flatMap((cell, index) => {
     const enter = [cell.x - (upright ? 0 : half), cell.y - (upright ? half : 0)];
@@ -126,18 +148,17 @@ function arrow(way, upright) {
   return [d, head];
 }
 
-const cut = (text) => (text.length <= LETTERS ? text : `${text.slice(0, LETTERS - 1)}…`);
-
-function box(place, node) {
+function drawn(place, node, size) {
   const kind = tone(node.state);
-  const [x, y] = [place.x - BOX.wide / 2, place.y - BOX.tall / 2];
+  const [x, y] = [place.x - size.wide / 2, place.y - size.tall / 2];
   const label = node.label || node.id;
+  const short = label.length <= size.letters ? label : `${label.slice(0, size.letters - 1)}…`;
   return s("g", { class: `node ${kind}` },
     s("title", {}, `${label}: ${words(node.state)}`),
-    s("rect", { x, y, width: BOX.wide, height: BOX.tall, rx: 10 }),
-    s("g", { transform: `translate(${x + 12} ${y + 16})` }, s("path", { class: "mark", d: MARKS[kind] })),
-    s("text", { class: "what", x: x + 38, y: y + 21 }, cut(label)),
-    s("text", { class: "how", x: x + 38, y: y + 37 }, words(node.state)));
+    s("rect", { x, y, width: size.wide, height: size.tall, rx: 10 }),
+    s("g", { transform: `translate(${x + 10} ${y + size.tall / 2 - 8})` }, s("path", { class: "mark", d: MARKS[kind] })),
+    s("text", { class: "what", x: x + 34, y: y + size.tall / 2 - 3 }, short),
+    s("text", { class: "how", x: x + 34, y: y + size.tall / 2 + 13 }, words(node.state)));
 }
 
 /** The picture; `upright` runs from top to bottom, for narrow pages. */
@@ -151,8 +172,11 @@ export function picture(flow, upright = false) {
     return [s("path", { class: `edge ${kind}`, d: line }), s("path", { class: `tipmark ${kind}`, d: head })];
   });
   const told = flow.nodes.map((each) => `${each.label || each.id} ${words(each.state)}`).join(", ");
-  return s("svg", {
-    viewBox: `-2 -2 ${plan.wide + 4} ${plan.tall + 4}`, width: plan.wide + 4, height: plan.tall + 4,
+  const size = upright ? UPRIGHT : LYING;
+  const svg = s("svg", {
+    viewBox: `-2 -2 ${plan.wide + 4} ${plan.tall + 4}`, width: plan.wide + 4,
     role: "img", "aria-label": `${flow.kind} ${flow.name}: ${told}`,
-  }, ...arrows, ...plan.boxes.map((place) => box(place, nodes.get(place.id))));
+  }, ...arrows, ...plan.boxes.map((place) => drawn(place, nodes.get(place.id), size)));
+  svg.style.minWidth = `${LEAST * plan.wide}px`;
+  return svg;
 }

@@ -35,6 +35,16 @@ export function seconds(value) {
   return `${Math.floor(value / large)} ${big}${rest ? ` ${rest} ${little}` : ""}`;
 }
 
+/** 45 s ago, 3 min ago, 2 h ago, in 5 min; `at` in seconds since 1970 */
+export function ago(at) {
+  if (!known(at)) return NONE;
+  const past = Date.now() / 1000 - at;
+  const span = Math.abs(past);
+  const [size, unit] = span < 59.5 ? [1, "s"] : span < 3570 ? [60, "min"] : span < 84600 ? [3600, "h"] : [86400, "d"];
+  const words = `${Math.round(span / size)} ${unit}`;
+  return past < 0 ? `in ${words}` : `${words} ago`;
+}
+
 /** 14:03:22; `at` in seconds since 1970 */
 export const time = (at) => (known(at) ? clock.format(at * 1000) : NONE);
 
@@ -56,9 +66,9 @@ export function plain(value) {
 export const words = (name) => name.replaceAll("_", " ");
 
 const TONES = {
-  good: ["done", "closed", "ok", "up", "healthy", "serving", "committed", "alive", "succeeded", "ready"],
+  good: ["done", "closed", "ok", "up", "healthy", "serving", "committed", "alive", "succeeded", "ready", "completed"],
   busy: ["running", "started", "active", "compensating", "executing", "starting"],
-  wait: ["paused", "half_open", "half-open", "waiting", "scheduled", "retrying", "draining", "suspect", "compensated", "queued", "stale"],
+  wait: ["paused", "half_open", "half-open", "waiting", "scheduled", "retrying", "draining", "suspect", "compensated", "cancelled", "unknown", "stale"],
   bad: ["dead", "failed", "open", "down", "error", "stuck", "lost", "unhealthy", "isolated", "forced_open"],
 };
 

@@ -2,7 +2,7 @@
 
 import { Table, button, card, chip, choices, field, h, nothing, pairs, write } from "./dom.js";
 import { Problem, act, ask } from "./live.js";
-import { NONE, count, date, percent, seconds, tone } from "./format.js";
+import { ago, count, date, percent, tone } from "./format.js";
 import { confirm, dialog, report } from "./talk.js";
 
 const STATES = ["queued", "running", "scheduled", "waiting", "dead"];
@@ -10,14 +10,6 @@ const PAGE = 50;
 const PATIENCE = 250;
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value)).toString();
-const since = (at) => (at == null ? NONE : seconds(Math.max(0, Date.now() / 1000 - at)));
-
-/** When something is due, or how long ago it was. */
-function when(at) {
-  if (at == null) return NONE;
-  const left = at - Date.now() / 1000;
-  return left > 0 ? `in ${seconds(left)}` : `${seconds(-left)} ago`;
-}
 
 /** Everything that is known of one job, in a dialog. */
 export async function detail(queue, id, again, actions) {
@@ -29,8 +21,8 @@ export async function detail(queue, id, again, actions) {
     return;
   }
   const rows = [["state", chip(job.state, tone(job.state))], ["queue", job.queue], ["id", h("code", {}, job.id)], ["attempts", count(job.attempts)]];
-  if (job.enqueued_at != null) rows.push(["enqueued", `${date(job.enqueued_at)} (${since(job.enqueued_at)} ago)`]);
-  if (job.at != null) rows.push([job.state === "dead" ? "died" : "due", `${date(job.at)} (${when(job.at)})`]);
+  if (job.enqueued_at != null) rows.push(["enqueued", `${date(job.enqueued_at)} (${ago(job.enqueued_at)})`]);
+  if (job.at != null) rows.push([job.state === "dead" ? "died" : "due", `${date(job.at)} (${ago(job.at)})`]);
   if (job.progress != null) rows.push(["progress", percent(job.progress)]);
   if (job.correlation_id) rows.push(["correlation id", h("code", {}, job.correlation_id)]);
   if (job.dependencies?.length) rows.push(["waits for", h("code", {}, job.dependencies.join(" "))]);
@@ -127,10 +119,9 @@ export class Jobs extends Asked {
       columns: [
         { head: "job", kind: "name", make: (row) => h("button", { type: "button", class: "plain", on: { click: () => this.#open(row.item) } }), show: (node, each) => write(node, each.name || "unreadable") },
         { head: "id", kind: "id mono wide", cell: (each) => each.id },
-        { head: "state", cell: (each) => each.state, chip: (each) => tone(each.state) },
-        { head: "attempts", kind: "number wide", cell: (each) => count(each.attempts) },
-        { head: "enqueued", kind: "number", cell: (each) => when(each.enqueued_at) },
-        { head: "due / died", kind: "number wide", cell: (each) => when(each.at) },
+        { head: "attempts", kind: "number", cell: (each) => count(each.attempts) },
+        { head: "enqueued", kind: "number", cell: (each) => ago(each.enqueued_at) },
+        { head: "due / died", kind: "number wide", cell: (each) => ago(each.at) },
       ],
     });
     this.card = card("Jobs", "as of the last look; the list stands still while it is read",
@@ -181,12 +172,12 @@ export class Dead extends Asked {
     const acts = (row) => h("span", {},
       button("Remove", () => this.#order("purge", row.item), "small risk"), button("Queue again", () => this.#order("requeue", row.item), "small"));
     this.table = new Table({
-      label: "Dead letters", key: (each) => each.id, empty: "No dead letter. Jobs that have failed for good are kept here.",
+      label: "Dead letters", kind: "letters", key: (each) => each.id, empty: "No dead letter. Jobs that have failed for good are kept here.",
       columns: [
         { head: "job", kind: "name", make: (row) => h("button", { type: "button", class: "plain", on: { click: () => this.#open(row.item) } }), show: (node, each) => write(node, each.name || "unreadable") },
         { head: "error", kind: "words", cell: (each) => `${each.error.type}: ${each.error.message}` },
         { head: "attempts", kind: "number wide", cell: (each) => count(each.attempts) },
-        { head: "died", kind: "number", cell: (each) => when(each.died_at) },
+        { head: "died", kind: "number", cell: (each) => ago(each.died_at) },
         { head: "", kind: "acts", make: acts, show: (node) => (node.hidden = !this.live.view.actions) },
       ],
     });

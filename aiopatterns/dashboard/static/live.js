@@ -10,6 +10,7 @@
 const ROOT = document.documentElement.dataset.root ?? "";
 const WHAT = ["throughput", "p50", "p99", "queued"];
 const SILENCE = 4000;
+const SOON = 500;
 const KEPT = 600;
 const LOGGED = 500;
 const LOCKED = "The token is no longer valid: open the address that the command has printed.";
@@ -117,6 +118,7 @@ export class Live extends EventTarget {
     this.source?.close();
     this.source = new EventSource(`${ROOT}/api/live`);
     this.source.addEventListener("overview", (event) => this.#show(JSON.parse(event.data)));
+    this.source.addEventListener("error", () => this.#broken());
     this.source.addEventListener("outage", (event) => this.#away(JSON.parse(event.data).error));
     this.source.addEventListener("log", (event) => this.#note(JSON.parse(event.data)));
   }
@@ -128,6 +130,11 @@ export class Live extends EventTarget {
     this.history.add(view.at, points(view));
     this.#become("live", "");
     this.dispatchEvent(new Event("overview"));
+  }
+
+  /** The connection has ended: ask soon. */
+  #broken() {
+    if (this.next !== Infinity) this.next = Math.min(this.next, performance.now() + SOON);
   }
 
   /** The server is there, and looks in vain. */

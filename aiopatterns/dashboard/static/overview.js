@@ -96,8 +96,8 @@ export class Overview {
         { head: "last 2 min", kind: "wide", make: spark, show: (node, each) => drawSpark(node, this.live.history.of(`throughput ${each.name}`)) },
         { head: "jobs/s", kind: "number strong", cell: (each) => short(each.throughput) },
         { head: "p50", kind: "number wide", cell: (each) => seconds(each.p50) },
-        { head: "p99", kind: "number", cell: (each) => seconds(each.p99) },
-        number("queued", "queued"), number("scheduled", "scheduled", "wide"), number("waiting", "waiting", "wide"), number("running", "running"),
+        { head: "p99", kind: "number wide", cell: (each) => seconds(each.p99) },
+        number("queued", "queued"), number("scheduled", "scheduled", "wide"), number("waiting", "waiting", "wide"), number("running", "running", "wide"),
         { head: "dead", kind: "number", cell: (each) => count(each.dead), tone: (each) => (each.dead ? "bad-text" : "") },
         number("workers", "workers", "wide"),
         { head: "", kind: "acts", make: (row) => button("Pause", () => pause(row.item), "small"), show: (node, each) => {
