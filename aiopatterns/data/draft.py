@@ -297,7 +297,7 @@ class Draft:
         """Return the last version that others may have, of what is about to be replaced."""
         if old is None or len(old.leaves) > 1:
             return None
-        (leaf,) = old.leaves
+        leaf = old.leaves[0]
         if old.shared or old.seq <= max(self.state.peers.values(), default=0):
             return replace(leaf, parts=())
         return old.bases.get(leaf.vector)

@@ -59,6 +59,13 @@ async def take(
     return await store.transact([each.key for each in records], plan)
 
 
+async def taken(store: SyncStore, record: Record, *, strategy: Strategy) -> Joined:
+    """Make a record a part of this store that it lacks."""
+    (found,) = await take(store, record, strategy=strategy)
+    assert found is not None
+    return found
+
+
 async def move(source: SyncStore, target: SyncStore, *, strategy: Strategy) -> list[Joined | None]:
     """Bring all that the source has to the target, in one step; the source learns of it."""
     state = await source.state()

@@ -58,7 +58,7 @@ async def test_what_changes_while_it_is_read_comes_once_more_or_later(store, mon
 async def test_one_that_is_written_between_two_looks_is_not_read_twice(store, monkeypatch):
     log = ChangeLog(store)
     await log.record("a", 1)
-    fetch, written = type(store).fetch, []
+    fetch, written = type(store).fetch, list[str]()
 
     async def fetched(self: Any, keys: Any) -> Any:
         if not written:

@@ -112,9 +112,12 @@ async def test_transactions_and_statements_take_turns(database):
     async def transact() -> None:
         await database.transact(add)
 
+    async def write(number: int) -> None:
+        await database.run(WRITE, id=number, words="y")
+
     async with anyio.create_task_group() as group:
         for number in range(4):
-            group.start_soon(lambda number=number: database.run(WRITE, id=number, words="y"))
+            group.start_soon(write, number)
             if database.dialect.name == "sqlite":
                 group.start_soon(transact)
     assert await count(database) in {4, 8}

@@ -15,7 +15,7 @@ from aiopatterns.data.memorystore import MemorySyncStore
 from aiopatterns.data.merge import Merge, three_way
 from aiopatterns.data.record import BUCKETS, packed, unpacked
 from aiopatterns.data.vector import VersionVector
-from tests.data.recordplaces import PLACES, a_moment, foreign, keys_of, made, move, take
+from tests.data.recordplaces import PLACES, a_moment, foreign, keys_of, made, move, take, taken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,7 +118,7 @@ async def test_what_is_no_key_or_no_value_is_refused(store):
 
 async def test_conflicts_stay_until_somebody_writes(store):
     await store.put("k", "ours")
-    (found,) = await take(store, foreign("k", "theirs"), strategy=Manual())
+    found = await taken(store, foreign("k", "theirs"), strategy=Manual())
     assert len(found.conflicts) == 1
     assert (found.conflicts[0].left.value, found.conflicts[0].right.value) == ("ours", "theirs")
     (leaves,) = [each async for each in store.conflicts()]
@@ -287,6 +287,7 @@ async def test_what_has_come_is_taken_once(two):
     left, right = two
     await left.put("k", 1)
     (found,) = await move(left, right, strategy=LastWriteWins())
+    assert found is not None
     assert found.conflicts == ()
     assert await right.get("k") == await left.get("k")
     assert await move(left, right, strategy=LastWriteWins()) == [None]
@@ -303,6 +304,7 @@ async def test_a_merge_starts_from_the_last_version_that_both_had(two):
     await left.put("k", {"x": 2, "y": 1})  # right has not seen the one before
     await right.put("k", {"x": 1, "y": 3, "z": 1})
     (found,) = await move(left, right, strategy=strategy)
+    assert found is not None
     assert len(found.conflicts) == 1
     await move(right, left, strategy=strategy)
     for each in two:
@@ -448,7 +450,7 @@ async def test_a_new_record_does_not_replace_what_is_in_quarantine(store):
     held = foreign("k", "held", 5)
     await store.transact(("k",), lambda draft: draft.hold(packed(held), peer="z", reason="?"))
     await store.put("k", "ours")
-    (found,) = await take(store, held, strategy=Manual())
+    found = await taken(store, held, strategy=Manual())
     assert {each.value for each in found.leaves} == {"held", "ours"}
     fresh = await store.put("other", 1)
     assert fresh.vector["z:0"] == 9
