@@ -50,6 +50,7 @@ def machine(tmp_path):
 def test_where_all_is_there_nothing_is_done(machine):
     program, run, home = machine
     program("valkey-server", "")
+    program("google-chrome", "")
     (home / "postgresql" / "15" / "bin").mkdir(parents=True)
     (home / "postgresql" / "15" / "bin" / "postgres").touch()
     assert run() == ("", "")
@@ -61,8 +62,12 @@ def test_root_installs_what_is_missing_and_starts_no_service(machine):
     told, calls = run()
     assert "1 update -qq" in calls
     assert "1 install -y -qq --no-upgrade" in calls
-    assert calls.rstrip().endswith(" postgresql")
+    assert [line.rpartition(" ")[2] for line in calls.splitlines()[1:]] == [
+        "postgresql",
+        "chromium",
+    ]
     assert "no PostgreSQL here" in told
+    assert "no Chromium here" in told
     assert not (home / "policy-rc.d").exists()
 
 
@@ -86,4 +91,5 @@ def test_where_nothing_can_be_installed_it_says_so_and_goes_on(machine, why):
     assert told.splitlines() == [
         "no redis-server here: the tests use the one in the wheels",
         "no PostgreSQL here: install postgresql for the tests that need it",
+        "no Chromium here: install chromium for the tests of the dashboard pages",
     ]
