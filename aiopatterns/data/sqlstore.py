@@ -197,19 +197,22 @@ class SqlSyncStore(SyncStore):
         self, keys: Collection[str], plan: Callable[[Draft], T], *, dry_run: bool = False
     ) -> T:
         """Lock the state, read, plan and write."""
+        drafts: list[Draft] = []
 
-        async def work(link: SqlLink) -> tuple[T, Draft]:
+        async def work(link: SqlLink) -> T:
             draft = await self._read(link, keys)
             planned = plan(draft)
             if not dry_run:
                 await self._write(link, draft)
-            return planned, draft
+                drafts.append(draft)
+            return planned
 
         await self._ensure()
-        planned, draft = await self._database.transact(work)
-        if not dry_run:
-            self._announce(draft)
-        return planned
+        try:
+            return await self._database.transact(work)
+        finally:  # also if the answer was lost, or nobody waits for it any more
+            for each in drafts:
+                self._announce(each)
 
     async def renew(self) -> None:
         """Give the store a fresh epoch, after its database was restored from a backup.

@@ -181,6 +181,7 @@ def test_cancelled_anywhere_a_write_has_happened_or_not(tmp_path):
             found = await store.get("k")
             seq = (await store.state()).seq
             assert seq == (0 if found is None else found.value)
+            assert store.writes >= seq  # whoever waits for changes was told
             await store.aclose()
 
         return Trial(work(), check)
