@@ -77,9 +77,10 @@ wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 promises: $(TEST)/.ready ## write docs/promises.md from the tests
 	@$(TEST)/bin/python -m pytest -q --collect-only --write-promises >/dev/null && echo "wrote docs/promises.md"
 
-exports: $(TEST)/.ready ## write tests/exports.txt and the front door's page, if a change of the public surface is meant
+exports: $(TEST)/.ready ## write tests/exports.txt, the front door's page and the table of events, if a change is meant
 	@$(TEST)/bin/python -m tests.test_exports && echo "wrote tests/exports.txt"
 	@$(TEST)/bin/python -m tests.test_site && echo "wrote docs/reference/front-door.md"
+	@$(TEST)/bin/python -m tests.test_events && echo "wrote the table of docs/guides/events.md"
 
 changelog: $(DEV)/.ready ## show what the next release's changelog says
 	@$(DEV)/bin/towncrier build --draft --version next
