@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from aiopatterns.contrib.web import (
     PAGES,
@@ -53,15 +53,15 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
+
+    from aiohttp.typedefs import Handler, Middleware
 
     from aiopatterns.cluster.health import HealthChecker
     from aiopatterns.cluster.healthcheck import HealthKind
     from aiopatterns.contrib.web import ClientLimiter
 
-    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-    Middleware: TypeAlias = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 __all__ = [
     "add_request_id",
