@@ -44,6 +44,8 @@ __all__ = ["run"]
 # Worker processes are forked from one that has imported this, and nothing that they do not need.
 _PRELOAD = ("aiopatterns.processor.stages",)
 _TOP = 10
+# Calls that are out at once in a cluster whose size nobody has told.
+_DASK_LIMIT = 16
 
 
 def run(options: Namespace) -> int:
@@ -71,20 +73,32 @@ def run(options: Namespace) -> int:
 
 def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
     """Make what the work runs in, or say what is not there."""
-    kind = options.executor.partition(":")[0]
     target = parse(options.backend)
-    if target.scheme != "memory":
-        if kind != "processes":
-            raise UsageError(f"--executor must be processes with --backend, not {kind!r}")
-        url = _embedded(stack, target) if target.scheme == "embedded" else options.backend
-        return Fleet(url, processes=options.workers or processors(), run=options.id)
-    if options.id is not None:
-        raise UsageError("--id needs a --backend that outlives this process, such as redis://")
-    if kind == "inline":
+    executor = _executor(options, local=target.scheme == "memory")
+    if target.scheme == "memory":
+        if options.id is not None:
+            raise UsageError("--id needs a --backend that outlives this process, as redis:// does")
+        assert executor is not None, "only a fleet works without an executor"
+        return executor
+    url = _embedded(stack, target) if target.scheme == "embedded" else options.backend
+    processes = options.workers or processors()
+    return Fleet(url, processes=processes, run=options.id, executor=executor)
+
+
+def _executor(options: Namespace, *, local: bool) -> Executor | None:
+    """Make the executor; a fleet has workers of its own in place of processes."""
+    kind, _, address = options.executor.partition("://")
+    if kind == "inline" and local:
         return Inline(1)
     if kind == "processes":
-        return Processes(options.workers, preload=_PRELOAD)
-    raise UsageError(f"--executor must be inline or processes, not {kind!r}")
+        return Processes(options.workers, preload=_PRELOAD) if local else None
+    if kind == "dask" and address:
+        from aiopatterns.contrib.dask import DaskExecutor
+
+        return DaskExecutor(f"tcp://{address}", limit=options.workers or _DASK_LIMIT)
+    allowed = "inline, processes or dask://host:port" if local else "processes or dask://host:port"
+    where = "" if local else f" with --backend {options.backend.partition(':')[0]}"
+    raise UsageError(f"--executor must be {allowed}{where}, not {options.executor!r}")
 
 
 def _embedded(stack: ExitStack, target: Target) -> str:

@@ -51,6 +51,7 @@ from aiopatterns.processor import tokens, wire
 from aiopatterns.processor.analysis import add, add_counted
 from aiopatterns.processor.engine import Lexicon, Words
 from aiopatterns.processor.hands import Hands
+from aiopatterns.processor.local import LocalEngine
 from aiopatterns.processor.runjobs import HOST, Sum, Task, key_of, run_queue, stamp
 from aiopatterns.processor.stages import Timed, Volume
 from aiopatterns.resilience.backoff import Exponential
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     )
 
     from aiopatterns.backends.protocols import Backend
+    from aiopatterns.flow.executors import Executor
     from aiopatterns.jobs.handle import Handle
     from aiopatterns.jobs.job import Job, UnsentJob
     from aiopatterns.jobs.queue import JobQueue
@@ -114,6 +116,8 @@ class Fleet:
         processes: Worker processes here, for as long as the run lasts; in memory so many jobs at
             once in this process. 0: others do the work.
         run: Id of the run; None makes one. Runs of one id over the same files are one run.
+        executor: Where the words are counted instead, by map-reduce: for work that has outgrown
+            these workers, such as a ``DaskExecutor``.
 
     Raises:
         ValueError: A value is out of its range, or worker processes cannot open the backend.
@@ -124,10 +128,15 @@ class Fleet:
         analysis = await DataProcessor(Corpus.at("/data"), executor=fleet).run()
     """
 
-    __slots__ = ("_backend", "_books", "_processes", "_queue", "run")
+    __slots__ = ("_backend", "_books", "_counter", "_processes", "_queue", "run")
 
     def __init__(
-        self, backend: Backend | str, *, processes: int = 2, run: str | None = None
+        self,
+        backend: Backend | str,
+        *,
+        processes: int = 2,
+        run: str | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self._processes = count("processes", processes, minimum=0)
         self.run: str = new_id() if run is None else check_name("run", run)
@@ -137,6 +146,7 @@ class Fleet:
             msg = f"backend must be a URL, which worker processes can open, not {backend!r}"
             raise ValueError(msg)
         self._books: list[_Book] = []
+        self._counter = None if executor is None else LocalEngine(executor)
 
     @property
     def capacity(self) -> int:
@@ -151,6 +161,8 @@ class Fleet:
             await stack.enter_async_context(self._queue)
             if self._processes:
                 await stack.enter_async_context(self._workers())
+            if self._counter is not None:
+                await stack.enter_async_context(self._counter.opened())
             try:
                 yield
             finally:
@@ -166,7 +178,8 @@ class Fleet:
 
     async def process(self, chunks: Sequence[Chunk], progress: Progress) -> Lexicon:
         """Take code and prose apart; the words are counted meanwhile."""
-        book = await self._book(chunks, ("processing", "analysis"))
+        ahead = ("analysis",) if self._counter is None else ()
+        book = await self._book(chunks, ("processing", *ahead))
         names: dict[str, int] = {}
         volumes: list[Volume] = []
         troubles: list[Trouble] = []
@@ -180,7 +193,8 @@ class Fleet:
 
     async def count(self, chunks: Sequence[Chunk], progress: Progress) -> Words:
         """Count the words of the chunks that are processed."""
-        del chunks
+        if self._counter is not None:
+            return await self._counter.count(chunks, progress)
         book = self._books[-1]
         packages: dict[str, dict[str, int]] = {}
         troubles: list[Trouble] = []
