@@ -165,19 +165,18 @@ class Synchronizer:
         instance("dry_run", dry_run, bool, "a bool")
         tally = _Tally(self._progress)
         session = new_id()
-        async with self.left, self.right:
-            for way in ("pull", "push") if direction == "both" else (direction,):
-                ends = (self.right, self.left) if way == "pull" else (self.left, self.right)
-                tally.direction = way
-                run = SyncPass(
-                    *ends,
-                    strategy=self._strategy,
-                    batch=self._batch,
-                    session=session,
-                    dry_run=dry_run,
-                    told=tally.add,
-                )
-                await run.run()
+        for way in ("pull", "push") if direction == "both" else (direction,):
+            ends = (self.right, self.left) if way == "pull" else (self.left, self.right)
+            tally.direction = way
+            run = SyncPass(
+                *ends,
+                strategy=self._strategy,
+                batch=self._batch,
+                session=session,
+                dry_run=dry_run,
+                told=tally.add,
+            )
+            await run.run()
         return tally.report()
 
     def watch(self, direction: SyncDirection = "both", *, interval: float = 5.0) -> SyncWatch:
