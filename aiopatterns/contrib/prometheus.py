@@ -22,6 +22,7 @@ collectors.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.core.telemetry import Subscription, install_listener
@@ -56,25 +57,30 @@ _CIRCUITS: Final = (
     ("aiopatterns.circuit.opened", 2),
     ("aiopatterns.circuit.opened_by_fleet", 2),
 )
-# Fields of events that name who tells them.
-_OWNERS: Final = (
-    "queue",
-    "cache",
-    "circuit",
-    "bulkhead",
-    "limiter",
-    "service",
-    "stream",
-    "broker",
-    "bus",
-    "gateway",
-    "saga",
-    "router",
-    "registry",
-    "checker",
-    "worker",
-    "pool",
-    "policy",
+# Fields of events that name who tells them; they stand first.
+_OWNERS: Final = frozenset(
+    {
+        "broker",
+        "bulkhead",
+        "bus",
+        "cache",
+        "checker",
+        "circuit",
+        "gateway",
+        "hedge",
+        "limiter",
+        "node",
+        "policy",
+        "pool",
+        "queue",
+        "registry",
+        "router",
+        "saga",
+        "service",
+        "stream",
+        "watch",
+        "worker",
+    }
 )
 
 
@@ -171,8 +177,7 @@ class _Meters:
         """Take one event."""
         told: Any = event
         name, bounded = event.name, self._names.bounded
-        owner = next((getattr(told, each) for each in _OWNERS if hasattr(told, each)), "")
-        self._events.labels(name, bounded("owner", owner)).inc()
+        self._events.labels(name, bounded("owner", _owner(event))).inc()
         if name.startswith(_JOB) and hasattr(told, "attempt"):
             labels = bounded("queue", told.queue), bounded("job", told.job)
             self._jobs.labels(*labels, name.removeprefix(_JOB)).inc()
@@ -193,3 +198,9 @@ class _Meters:
             bounded("method", told.method),
             str(told.status),
         ).observe(told.seconds)
+
+
+def _owner(event: Event) -> str:
+    """Return the name of who tells an event; empty if it says none."""
+    first = next(iter(fields(event)), None)
+    return getattr(event, first.name) if first is not None and first.name in _OWNERS else ""

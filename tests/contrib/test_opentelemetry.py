@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from aiopatterns.backends import open_backend
@@ -16,12 +18,17 @@ from aiopatterns.cluster.client import ServiceClient
 from aiopatterns.cluster.instance import ServiceInstance
 from aiopatterns.cluster.registry import ServiceRegistry
 from aiopatterns.contrib.asgi import TracingMiddleware
-from aiopatterns.core.tracing import outgoing_headers
+from aiopatterns.contrib.opentelemetry import MAX_DESTINATIONS, instrument
+from aiopatterns.core.errors import JobFailedError
+from aiopatterns.core.telemetry import Event, emit, listening
+from aiopatterns.core.tracing import Messages, Request, outgoing_headers, traceparent, tracer
 from aiopatterns.gateway import Gateway, Route
 from aiopatterns.jobs import JobQueue, Worker
 from aiopatterns.messaging import Broker
 from aiopatterns.messaging.message import Message
-from tests.contrib.spans import attributes, seen, trace_of
+from aiopatterns.resilience import Constant, Retry
+from aiopatterns.testing import Trial, cancel_everywhere
+from tests.contrib.spans import Seen, attributes, seen, trace_of
 from tests.gateway.front import served
 
 
@@ -109,3 +116,173 @@ async def test_one_trace_over_call_job_message_and_http(redis_url: str):
         "GET /users/{number}": SpanKind.SERVER,
     }
     assert attributes(record.one("process orders"))["messaging.destination.name"] == "orders"
+
+
+@dataclass(frozen=True, slots=True)
+class Happened(Event):
+    name: ClassVar[str] = "tests.happened"
+    text: str = "x" * 1000
+    number: int = 7
+    error: Exception | None = None
+    other: tuple[int, ...] = (1, 2)
+
+
+def test_events_of_the_library_are_events_of_the_span_in_which_they_happen():
+    with seen() as record:
+        emit(Happened())  # outside of any span
+        with record.mine.start_as_current_span("call"):
+            emit(Happened(error=OSError("away")))
+    (event,) = record.one("call").events
+    assert event.name == "tests.happened"
+    assert dict(event.attributes or {}) == {
+        "text": "x" * 500,
+        "number": 7,
+        "error": "OSError: away",
+        "other": "(1, 2)",
+    }
+    (point,) = record.metric("aiopatterns.events")
+    assert (point.value, dict(point.attributes)) == (2, {"aiopatterns.event": "tests.happened"})
+
+
+async def test_a_retry_shows_in_the_span_around_it():
+    tries: list[int] = []
+
+    @Retry(OSError, attempts=3, backoff=Constant(0))
+    async def call() -> int:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("away")
+        return len(tries)
+
+    with seen() as record, record.mine.start_as_current_span("call"):
+        assert await call() == 3
+    assert [each.name for each in record.one("call").events] == ["aiopatterns.retry.scheduled"] * 2
+
+
+def test_one_at_a_time_and_closed_for_good():
+    with seen():
+        with pytest.raises(RuntimeError, match=r"aiopatterns\.contrib\.opentelemetry traces"):
+            instrument()
+        assert listening()
+    assert tracer() is None
+    assert not listening()
+    with instrument():  # the providers of the process, which do nothing by default
+        assert traceparent() is None
+        with Seen().mine.start_as_current_span("call"):
+            assert traceparent() is not None
+    assert tracer() is None
+
+
+async def test_metrics_of_jobs():
+    jobs = JobQueue("mails")
+
+    @jobs.job
+    async def mail(to: str) -> None:
+        if not to:
+            raise OSError("nobody")
+
+    with seen() as record:
+        async with jobs, Worker(jobs):
+            handles = await jobs.enqueue_many([mail.job("a"), mail.job("b"), mail.job("")])
+            for each in handles[:2]:
+                await each.result(timeout=5)
+            with pytest.raises(JobFailedError):
+                await handles[2].result(timeout=5)
+    (sent,) = record.metric("messaging.client.sent.messages")
+    assert sent.value == 3
+    (consumed,) = record.metric("messaging.client.consumed.messages")
+    assert consumed.value == 3
+    assert dict(consumed.attributes) == {
+        "messaging.system": "aiopatterns.jobs",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "mails",
+    }
+    done = record.metric("messaging.process.duration")
+    assert {each.attributes.get("error.type"): each.count for each in done} == {
+        None: 2,
+        "OSError": 1,
+    }
+    (enqueued,) = record.metric("messaging.client.operation.duration")
+    assert enqueued.count == 1
+    assert enqueued.explicit_bounds[0] == 0.005
+
+
+@pytest.mark.promise("telemetry-bounded")
+def test_destinations_of_metrics_are_bounded():
+    with seen() as record:
+        found = tracer()
+        assert found is not None
+        for number in range(2 * MAX_DESTINATIONS):
+            with found.start(Messages("send", "broker", f"order.{number}", "publish")):
+                pass
+    points = record.metric("messaging.client.sent.messages")
+    names = {each.attributes["messaging.destination.name"]: each.value for each in points}
+    assert len(names) == MAX_DESTINATIONS + 1
+    assert names["_OTHER"] == MAX_DESTINATIONS
+    assert len({each.name for each in record.spans}) == 2 * MAX_DESTINATIONS
+
+
+def test_what_is_no_traceparent_begins_a_trace():
+    with seen() as record:
+        found = tracer()
+        assert found is not None
+        for origin in ("", "x", "00-0-0-00", "00-" + "0" * 32 + "-b7ad6b7169203331-01"):
+            with found.start(Messages("process", "jobs", "a", "process", origins=(origin,))):
+                pass
+            with found.start(Request("server", "GET", "/", origin=origin)):
+                pass
+    assert all(each.parent is None and not each.links for each in record.spans)
+
+
+def test_a_received_trace_goes_on_unless_a_span_is_current_already():
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with seen() as record:
+        found = tracer()
+        assert found is not None
+        with found.start(Request("server", "GET", "/1", origin=parent)):
+            assert str(traceparent()).startswith("00-0af7651916cd43dd8448eb211c80319c-")
+        with record.mine.start_as_current_span("of another instrumentation"):
+            with found.start(Request("server", "GET", "/2", origin=parent)):
+                pass
+    first, second = (each for each in record.spans if each.kind is SpanKind.SERVER)
+    assert first.parent is not None
+    assert first.parent.span_id == 0xB7AD6B7169203331
+    assert record.path(second) == ["of another instrumentation", "GET"]
+
+
+@pytest.mark.promise("telemetry-spans-end")
+def test_spans_end_once_wherever_the_work_is_cancelled():
+    class Ends(SpanProcessor):
+        open = 0
+
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            self.open += 1
+
+        def on_end(self, span: Any) -> None:
+            self.open -= 1
+
+    def scenario() -> Trial:
+        ends, providers = Ends(), Seen().tracers
+        providers.add_span_processor(ends)
+        jobs = JobQueue("mails")
+
+        @jobs.job
+        async def mail() -> None:
+            await anyio.sleep(0.01)
+
+        async def work() -> None:
+            with instrument(providers):
+                async with jobs, Worker(jobs), Broker("memory://") as broker:
+                    await broker.subscribe("price", lambda _: 7)
+                    handle = await mail.enqueue()
+                    assert await broker.request("price") == 7
+                    await handle.result(timeout=5)
+
+        def check() -> None:
+            assert ends.open == 0
+            assert tracer() is None
+
+        return Trial(work(), check)
+
+    cancel_everywhere(scenario, minimum=5)
