@@ -184,6 +184,7 @@ class Dashboard(Owner):
             await self._backend.__aexit__(None, None, None)
 
     async def _start(self, tasks: TaskGroup) -> None:
+        self._watch.forget()
         tasks.start_soon(self._watch.run)
 
     def _settle(self) -> None:

@@ -129,6 +129,11 @@ class Watch:
         """How many watch now."""
         return len(self._viewers)
 
+    def forget(self) -> None:
+        """Begin anew: what was seen before was another opening of the backend."""
+        self._last = None
+        self._outage = ""
+
     async def run(self) -> None:
         """Look once a second while somebody watches, for ever."""
         while True:

@@ -29,9 +29,9 @@ _WORDS: Final = (
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|authorization|credentials?|cookie|session(?:[_-]?id)?|signature|dsn|cvv|card[_-]?number"
 )
-_FIELD: Final = re.compile(
-    rf"(?:^|[_.-]|(?<=[a-z]))(?:{_WORDS})s?(?:$|[_.-]|(?=[A-Z0-9]))", re.IGNORECASE
-)
+# Some words are secrets wherever they stand, others as a word of their own.
+_FIELD: Final = re.compile(rf"passw|passphrase|secret|(?:^|[^a-z])(?:{_WORDS})s?(?:$|[^a-z])")
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SHAPES: Final = (
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s@]+@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
@@ -78,7 +78,7 @@ def shape(value: object) -> str:
 
 def _masked(value: object, name: str, depth: int) -> object:
     """Return ``value`` with hidden fields, and not too much of it."""
-    if name and _FIELD.search(name):
+    if name and _FIELD.search(_CAPITAL.sub("_", name).lower()):
         return _Text(HIDDEN)
     if depth >= _DEEPEST and isinstance(value, (dict, list, tuple)):
         return _Text("...")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from aiopatterns.backends.opening import open_backend
+from aiopatterns.contrib.asgi import lifespan
+from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.core.lifecycle import OwnerState
+from aiopatterns.dashboard.app import Dashboard, DashboardStatistics
+from tests.dashboard.door import BASE, TOKEN, client, opened
+
+
+async def test_it_is_an_owner_that_opens_its_backend_again_and_again():
+    backend = open_backend("memory://")
+    dashboard = Dashboard(backend, token=TOKEN)
+    assert dashboard.state is OwnerState.CREATED
+    for times in (1, 2):
+        async with dashboard, client(dashboard) as http:
+            await http.get(dashboard.address(BASE))
+            assert (await http.get("/api/overview")).json()["backend"] == "memory://"
+            assert dashboard.statistics() == DashboardStatistics(viewers=0, points=times)
+            with pytest.raises(RuntimeError, match="open already"):
+                await dashboard.__aenter__()
+    assert dashboard.state is OwnerState.STOPPED
+
+
+async def test_closed_it_says_so():
+    dashboard = Dashboard("memory://", token=TOKEN)
+    async with client(dashboard) as http:
+        await http.get(dashboard.address(BASE))
+        for path in ("overview", "history", "live", "jobs?queue=x", "jobs/x/1", "dead?queue=x"):
+            answer = await http.get(f"/api/{path}")
+            assert answer.status_code == 503
+            assert "'dashboard' is not open" in answer.json()["error"]
+
+
+def test_the_address_is_made_of_where_it_is():
+    dashboard = Dashboard("memory://", token=TOKEN)
+    assert dashboard.address("https://x.org/ops/") == f"https://x.org/ops/?token={TOKEN}"
+
+
+@pytest.mark.real
+async def test_a_backend_that_is_away_at_the_beginning_is_an_error():
+    dashboard = Dashboard("redis://:geheim@127.0.0.1:1", token=TOKEN)
+    with pytest.raises(BackendUnavailableError) as wrong:
+        async with dashboard:
+            raise AssertionError
+    assert "geheim" not in str(wrong.value)
+    assert dashboard.state is not OwnerState.RUNNING
+
+
+@pytest.mark.parametrize("missing", ["starlette", "jinja2", "uvicorn"])
+def test_a_missing_extra_names_the_command(monkeypatch, missing):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "aiopatterns.dashboard.app.find_spec", lambda name: None if name == missing else found(name)
+    )
+    with pytest.raises(ImportError, match=rf"{missing}: pip install 'aiopatterns\[dashboard\]'"):
+        Dashboard("memory://")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"queues": [1]}, TypeError),
+        ({"queues": [""]}, ValueError),
+        ({"hosts": [""]}, ValueError),
+        ({"token": ""}, ValueError),
+        ({"name": ""}, ValueError),
+    ],
+)
+def test_bad_values_are_named(options, error):
+    (name,) = options
+    with pytest.raises(error, match=name):
+        Dashboard("memory://", **options)
+
+
+async def served(app, *, during) -> list[str]:
+    """Run the lifespan of an application, as a server does."""
+    asked = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    told: list[str] = []
+
+    async def receive():
+        message = next(asked)
+        if message["type"] == "lifespan.shutdown":
+            await during()
+        return message
+
+    async def send(message):
+        told.append(message["type"])
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    return told
+
+
+async def test_a_server_opens_it_by_its_lifespan_unless_it_is_open():
+    dashboard = Dashboard("memory://", token=TOKEN)
+    states: list[bool] = []
+
+    async def during() -> None:
+        states.append(dashboard.is_open)
+
+    complete = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert await served(dashboard, during=during) == complete
+    states.append(dashboard.is_open)
+    async with dashboard:
+        assert await served(dashboard, during=during) == complete
+        states.append(dashboard.is_open)
+    assert states == [True, False, True, True]
+
+
+async def test_mounted_it_lives_as_long_as_the_application():
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    dashboard = Dashboard("memory://", token=TOKEN)
+    app = Starlette(routes=[Mount("/ops", dashboard)], lifespan=lifespan(dashboard))
+    codes: list[int] = []
+
+    async def during() -> None:
+        async with client(app) as http:
+            await http.get(dashboard.address(f"{BASE}/ops"))
+            codes.append((await http.get("/ops/api/overview")).status_code)
+
+    await served(app, during=during)
+    assert codes == [200]
+    assert not dashboard.is_open
+
+
+async def test_nothing_is_asked_while_nobody_watches():
+    backend = open_backend("memory://")
+    async with opened(backend) as (dashboard, _):
+        from aiopatterns.core.clock import sleep
+
+        await sleep(0.01)
+        assert dashboard.statistics().points == 0
