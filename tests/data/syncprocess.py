@@ -77,8 +77,8 @@ class Mortal:
             await write(store, link, draft)
             self.point()
 
-        monkeypatched.transact = mortal  # type: ignore[method-assign, assignment]
-        monkeypatched._write = writing  # type: ignore[method-assign]
+        for name, method in (("transact", mortal), ("_write", writing)):
+            setattr(monkeypatched, name, method)
 
 
 async def run(left: str, right: str, point: int) -> None:
