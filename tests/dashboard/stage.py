@@ -65,17 +65,17 @@ OWNERS = [
     owner(
         "breaker",
         "payments",
-        {"state": "open", "failure_rate": 0.62, "calls": 1204, "rejected": 310, "opened": 3},
+        {"state": "open", "failure_ratio": 0.62, "calls": 1204, "rejected": 310, "opened": 3},
     ),
     owner(
         "breaker",
         "stock",
-        {"state": "closed", "failure_rate": 0.01, "calls": 8821, "rejected": 0, "opened": 0},
+        {"state": "closed", "failure_ratio": 0.01, "calls": 8821, "rejected": 0, "opened": 0},
     ),
     owner(
         "breaker",
         "geocoder",
-        {"state": "half_open", "failure_rate": 0.3, "calls": 92, "rejected": 41, "opened": 1},
+        {"state": "half_open", "failure_ratio": 0.3, "calls": 92, "rejected": 41, "opened": 1},
     ),
     owner("limiter", "partner-api", {"limit": 50, "in_flight": 41, "queued": 7, "rejected": 18}),
     owner(
@@ -100,6 +100,7 @@ OWNERS = [
             "requests": 5120,
             "p50": 0.0031,
             "p99": 0.021,
+            "members": {"ranking-1": "alive", "ranking-2": "suspect"},
             "links": {"a": {"sent": 10}},
         },
     ),

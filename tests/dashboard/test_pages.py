@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tests.dashboard.browser import chromium, served, visit
+from tests.dashboard.shop import TOKEN, Shop
 from tests.dashboard.stage import EVIL, Stage, application
 
 if TYPE_CHECKING:
@@ -100,6 +101,41 @@ def test_every_section_fits_reads_and_is_text(browser, fleet, wide, scheme):
             evil[section] = page.locator("main").get_by_text(EVIL).count()
         assert page.locator("main img").count() == 0
     assert [evil[each] for each in ("jobs", "dead", "patterns", "events")] == [1, 4, 1, 1]
+
+
+def test_a_fleet_that_runs_for_real(browser):
+    shop = Shop()
+    with served(shop.application()) as server:
+        with visit(browser, shop.dashboard.address(server.url), expected=REFUSED) as page:
+            assert page.url == f"{server.url}/"  # the token is a cookie now
+            expect(page.get_by_role("tab", name="Dead letters")).to_have_text("Dead letters1")
+            page.keyboard.press("5")
+            expect(page.get_by_role("article").filter(has_text="payments")).to_contain_text(
+                "closed"
+            )
+            expect(page.get_by_role("article").filter(has_text="partner")).to_contain_text("in use")
+            page.keyboard.press("7")
+            picture = page.get_by_role("img", name="dag nightly: fetch ok, report running")
+            expect(picture.locator("rect")).to_have_count(2)
+            page.keyboard.press("3")
+            page.get_by_role("button", name="send_receipt").click()
+            dialog = page.get_by_role("dialog", name="send_receipt")
+            expect(dialog).to_contain_text("the mail server refused order 41")
+            expect(dialog).to_contain_text("password=***")
+            shop.healthy = True
+            dialog.get_by_role("button", name="Queue again").click()
+            expect(page.get_by_text("No dead letter.")).to_be_visible()
+            expect(page.get_by_role("tab", name="Dead letters")).to_have_text("Dead letters0")
+            page.keyboard.press("8")
+            expect(page.get_by_text("dashboard.acted")).to_be_visible()
+            seen = page.content() + str(page.evaluate("[document.cookie, localStorage]"))
+            assert TOKEN not in seen
+            assert "hunter2" not in seen
+        stranger = browser.new_context()
+        answer = stranger.request.get(server.url)
+        assert answer.status == 401
+        assert "token" in answer.json()["error"]
+        stranger.close()
 
 
 def test_a_persons_path_by_pointer(browser):

@@ -177,6 +177,7 @@ export function picture(flow, upright = false) {
     viewBox: `-2 -2 ${plan.wide + 4} ${plan.tall + 4}`, width: plan.wide + 4,
     role: "img", "aria-label": `${flow.kind} ${flow.name}: ${told}`,
   }, ...arrows, ...plan.boxes.map((place) => drawn(place, nodes.get(place.id), size)));
+  svg.style.setProperty("--since", `-${performance.now() % 1400}ms`); // what turns goes on where it was
   svg.style.minWidth = `${LEAST * plan.wide}px`;
   return svg;
 }

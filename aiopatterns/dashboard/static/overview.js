@@ -51,10 +51,10 @@ export class Overview {
       ["running", "Running"], ["dead", "Dead letters"], ["workers", "Workers"]].map(([id, name]) => [id, tile(name)]));
     this.choice = h("select", { on: { change: () => this.show() } });
     this.plots = {
-      pace: new Plot({ title: "Throughput", hint: "jobs done in a second", format: short, empty: "No queue yet" }),
-      late: new Plot({ title: "Latency", hint: "", format: seconds, empty: "No job was done yet" }),
-      depth: new Plot({ title: "Queue depth", hint: "jobs that a worker could take", format: short, empty: "No queue yet" }),
-      lag: new Plot({ title: "Lag", hint: "entries of streams that nobody has claimed", format: short, empty: "No consumer is published" }),
+      pace: new Plot({ title: "Throughput", hint: "jobs done in a second", format: short, empty: "No queue yet", least: 2 }),
+      late: new Plot({ title: "Latency", hint: "", format: seconds, empty: "No job was done yet", least: 0.001 }),
+      depth: new Plot({ title: "Queue depth", hint: "jobs that a worker could take", format: short, empty: "No queue yet", least: 2 }),
+      lag: new Plot({ title: "Lag", hint: "entries of streams that nobody has claimed", format: short, empty: "No consumer is published", least: 2 }),
     };
     this.spans = h("div", { class: "segment", role: "group", "aria-label": "How far back the plots go" },
       SPANS.map(([value, text]) => h("button", { type: "button", "aria-pressed": String(value === shared.window), on: { click: (event) => this.#span(value, event.target) } }, text)));

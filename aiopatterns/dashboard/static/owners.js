@@ -3,7 +3,7 @@
 import { Table, card, chip, choices, field, h, keep, nothing, write } from "./dom.js";
 import { count, percent, plain, seconds, short, tone, words } from "./format.js";
 
-const SECONDS = /^(p50|p95|p99|.*seconds|.*age|.*delay|.*latency|.*lag_time|wait)$/;
+const SECONDS = /^(p50|p95|p99|per|retry_after|.*seconds|.*elapsed|.*delay|.*latency)$/;
 // Figures of a card at most; what is more is below a fold.
 const SHOWN = 8;
 
@@ -11,7 +11,7 @@ const told = (name, value) => (typeof value === "number" && SECONDS.test(name) ?
 const simple = (value) => value === null || typeof value !== "object";
 const number = (figures, ...names) => names.map((each) => figures[each]).find((each) => typeof each === "number");
 
-/** The share that says most of an owner: {what, share, bad, name of its figure}, or null. */
+/** The share that says most of an owner: {what, share, bad}, or null. */
 export function share(figures) {
   const [hits, misses] = [number(figures, "hits"), number(figures, "misses")];
   if (hits + misses > 0) return { what: "hits", share: hits / (hits + misses), bad: false };
@@ -19,8 +19,8 @@ export function share(figures) {
   const used = number(figures, "in_flight", "running", "held");
   const most = number(figures, "limit", "capacity") ?? free + used;
   if (used !== undefined && most > 0) return { what: "in use", share: Math.min(1, used / most), bad: used >= most };
-  const failures = number(figures, "failure_rate", "error_rate");
-  return failures <= 1 ? { what: "failures", share: failures, bad: failures >= 0.5, name: "failure_rate" } : null;
+  const failures = number(figures, "failure_ratio");
+  return failures <= 1 ? { what: "failures", share: failures, bad: failures >= 0.5 } : null;
 }
 
 /** One owner: what it is in, its share as a bar, its figures; those that are many, or tables, below a fold. */
@@ -36,10 +36,11 @@ class Owner {
     this.what = h("span");
     this.share = h("p", { class: "hint share" }, this.part, " ", this.what);
     this.figures = h("dl", { class: "pairs" });
+    this.members = h("ul", { class: "members" });
     this.inner = h("pre", { tabindex: 0 });
     this.more = h("details", {}, h("summary", {}, "more"), this.inner);
     this.node = h("article", { class: "card owner" }, this.kind, h("div", { class: "head" }, this.name, this.state), this.where,
-      this.meter, this.share, this.figures, this.more);
+      this.meter, this.share, this.figures, this.members, this.more);
     this.node.owner = this;
   }
 
@@ -52,10 +53,15 @@ class Owner {
     write(this.state, words(String(state)));
     this.state.className = `chip ${tone(state)}`;
     this.#bar(share(figures));
-    const entries = Object.entries(figures).filter(([name]) => name !== "failure_rate");
+    const entries = Object.entries(figures).filter(([name]) => name !== "failure_ratio" && name !== "members");
     const shown = entries.filter(([, value]) => simple(value)).slice(0, SHOWN);
     keep(this.figures, shown.flatMap(([name, value]) => [["dt", name, words(name)], ["dd", name, told(name, value)]]),
       ([tag, name]) => `${tag} ${name}`, ([tag]) => h(tag), (node, [, , text]) => write(node, text));
+    keep(this.members, Object.entries(figures.members ?? {}), ([name]) => name, () => h("li", {}, h("span"), chip("")), (node, [name, how]) => {
+      write(node.firstChild, name);
+      write(node.lastChild, words(String(how)));
+      node.lastChild.className = `chip ${tone(how)}`;
+    });
     const rest = entries.filter((one) => !shown.includes(one));
     this.more.hidden = rest.length === 0;
     if (this.more.open) write(this.inner, rest.map(([name, value]) => `${words(name)}: ${simple(value) ? told(name, value) : JSON.stringify(value, null, 2)}`).join("\n"));

@@ -23,10 +23,10 @@ function point(moment) {
   shared.dispatchEvent(new Event("moment"));
 }
 
-/** The least round number that is not below `value`. */
+/** The least round number that is not below `value`, and whose half is round as well. */
 function ceiling(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 4, 5, 8, 10].map((each) => each * unit).find((each) => each >= value * 0.999) ?? value;
+  return [1, 2, 4, 6, 8, 10].map((each) => each * unit).find((each) => each >= value * 0.999) ?? value;
 }
 
 /** The index of the time next to `moment`. */
@@ -67,10 +67,11 @@ function paths(at, values, x, y, base) {
   return [line, under];
 }
 
-/** One plot in a card. `format` makes words of a value. */
+/** One plot in a card. `format` makes words of a value; the axis goes to `least` at least. */
 export class Plot {
-  constructor({ title, hint, format, empty }) {
+  constructor({ title, hint, format, empty, least }) {
     this.title = title;
+    this.least = least;
     this.format = format;
     this.lines = [];
     this.at = [];
@@ -125,7 +126,7 @@ export class Plot {
     const end = this.at.at(-1) ?? 0;
     const span = Math.max(SHORTEST, Math.min(shared.window, end - (this.at[0] ?? end)));
     const most = Math.max(0, ...this.lines.flatMap((line) => line.values.filter((each) => each != null)));
-    const top = most > 0 ? ceiling(most) : 1;
+    const top = Math.max(this.least, most > 0 ? ceiling(most) : 0);
     const base = TALL - EDGE.bottom;
     this.x = (moment) => wide - EDGE.right - ((end - moment) / span) * (wide - EDGE.left - EDGE.right);
     this.y = (value) => base - (value / top) * (base - EDGE.top);
