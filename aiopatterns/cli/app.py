@@ -125,6 +125,7 @@ def _parser() -> _Parser:
     _add_worker(commands, common)
     _add_gateway(commands, common)
     _add_top(commands, common)
+    _add_bench(commands, common)
     _add_demo(commands, common)
     _add_dashboard(commands, common)
     _add_doctor(commands, common)
@@ -225,6 +226,21 @@ def _add_top(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> 
     add("--interval", type=_interval, default=1.0, metavar="S", help="seconds between looks (1)")
     add("--once", action="store_true", help="look once, print, and end")
     add("--json", action="store_true", help="print one JSON object a look, in one line")
+
+
+def _add_bench(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:
+    """Describe ``bench``."""
+    parser = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="measure what the library costs on this machine",
+        description="Measure the main patterns, in this process and over an embedded Redis if one "
+        "can be started: median and spread of repeats, and the facts of this machine.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="shorter repeats, and fewer: less than 15 s")
+    add("--html", metavar="FILE", help="also write a page")
+    add("--json", metavar="FILE", help="also write the figures as JSON")
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.cli import run as module
 from aiopatterns.cli.app import main
 from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE
@@ -220,6 +221,33 @@ def test_the_command_in_processes(tree):
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (DONE, "")
     assert json.loads(out)["words"] == plain_count(tree).words.total()
+
+
+@pytest.mark.promise("processor-serial-count")
+def test_the_command_over_jobs_gives_the_same(tree, capsys):
+    assert ran(tree, "--json") == DONE
+    expected = json.loads(capsys.readouterr().out)
+    with shell(tree, "--workers", 2, "--json", "--backend", "embedded://") as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (DONE, "")
+    found = json.loads(out)
+    for each in (expected, found):
+        del each["elapsed"], each["stages"]
+    assert found == expected
+
+
+@pytest.mark.promise("processor-interrupt")
+def test_ctrl_c_ends_a_run_over_jobs_and_its_workers(tree, redis_url):
+    with shell("--backend", redis_url, "--workers", 1, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert "ingestion   begins" in process.stdout.readline()
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=20)[1]
+    assert (process.returncode, err) == (INTERRUPTED, "aiopatterns: interrupted\n")
+    assert here() == []
+    with Wire(redis_url) as wire:
+        assert wire.call("KEYS", "*kv*run*") == []
 
 
 @pytest.mark.promise("processor-full-disk")
