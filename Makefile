@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format format-check lint types floors bench disaster stress docs wheel-test promises exports changelog clean
+.PHONY: help setup run test check ci format format-check lint types floors bench disaster stress docs wheel-test interpreters newcomer promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -73,6 +73,12 @@ docs: $(DEV)/.ready ## build the documentation into site/
 wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 	@.ci/servers
 	@PYTHON=$(DEV)/bin/python .ci/wheel $(ARGS)
+
+interpreters: ## the fast suite on every supported Python that is found here, and without uvloop
+	@.ci/interpreters $(ARGS)
+
+newcomer: ## time a newcomer's path: clone, first result, first job of one's own, dashboard
+	@.ci/newcomer
 
 promises: $(TEST)/.ready ## write docs/promises.md from the tests
 	@$(TEST)/bin/python -m pytest -q --collect-only --write-promises >/dev/null && echo "wrote docs/promises.md"
