@@ -43,6 +43,8 @@ from aiopatterns.contrib.web import (
     request_id,
 )
 from aiopatterns.core.context import bind_correlation, correlation_id
+from aiopatterns.core.tracing import Request as Served
+from aiopatterns.core.tracing import tracer
 from aiopatterns.core.validate import optional_function
 
 try:
@@ -70,6 +72,7 @@ __all__ = [
     "correlation_middleware",
     "health_routes",
     "rate_limit_middleware",
+    "tracing_middleware",
 ]
 
 T = TypeVar("T")
@@ -176,6 +179,37 @@ async def correlation_middleware(request: web.Request, handler: Handler) -> web.
     if not response.prepared:
         response.headers[REQUEST_ID] = identity
     return response
+
+
+@web.middleware
+async def tracing_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Begin the span of each request, in the trace of the ``traceparent`` that came with it.
+
+    What the handler does for the request, jobs, messages and calls of services, is traced inside
+    of it. Until a tracer is installed, as by :func:`aiopatterns.contrib.opentelemetry.instrument`,
+    requests pass as they are.
+
+    Example::
+
+        app = web.Application(middlewares=[tracing_middleware, correlation_middleware])
+    """
+    found = tracer()
+    if found is None:
+        return await handler(request)
+    origin = request.headers.get("traceparent")
+    step = Served("server", request.method, request.path, request.scheme, origin=origin)
+    with found.start(step) as span:
+        resource = request.match_info.route.resource
+        if resource is not None:
+            span.note("route", resource.canonical)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:  # an answer, not an error of the handler
+            span.note("status", error.status)
+            span.end()
+            raise
+        span.note("status", response.status)
+        return response
 
 
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:

@@ -40,10 +40,12 @@ from aiopatterns.core.errors import (
     NoEndpointError,
     RateLimitedError,
 )
+from aiopatterns.core.tracing import outgoing_headers
 from aiopatterns.resilience import Consecutive, Constant, Trip
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
 from tests.cluster.endpoints import instances, who
 from tests.cluster.weather import Server, Weather
+from tests.contrib.spans import attributes, id_of, seen
 
 AGAIN = Retry(on=OSError, attempts=3, backoff=Constant(0))
 
@@ -385,3 +387,28 @@ def test_an_endpoint_that_hangs_takes_no_more_than_its_trials_though_nobody_sees
             assert 28 <= lost <= 32  # a second of each four, once the half minute is over
 
     simulate(live)
+
+
+# -- tracing -------------------------------------------------------------------------------------
+
+
+async def test_each_attempt_is_a_span_with_its_endpoint():
+    registry = ServiceRegistry("memory://", propagation=0)
+    calls: list[str] = []
+
+    async def flaky(endpoint: ServiceInstance) -> str:
+        calls.append(endpoint.id)
+        if len(calls) == 1:
+            raise OSError("away")
+        return str(outgoing_headers()["traceparent"])
+
+    async with registry, registry.register(who("a")), registry.register(who("b")):
+        with seen() as record:
+            sent = await ServiceClient("users", registry, stack=AGAIN).call(flaky)
+    first, second = record.spans
+    assert {first.name, second.name} == {"call users"}
+    assert attributes(first)["error.type"] == "OSError"
+    assert attributes(first)["aiopatterns.service"] == "users"
+    hosts = [attributes(each)["server.address"] for each in (first, second)]
+    assert hosts == [who(each).host for each in calls]
+    assert sent.split("-")[2] == f"{id_of(second):016x}"

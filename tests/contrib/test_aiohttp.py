@@ -18,12 +18,14 @@ from aiopatterns.contrib.aiohttp import (
     correlation_middleware,
     health_routes,
     rate_limit_middleware,
+    tracing_middleware,
 )
 from aiopatterns.core.context import correlation_id
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.rate import Rate
 from aiopatterns.jobs import Context, JobQueue, Worker
 from aiopatterns.resilience import TokenBucket
+from tests.contrib.spans import attributes, seen
 
 pytestmark = pytest.mark.real
 
@@ -362,3 +364,31 @@ def test_a_missing_aiohttp_is_one_line_with_the_command(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'aiopatterns\[aiohttp\]'") as raised:
         importlib.import_module("aiopatterns.contrib.aiohttp")
     assert "\n" not in str(raised.value)
+
+
+async def test_requests_are_traced_by_their_routes():
+    async def user(request: web.Request) -> web.Response:
+        number = int(request.match_info["number"])
+        if number == 0:
+            raise web.HTTPNotFound
+        if number == 1:
+            raise OSError("away")
+        return web.Response(status=503 if number == 2 else 200)
+
+    app = web.Application(middlewares=[tracing_middleware])
+    app.router.add_get("/users/{number}", user)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/users/9")).status == 200  # nobody traces
+        with seen() as record:
+            for path in ("/users/9", "/users/0", "/users/1", "/users/2", "/nowhere"):
+                await client.get(path, headers={"traceparent": parent})
+    assert [each.name for each in record.spans] == ["GET /users/{number}"] * 4 + ["GET"]
+    facts = [
+        (found.get("http.response.status_code"), found.get("error.type"))
+        for found in map(attributes, record.spans)
+    ]
+    assert facts == [(200, None), (404, None), (None, "OSError"), (503, "503"), (404, None)]
+    for each in record.spans:
+        assert each.parent is not None
+        assert each.parent.span_id == 0xB7AD6B7169203331

@@ -13,6 +13,7 @@ from aiopatterns.cluster.health import HealthChecker
 from aiopatterns.contrib.asgi import (
     CorrelationMiddleware,
     RateLimitMiddleware,
+    TracingMiddleware,
     health_routes,
     lifespan,
     provide,
@@ -21,6 +22,7 @@ from aiopatterns.core.context import correlation_id
 from aiopatterns.core.rate import Rate
 from aiopatterns.jobs import Context, JobQueue, Worker
 from aiopatterns.resilience import TokenBucket
+from tests.contrib.spans import attributes, seen
 
 
 class Owner:
@@ -363,3 +365,54 @@ async def test_streams_and_websockets_pass_both_middlewares():
     await service(scope, receive, sent)
     assert sent[1]["text"] == "hello w1"
     assert (b"x-request-id", b"w1") in sent[0]["headers"]
+
+
+async def test_requests_are_traced_by_their_routes():
+    app = FastAPI()
+    app.add_middleware(TracingMiddleware)
+
+    @app.get("/users/{number}")
+    async def user(number: int) -> StreamingResponse:
+        if number == 1:
+            raise OSError("away")
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        return StreamingResponse(body(), status_code=503 if number == 2 else 200)
+
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket) -> None: ...
+
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    transport = ASGITransport(app, raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://shop") as client:
+        assert (await client.get("/users/9")).status_code == 200  # nobody traces
+        with seen() as record:
+            for path in ("/users/9", "/users/1", "/users/2", "/nowhere"):
+                await client.get(path, headers={"traceparent": parent})
+    assert [each.name for each in record.spans] == ["GET /users/{number}"] * 3 + ["GET"]
+    facts = [
+        (found.get("http.response.status_code"), found.get("error.type"))
+        for found in map(attributes, record.spans)
+    ]
+    assert facts == [(200, None), (None, "OSError"), (503, "503"), (404, None)]
+    for each in record.spans:
+        assert each.parent is not None
+        assert each.parent.span_id == 0xB7AD6B7169203331
+
+
+async def test_what_is_no_request_is_not_traced():
+    kinds: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kinds.append(scope["type"])
+
+    nothing: Any = None
+    with seen() as record:
+        for kind in ("lifespan", "websocket"):
+            await TracingMiddleware(app)({"type": kind}, nothing, nothing)
+    assert kinds == ["lifespan", "websocket"]
+    assert not record.spans
+    with pytest.raises(TypeError, match="app must be a function"):
+        TracingMiddleware(cast("Any", None))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
+from opentelemetry.trace import SpanKind
 
 import aiopatterns
 from aiopatterns.backends.opening import open_backend
@@ -24,6 +25,7 @@ from aiopatterns.resilience.circuitstate import CircuitState
 from aiopatterns.resilience.retry import Retry
 from aiopatterns.resilience.trip import Consecutive, Trip
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
+from tests.contrib.spans import attributes, id_of, seen, trace_of
 from tests.gateway.memory import (
     Answer,
     Client,
@@ -513,3 +515,43 @@ def test_key_sets_are_fetched_like_anything_else():
         assert asked[:2] == [("idp", b"/keys?v=1")] * 2
 
     simulate(scenario)
+
+
+# -- tracing -------------------------------------------------------------------------------------
+
+
+async def test_a_request_and_each_of_its_attempts_are_spans_of_the_trace_that_came():
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    transport = MemoryTransport(answering(failing(), Answer(200, (), b"hello")))
+    routes = [Route("/a", to="http://s:81/base", policy=RoutePolicy(retry=QUICK))]
+    async with Gateway(routes, transport=transport) as door:
+        with seen() as record:
+            headers = [(b"traceparent", parent.encode()), (b"tracestate", b"v=1")]
+            reply = await ask(door, path="/a/7", headers=headers)
+    assert reply.status == 200
+    failed, answered, served = record.spans
+    assert (served.name, served.kind) == ("GET /a", SpanKind.SERVER)
+    assert served.parent is not None
+    assert served.parent.span_id == 0xB7AD6B7169203331
+    assert attributes(served)["http.response.status_code"] == 200
+    for each in (failed, answered):
+        assert each.kind is SpanKind.CLIENT
+        assert record.path(each) == ["GET /a", "GET"]
+        assert attributes(each)["server.address"] == "s"
+        assert attributes(each)["server.port"] == 81
+    assert attributes(failed)["error.type"].endswith("UpstreamError")
+    assert attributes(answered)["http.response.status_code"] == 200
+    sent = [dict(each.headers)[b"traceparent"] for each in transport.sent]
+    assert sent == [
+        b"00-%032x-%016x-01" % (trace_of(each), id_of(each)) for each in (failed, answered)
+    ]
+    assert dict(transport.sent[0].headers)[b"tracestate"] == b"v=1"
+
+
+async def test_a_request_that_no_route_is_for_is_a_span_too():
+    async with gateway(None, Route("/a", to="http://s")) as door:
+        with seen() as record:
+            assert (await ask(door, path="/b")).status == 404
+            assert (await ask(door, path="/a")).status == 200
+    assert [each.name for each in record.spans] == ["GET", "GET", "GET /a"]
+    assert attributes(record.spans[0])["http.response.status_code"] == 404
