@@ -195,9 +195,10 @@ class SyncPass:
         after = ""
         while heads := await self._target.scan(bucket, after, self._batch):
             after = heads[-1].key
-            gone = [each.key for each in heads if state.forgot(each.vectors)]
-            kept = await self._source.heads(gone) if gone else {}
-            keys = [key for key in gone if key not in kept]
+            keys = [each.key for each in heads if state.forgot(each.vectors)]
+            if keys:
+                kept = await self._source.heads(keys)
+                keys = [key for key in keys if key not in kept]
             if keys:
                 await self._transact(keys, partial(bury, keys=keys, source=state), left=state.seq)
 

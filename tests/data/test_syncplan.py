@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -206,10 +207,17 @@ async def test_bury_deletes_what_the_other_has_forgotten_and_nothing_else():
     assert tombstone.created == last.created
 
 
-async def test_bury_leaves_alone_what_cannot_be_read():
-    source, target = await filled("source", gone=1), MemorySyncStore("target")
-    await received(target, *(await source.fetch(["gone"])).values())
-    target._rows["gone"] = target._rows["gone"]._replace(body=b"\xff")
+@pytest.mark.parametrize("why", ["damaged", "from the future"])
+async def test_bury_leaves_alone_what_it_cannot_follow(why):
+    source, target = MemorySyncStore("source", max_drift=7_200), MemorySyncStore("target")
+    await source.put("gone", 1)
+    (old,) = (await leaves(source))["gone"]
+    await received(target, row(old))
+    if why == "damaged":
+        target._rows["gone"] = target._rows["gone"]._replace(body=b"\xff")
+    else:  # its own clock has been wrong
+        ahead = replace(old, stamp=Stamp(old.stamp.time + 3_600_000, 0, "target"))
+        target._rows["gone"] = row(ahead)
     await source.delete("gone")
     await source.purge()
     state = await source.state()

@@ -129,13 +129,17 @@ def test_writes_during_an_outage_do_not_shorten_the_pauses():
         line.cut = True
         left = MemorySyncStore("left")
         sync = Synchronizer(left, Frail(MemorySyncStore("right"), line), strategy=LAST)
-        async with sync.watch(interval=60):
+        async with sync.watch(interval=60) as watch:
             await sleep(100)
+            assert watch.statistics().interrupted
             line.calls = 0
             for number in range(100):
                 await left.put("k", number)
                 await sleep(0.1)
             assert line.calls <= 2
+            line.cut = False
+            await sleep(100)
+            assert not watch.statistics().interrupted
 
     simulate(scenario)
 
