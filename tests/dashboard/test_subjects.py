@@ -62,7 +62,7 @@ async def test_others_tell_their_statistics():
 
 
 async def test_a_registry_names_its_services():
-    async with ServiceRegistry(open_backend("memory://")) as registry:
+    async with ServiceRegistry(open_backend("memory://"), propagation=0) as registry:
         async with registry.register(ServiceInstance("users", "10.0.0.1", 80)):
             async with registry.watch("orders"):
                 assert Subject(registry).figures()["services"] == ["orders", "users"]
