@@ -83,7 +83,10 @@ class ChangeLog:
     Example::
 
         log = ChangeLog(store, consumer="search")
-        async for change in log.since(await log.acknowledged()):
+        checkpoint = await log.acknowledged()
+        if checkpoint is None:
+            await index.clear()
+        async for change in log.since(checkpoint):
             await index.update(change.key, change.value)
             await log.acknowledge(change.checkpoint)
     """
@@ -126,7 +129,7 @@ class ChangeLog:
 
         Raises:
             CheckpointExpiredError: What was purged meanwhile is missing, or the checkpoint is
-                not of this store: read all that the store holds, and forget the rest.
+                not of this store: begin anew, with nothing and with None.
             CodecError: A record cannot be read.
             TypeError: ``checkpoint`` is no text.
             ValueError: It is no checkpoint.

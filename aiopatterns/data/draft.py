@@ -26,6 +26,7 @@ import msgspec
 from aiopatterns.core.clock import wall
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id
+from aiopatterns.core.errors import CodecError
 from aiopatterns.data.conflict import frontier
 from aiopatterns.data.record import Record, joined, packed, unpacked
 from aiopatterns.data.vector import VersionVector
@@ -184,18 +185,15 @@ class Draft:
     # ------------------------------------------------------------------------ records, by name
 
     def put(self, key: str, value: Any, *, deleted: bool = False) -> Versioned:
-        """Write a version that knows of all versions that are here.
+        """Write a version that knows of all versions that are here, also of those that cannot be read.
 
         Raises:
             CodecError: The value is none that can be written; nothing is changed.
         """
-        old = self.record(key)
+        old = self._readable(key)
         leaves = () if old is None else old.leaves
         stamp = self._clock.now(after=max((each.stamp for each in leaves), default=None))
-        vector = VersionVector(self._forgotten(key, old))
-        for each in leaves:
-            vector = vector.merge(each.vector)
-        vector = vector.raised(self.state.node, self.state.seq + 1)
+        vector = self._known(key).raised(self.state.node, self.state.seq + 1)
         created = min((each.created for each in leaves), default=stamp)
         version = Versioned(key, value, stamp, created, vector, self._clock.node, deleted)
         base = self._base(old)
@@ -286,12 +284,23 @@ class Draft:
         self.writes[key] = self._rows[key] = row
         self.change(seq=row.seq)
 
-    def _forgotten(self, key: str, old: Record | None) -> Mapping[str, int]:
-        """Return what a new version knows beside what is here: a purged past, which is over.
+    def _readable(self, key: str) -> Record | None:
+        try:
+            return self.record(key)
+        except CodecError:
+            return None
+
+    def _known(self, key: str) -> VersionVector:
+        """Return what a version that is written now knows: what is here, or a past that is over.
 
         What is in quarantine counts as seen, but nobody has read it: it must not be replaced.
         """
-        return self.state.purged if old is None and key not in self.held else {}
+        row, vector = self._rows.get(key), VersionVector()
+        if row is None:
+            return vector if key in self.held else VersionVector(self.state.purged)
+        for each in row.head().vectors:
+            vector = vector.merge(each)
+        return vector
 
     def _base(self, old: Record | None) -> Versioned | None:
         """Return the last version that others may have, of what is about to be replaced."""

@@ -126,9 +126,8 @@ class SyncStore(ABC):
         """
 
         def plan(draft: Draft) -> Versioned | None:
-            record = draft.record(key)
-            gone = record is None or all(each.deleted for each in record.leaves)
-            return None if gone else draft.put(key, None, deleted=True)
+            row = draft.row(key)
+            return None if row is None or row.deleted else draft.put(key, None, deleted=True)
 
         return await self.transact((checked_key(key),), plan)
 

@@ -126,10 +126,24 @@ async def test_a_damaged_record_harms_no_other(tmp_path):
         connection.commit()
     with pytest.raises(CodecError):
         await store.get("a")
-    with pytest.raises(CodecError):
-        await store.put("a", 2)
     assert await value_of(store, "b") == 2
     assert list(await store.fetch(["a", "b"])) == ["a", "b"]
+
+
+async def test_a_damaged_record_can_be_written_anew_or_deleted(tmp_path):
+    store = lite(tmp_path)
+    for key in "ab":
+        await store.put(key, 1)
+    before = await store.heads(["a", "b"])
+    with closing(sqlite3.connect(tmp_path / "records.db")) as connection:
+        connection.execute(f"UPDATE {RECORDS_TABLE} SET body = x'00ff'")
+        connection.commit()
+    written, deleted = await store.put("a", 2), await store.delete("b")
+    assert deleted is not None
+    assert written.vector.dominates(before["a"].vectors[0])
+    assert deleted.vector.dominates(before["b"].vectors[0])
+    assert await value_of(store, "a") == 2
+    assert await store.get("b") is None
 
 
 async def test_a_store_that_was_restored_starts_anew(tmp_path):
