@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aiopatterns.core.errors import BackendError
-from aiopatterns.data import LastWriteWins, Manual, Merge, three_way
+from aiopatterns.data import LastWriteWins, Manual, Merge, SqlSyncStore, three_way
 from aiopatterns.data.checkpoint import History, note_name
 from aiopatterns.data.memorystore import MemorySyncStore
 from aiopatterns.data.sync import Synchronizer, SyncReport
@@ -182,6 +183,26 @@ async def test_a_comparison_moves_only_what_differs():
         await right.delete(f"own{number}")
     assert reads.calls < 60
     assert await values(left) == await values(right)
+
+
+@pytest.mark.real
+@pytest.mark.promise("data-sync-resync")
+async def test_a_store_that_was_restored_from_a_backup_gets_back_what_it_had_given(tmp_path):
+    right, file, backup = MemorySyncStore("right"), tmp_path / "left.db", tmp_path / "backup.db"
+    async with SqlSyncStore(f"sqlite:///{file}", name="left") as left:
+        await left.put("a", 1)
+        await Synchronizer(left, right, strategy=LAST).run()
+    copyfile(file, backup)
+    async with SqlSyncStore(f"sqlite:///{file}", name="left") as left:
+        await left.put("b", 2)
+        await Synchronizer(left, right, strategy=LAST).run()
+    copyfile(backup, file)
+    async with SqlSyncStore(f"sqlite:///{file}", name="left") as left:
+        await left.renew()
+        await left.put("c", 3)
+        await Synchronizer(left, right, strategy=LAST).run()
+        assert await values(left) == await values(right) == {"a": 1, "b": 2, "c": 3}
+        await assert_at_rest(left, right, LAST)
 
 
 async def test_a_known_peer_keeps_tombstones_from_being_purged():
