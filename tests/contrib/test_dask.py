@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any, cast
 
 import anyio
 import dask
@@ -120,7 +121,7 @@ async def test_a_client_is_used_and_left_open(cluster):
 
 def test_bad_arguments_are_refused(cluster):
     with pytest.raises(TypeError, match="scheduler must be an address or a Client, not 17"):
-        DaskExecutor(17)  # type: ignore[arg-type]
+        DaskExecutor(cast("Any", 17))
     with Client(cluster, set_as_default=False) as client:
         with pytest.raises(TypeError, match="scheduler must be an asynchronous client"):
             DaskExecutor(client)

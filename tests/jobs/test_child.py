@@ -42,6 +42,18 @@ async def test_it_runs_the_command():
 
 
 @on_one_loop
+async def test_it_has_an_environment_and_may_be_quiet(tmp_path, capfd):
+    for quiet in (True, False):
+        child = Child([], {"SAID": "word"}, grace=1, quiet=quiet)
+        child._arguments = [sys.executable, "-c", "import os; print(os.environ['SAID'])"]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child.keep)
+            await until(lambda: child.restarts)
+            child.stop()
+        assert ("word" in capfd.readouterr().out) is not quiet
+
+
+@on_one_loop
 async def test_one_that_ends_well_is_started_at_once_and_one_that_crashes_later():
     with capture_events() as events:
         child = make("raise SystemExit(3)")

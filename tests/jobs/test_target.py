@@ -18,6 +18,8 @@ def here(tmp_path, monkeypatch):
         "jobs = JobQueue('shop')\n"
         "class holder:\n    jobs = jobs\n"
         "other = 17\n"
+        "def make(backend):\n    return JobQueue('made', backend)\n"
+        "def wrong(backend):\n    return 17\n"
     )
     (tmp_path / "package_of_target_test").mkdir()
     (tmp_path / "package_of_target_test" / "__init__.py").write_text("import nothing_at_all\n")
@@ -53,6 +55,21 @@ def test_what_names_no_queue_is_refused(target, text):
     with pytest.raises(ValueError, match="target must name a queue") as caught:
         load_queue(target)
     assert text in str(caught.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_function_makes_the_queue_for_the_backend_it_is_given(monkeypatch):
+    queue = load_queue("shop_of_target_test:make", "redis://host:1")
+    assert (queue.name, queue.backend.url) == ("made", "redis://host:1")
+    with pytest.raises(ValueError, match="neither backend nor AIOPATTERNS_BACKEND names one"):
+        load_queue("shop_of_target_test:make")
+    monkeypatch.setenv("AIOPATTERNS_BACKEND", "memory://")
+    assert load_queue("shop_of_target_test:make").backend.scheme == "memory"
+    assert load_queue("shop_of_target_test:jobs").name == "shop"
+    with pytest.raises(ValueError, match="holds a int there"):
+        load_queue("shop_of_target_test:wrong", "memory://")
+    with pytest.raises(ValueError, match="its backend is memory://, so none may be given"):
+        load_queue("shop_of_target_test:jobs", "memory://")
 
 
 @pytest.mark.usefixtures("here")
