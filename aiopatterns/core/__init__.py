@@ -67,6 +67,7 @@ from aiopatterns.core.telemetry import (
     listen,
     log_events,
 )
+from aiopatterns.core.tracing import install_tracer, outgoing_headers, traceparent
 
 __all__ = [
     "AioPatternsError",
@@ -121,7 +122,10 @@ __all__ = [
     "correlation_id",
     "deadline",
     "install_listener",
+    "install_tracer",
     "listen",
     "log_events",
+    "outgoing_headers",
     "remaining",
+    "traceparent",
 ]
