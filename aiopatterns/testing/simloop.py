@@ -54,7 +54,7 @@ import math
 import random
 from contextvars import Context
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 from aiopatterns.core.clock import ClockSource, set_source
 from aiopatterns.core.validate import count
@@ -62,15 +62,21 @@ from aiopatterns.testing.sealed import SealedLoop, SimulationError
 from aiopatterns.testing.stacks import describe_tasks
 from aiopatterns.testing.threads import inline_threads
 
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
 if TYPE_CHECKING:
+    import sys
     from collections import deque
     from collections.abc import Callable, Coroutine, Generator, Iterable
     from concurrent.futures import Executor
 
-__all__ = ["DeadlockError", "LivelockError", "SimLoop"]
+    if sys.version_info >= (3, 12):  # what a task can be made of
+        Work: TypeAlias = Coroutine[Any, Any, T]
+    else:
+        Work: TypeAlias = Coroutine[Any, Any, T] | Generator[Any, None, T]
 
-T = TypeVar("T")
-Args = TypeVarTuple("Args")
+__all__ = ["DeadlockError", "LivelockError", "SimLoop"]
 
 EPOCH: Final = 1_700_000_000.0
 """Where virtual wall time starts: 2023-11-14 22:13:20 UTC in every run."""
@@ -108,9 +114,7 @@ class LivelockError(SimulationError):
 class Task(asyncio.Task[T]):
     """A task that hashes by its number, so that sets of tasks have one order in every run."""
 
-    def __init__(
-        self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], number: int, **options: Any
-    ) -> None:
+    def __init__(self, coro: Work[T], number: int, **options: Any) -> None:
         self.number = number  # first: to register a task is to hash it
         super().__init__(coro, **options)
 
@@ -192,7 +196,7 @@ class SimLoop(SealedLoop):
 
     def create_task(
         self,
-        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        coro: Work[T],
         *,
         name: object = None,
         context: Context | None = None,
