@@ -6,16 +6,17 @@ import os
 import shutil
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import uvicorn
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -50,6 +51,18 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+class Server(uvicorn.Server):
+    """A server that says when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
 class Served:
     """A server in a thread of its own, which can go and come back at its address."""
 
@@ -65,18 +78,10 @@ class Served:
         config = uvicorn.Config(
             self._app, port=self.port, log_level="critical", timeout_graceful_shutdown=1
         )
-        self._server = uvicorn.Server(config)
-        up = threading.Event()
-        startup = self._server.startup
-
-        async def started(*args: Any, **options: Any) -> None:
-            await startup(*args, **options)
-            up.set()
-
-        self._server.startup = started  # type: ignore[method-assign]
+        self._server = Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        assert up.wait(10)
+        assert self._server.up.wait(10)
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
 
     def stop(self) -> None:
@@ -96,9 +101,42 @@ def served(app: Any) -> Iterator[Served]:
         server.stop()
 
 
+class Notebook:
+    """What a page has done that it must not do.
+
+    Args:
+        page: The page.
+        home: Where all its requests have to go.
+        expected: What console errors may say; empty: there must be none.
+    """
+
+    def __init__(self, page: Page, home: str, expected: str) -> None:
+        self.wrong: list[str] = []
+        self._home = home
+        self._expected = expected
+        page.on("pageerror", lambda error: self.wrong.append(f"thrown: {error}"))
+        page.on("dialog", lambda dialog: self.wrong.append(f"popped up: {dialog.message}"))
+        page.on("request", self._asked)
+        page.on("console", self._said)
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith(self._home):
+            self.wrong.append(f"asked for: {request.url}")
+
+    def _said(self, message: ConsoleMessage) -> None:
+        forgiven = self._expected and self._expected in message.text
+        if message.type in {"error", "warning"} and not forgiven:
+            self.wrong.append(f"console: {message.text}")
+
+
 @contextmanager
 def visit(
-    browser: Browser, url: str, *, wide: int = 1280, scheme: str = "light", expected: str = ""
+    browser: Browser,
+    url: str,
+    *,
+    wide: int = 1280,
+    scheme: Literal["light", "dark"] = "light",
+    expected: str = "",
 ) -> Iterator[Page]:
     """Open a page; at the end nothing was refused, thrown, popped up or asked of another host.
 
@@ -106,38 +144,19 @@ def visit(
         browser: The browser.
         url: The address.
         wide: Pixels across.
-        scheme: ``light`` or ``dark``.
+        scheme: What the person prefers.
         expected: What console errors may say; empty: there must be none.
     """
     context = browser.new_context(
-        viewport={"width": wide, "height": 900},
-        color_scheme=scheme,  # type: ignore[arg-type]
-        reduced_motion="reduce",
+        viewport={"width": wide, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     )
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
-    page.on("dialog", lambda dialog: wrong.append(f"popped up: {dialog.message}"))
-    page.on(
-        "request",
-        lambda request: (
-            request.url.startswith(url.partition("?")[0].rstrip("/"))
-            or wrong.append(f"asked for: {request.url}")
-        ),
-    )
-    page.on(
-        "console",
-        lambda message: (
-            message.type in {"error", "warning"}
-            and not (expected and expected in message.text)
-            and wrong.append(f"console: {message.text}")
-        ),
-    )
-    page.goto(url)
-    page.wait_for_selector("#link.live")
+    notebook = Notebook(page, url.partition("?")[0].rstrip("/"), expected)
     try:
+        page.goto(url)
+        page.wait_for_selector("#link.live")
         yield page
     finally:
         context.close()
-    assert not wrong
+    assert not notebook.wrong

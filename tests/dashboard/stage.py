@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from importlib.resources import files
+from typing import Any
 
 import anyio
 import jinja2
@@ -27,29 +29,33 @@ EVIL = "<img src=x onerror=alert(1)>"
 QUEUES = ("mail", "images", "billing", "reports")
 
 
-def queue(name: str, at: float, number: int, *, paused: bool = False) -> dict:
-    pace = (
-        140 / (number + 1)
-        + 30 * math.sin(at / (17 + 5 * number))
-        + 12 * math.sin(at / 3.1 + number)
-    )
+def noise(name: str, at: float) -> float:
+    """Between 0 and 1, the same for the same second, and not far from the second before."""
+    dice = [random.Random(f"{name} {int(at) - back}").random() for back in range(5)]
+    return sum(dice) / len(dice)
+
+
+def queue(name: str, at: float, number: int, *, paused: bool = False) -> dict[str, Any]:
+    busy = 1 + 0.25 * math.sin(at / (90 + 37 * number) + number)
+    pace, depth, late = (noise(f"{name} {each}", at) for each in ("pace", "depth", "late"))
     return {
         "name": name,
-        "queued": max(0, int(220 + 200 * math.sin(at / (40 + 9 * number) + number)))
-        * (3 - number % 3),
+        "queued": int((180, 40, 12, 90)[number] * busy * (0.5 + depth)),
         "scheduled": 12 * number,
         "waiting": 3 * (number % 2),
-        "running": 0 if paused else 4 + int(3 * math.sin(at / 5 + number)),
-        "dead": (3, 0, 1, 0)[number % 4],
+        "running": 0 if paused else 3 + int(4 * pace),
+        "dead": (3, 0, 1, 0)[number],
         "paused": paused,
-        "workers": 2,
-        "throughput": 0.0 if paused else round(max(0.0, pace), 3),
-        "p50": 0.012 * (number + 1) * (1 + 0.1 * math.sin(at / 11)),
-        "p99": 0.085 * (number + 1) * (1 + 0.4 * math.sin(at / 23) ** 2),
+        "workers": (2, 1, 1, 1)[number],
+        "throughput": 0.0
+        if paused
+        else round((150, 84, 46, 12)[number] * busy * (0.8 + 0.4 * pace), 3),
+        "p50": 0.012 * (number + 1) * (0.9 + 0.2 * late),
+        "p99": 0.085 * (number + 1) * (0.7 + 0.6 * late) * busy,
     }
 
 
-def owner(kind: str, name: str, figures: dict, number: int = 0) -> dict:
+def owner(kind: str, name: str, figures: dict[str, Any], number: int = 0) -> dict[str, Any]:
     return {
         "kind": kind,
         "name": name,
@@ -137,7 +143,7 @@ WORKERS = [
     )
     for number, name in enumerate(("mail", "mail", "images", "billing", "reports"))
 ]
-SERVICES = [
+SERVICES: list[dict[str, Any]] = [
     {
         "service": "ranking",
         "instances": [
@@ -155,13 +161,13 @@ SERVICES = [
     },
     {"service": "search", "instances": []},
 ]
-STREAMS = [
+STREAMS: list[dict[str, Any]] = [
     {"name": "orders", "group": "billing", "lag": 41, "pending": 6},
     {"name": "orders", "group": "search-index", "lag": 1804, "pending": 100},
 ]
 
 
-def flow(kind: str, name: str, id: str, nodes: str, edges: str) -> dict:
+def flow(kind: str, name: str, id: str, nodes: str, edges: str) -> dict[str, Any]:
     """Nodes as ``a:done b:running``, edges as ``a>b``."""
     split = [each.rpartition(":") for each in nodes.split()]
     return {
@@ -200,7 +206,7 @@ FLOWS = [
 ]
 
 
-def letter(number: int) -> dict:
+def letter(number: int) -> dict[str, Any]:
     return {
         "id": f"01J{number:06d}",
         "queue": "mail",
@@ -216,7 +222,7 @@ def letter(number: int) -> dict:
     }
 
 
-def job(name: str, state: str, number: int) -> dict:
+def job(name: str, state: str, number: int) -> dict[str, Any]:
     return {
         "id": f"01K{state[0]}{number:06d}",
         "queue": name,
@@ -240,6 +246,7 @@ class Stage:
         locked: Whether the token is no longer good.
         orders: What the page has asked for: (action, body).
         lines: Lines of the event log.
+        foreign: What stands where others have written markup.
     """
 
     def __init__(self) -> None:
@@ -249,7 +256,8 @@ class Stage:
         self.locked = False
         self.dead = [letter(number) for number in range(3)]
         self.paused: set[str] = set()
-        self.orders: list[tuple[str, dict]] = []
+        self.orders: list[tuple[str, dict[str, Any]]] = []
+        self.foreign = EVIL
         self.lines = [
             {
                 "at": time.time() - 8,
@@ -274,9 +282,9 @@ class Stage:
             },
         ]
 
-    def overview(self) -> dict:
+    def overview(self) -> dict[str, Any]:
         at = time.time()
-        kept = {
+        kept: dict[str, Any] = {
             "queues": [
                 queue(name, at, number, paused=name in self.paused)
                 for number, name in enumerate(QUEUES)
@@ -298,7 +306,7 @@ class Stage:
             **kept,
         }
 
-    def history(self) -> dict:
+    def history(self) -> dict[str, Any]:
         if self.empty:
             return {"at": [], "queues": {}, "streams": {}}
         at = [time.time() - 480 + each for each in range(480)]
@@ -320,14 +328,14 @@ class Stage:
             },
         }
 
-    def page(self, asked) -> dict:
+    def page(self, asked) -> dict[str, Any]:
         found = [job(asked["queue"], asked["state"], number) for number in range(60)]
         found = [each for each in found if asked.get("name", "") in ("", each["name"])]
         start = int(asked.get("after") or 0)
         rest = start + 50 < len(found)
         return {"jobs": found[start : start + 50], "after": str(start + 50) if rest else None}
 
-    def detail(self, queue: str, id: str) -> dict | None:
+    def detail(self, queue: str, id: str) -> dict[str, Any]:
         for each in self.dead:
             if each["id"] == id:
                 return {
@@ -351,7 +359,7 @@ class Stage:
             "dependencies": ["01Kq1", "01Kq2"],
         }
 
-    def act(self, action: str, order: dict) -> int:
+    def act(self, action: str, order: dict[str, Any]) -> int:
         self.orders.append((action, order))
         if action in {"pause", "resume"}:
             (self.paused.add if action == "pause" else self.paused.discard)(order["queue"])
@@ -366,15 +374,18 @@ class Stage:
             return before - len(self.dead)
         return len(order["ids"])
 
+    def encoded(self, value: object) -> str:
+        return json.dumps(value).replace(EVIL, self.foreign)
+
     async def stream(self):
         yield b"retry: 1000\n\n"
         for each in self.lines:
-            yield f"event: log\ndata: {json.dumps(each)}\n\n".encode()
+            yield f"event: log\ndata: {self.encoded(each)}\n\n".encode()
         while not self.locked:
             kind, data = (
                 ("outage", {"error": self.away}) if self.away else ("overview", self.overview())
             )
-            yield f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+            yield f"event: {kind}\ndata: {self.encoded(data)}\n\n".encode()
             await anyio.sleep(0.5)
 
 
@@ -385,12 +396,12 @@ def application(stage: Stage) -> Starlette:
         (here / "templates" / "dashboard.html").read_text("utf-8")
     )
 
-    def told(value: object, status: int = 200) -> Response:
+    def told(value: object) -> Response:
         if stage.locked:
             return JSONResponse({"error": "no token"}, 401)
         if stage.away:
             return JSONResponse({"error": stage.away}, 503)
-        return JSONResponse(value, status)
+        return Response(stage.encoded(value), media_type="application/json")
 
     async def page(request):
         html = template.render(root=request.scope.get("root_path", ""))

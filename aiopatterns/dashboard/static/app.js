@@ -128,7 +128,7 @@ function connected() {
   mark(link, { class: `link ${live.state}` });
   document.body.classList.toggle("stale", live.state === "away");
   banner.hidden = live.state !== "away";
-  write(banner, live.trouble);
+  write(banner, live.view ? `${live.trouble} Figures are of ${time(live.view.at)}.` : live.trouble);
 }
 
 build();

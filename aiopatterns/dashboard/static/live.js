@@ -140,7 +140,7 @@ export class Live extends EventTarget {
   /** The server is there, and looks in vain. */
   #away(error) {
     this.next = performance.now() + SILENCE;
-    this.#become("away", error);
+    this.#become("away", `${error}.`);
   }
 
   #note(line) {
@@ -166,7 +166,7 @@ export class Live extends EventTarget {
     } catch (problem) {
       this.next = performance.now() + this.wait;
       this.wait = Math.min(this.wait * 1.5, 10000);
-      this.#become("away", problem.status === 401 ? LOCKED : problem.message);
+      this.#become("away", problem.status === 401 ? LOCKED : problem.status ? `${problem.message}.` : problem.message);
     }
   }
 }
