@@ -35,10 +35,10 @@ def library(root: Path, packages=("asyncio", "email", "json", "unittest")) -> Pa
     return root
 
 
-def children() -> list[int]:
-    """Worker processes of this one."""
+def children(of: int | None = None) -> list[int]:
+    """Worker processes of this process, or of another."""
     found = []
-    for thread in Path("/proc/self/task").iterdir():
+    for thread in Path(f"/proc/{of or os.getpid()}/task").iterdir():
         with suppress(OSError):
             for pid in (thread / "children").read_text("ascii").split():
                 if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
