@@ -213,13 +213,13 @@ def _services(owners: Iterable[Published]) -> set[str]:
     for each in owners:
         names: object = _figures(each).get(SERVICES)
         if isinstance(names, list):
-            found.update(filter(_is_service, cast("list[object]", names)))  # type: ignore[arg-type]
+            found.update(each for each in cast("list[str]", names) if _is_service(each))
     return found
 
 
-def _is_service(name: object) -> bool:
+def _is_service(name: str) -> bool:
     try:
-        service_name("service", cast("str", name))
+        service_name("service", name)
     except (TypeError, ValueError):
         return False
     return True

@@ -196,10 +196,13 @@ class Watch:
         """Take in the events that processes forward, for ever."""
         while True:
             with suppress(BackendError):  # the looks tell that
-                async with self._pubsub.subscribe(LOG) as messages:
-                    async for each in messages:
-                        self._take(each.data)
+                await self._listen_once()
             await sleep(INTERVAL)
+
+    async def _listen_once(self) -> None:
+        async with self._pubsub.subscribe(LOG) as messages:
+            async for each in messages:
+                self._take(each.data)
 
     def _take(self, data: bytes) -> None:
         """Put a forwarded line into the log, if it is one."""

@@ -13,8 +13,9 @@ for (``show_arguments``); otherwise their kinds and sizes are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Sized
+from itertools import islice
+from typing import Final, cast
 
 __all__ = ["HIDDEN", "clean", "shape", "shown"]
 
@@ -71,8 +72,8 @@ def shape(value: object) -> str:
     """Return what kind of value it is, and how much of it; numbers say themselves what they are."""
     if value is None or isinstance(value, (bool, int, float)):
         return type(value).__name__
-    if isinstance(value, (str, bytes, list, tuple, dict)):
-        return f"{type(value).__name__}[{len(cast('list[Any]', value))}]"
+    if isinstance(value, Sized):
+        return f"{type(value).__name__}[{len(value)}]"
     return type(value).__name__
 
 
@@ -82,18 +83,24 @@ def _masked(value: object, name: str, depth: int) -> object:
         return _Text(HIDDEN)
     if depth >= _DEEPEST and isinstance(value, (dict, list, tuple)):
         return _Text("...")
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-        found: dict[Any, Any] = {
-            _masked(key, "", depth + 1): _masked(each, str(key), depth + 1)
-            for key, each in pairs[:_MOST]
-        }
-        return found if len(pairs) <= _MOST else {**found, _Text("..."): _Text("...")}
+    if isinstance(value, dict):
+        return _masked_table(cast("dict[object, object]", value), depth + 1)
     if isinstance(value, (list, tuple)):
-        items = cast("list[Any]", value)
-        some = [_masked(each, "", depth + 1) for each in items[:_MOST]]
-        return some if len(items) <= _MOST else [*some, _Text("...")]
+        return _masked_list(cast("list[object]", value), depth + 1)
     return _shortened(value) if isinstance(value, str) else value
+
+
+def _masked_table(table: dict[object, object], depth: int) -> dict[object, object]:
+    found = {
+        _masked(key, "", depth): _masked(each, str(key), depth)
+        for key, each in islice(table.items(), _MOST)
+    }
+    return found if len(table) <= _MOST else {**found, _Text("..."): _Text("...")}
+
+
+def _masked_list(items: list[object], depth: int) -> list[object]:
+    some = [_masked(each, "", depth) for each in items[:_MOST]]
+    return some if len(items) <= _MOST else [*some, _Text("...")]
 
 
 def _shortened(text: str) -> str:

@@ -97,7 +97,7 @@ class Subject:
         """Ask the store of a saga again and again, for ever."""
         while True:
             try:
-                self._flows = await saga_flows(self._owner)
+                self._flows = await saga_flows(cast("Saga[Any]", self._owner))
             except Exception:  # whatever the store of the user raises; the next look may succeed
                 self._flows = []
             await sleep(INTERVAL)
@@ -119,7 +119,7 @@ class Subject:
             case Saga():
                 return {**_plain(owner), FLOWS: self._flows}
             case PipelineRun():
-                return {**_plain(owner), FLOWS: pipeline_flows(owner)}
+                return {**_plain(owner), FLOWS: pipeline_flows(cast("PipelineRun[object]", owner))}
             case PeerNode():
                 states = {name: each.state for name, each in owner.members.items()}
                 return {**_plain(owner), "members": states}

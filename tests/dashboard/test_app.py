@@ -15,7 +15,7 @@ from tests.dashboard.door import BASE, TOKEN, client, opened
 async def test_it_is_an_owner_that_opens_its_backend_again_and_again():
     backend = open_backend("memory://")
     dashboard = Dashboard(backend, token=TOKEN)
-    assert dashboard.state is OwnerState.CREATED
+    assert not dashboard.is_open
     for times in (1, 2):
         async with dashboard, client(dashboard) as http:
             await http.get(dashboard.address(BASE))

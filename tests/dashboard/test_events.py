@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.core.telemetry import listen
 from aiopatterns.dashboard.actions import Order, act
@@ -8,7 +10,7 @@ from aiopatterns.dashboard.queues import Queues
 
 
 async def test_an_action_is_an_event_of_the_process():
-    heard = []
+    heard: list[Any] = []
     async with open_backend("memory://") as backend:
         (queue,) = await Queues(backend, ["mail"]).meet({})
         with listen(heard.append):

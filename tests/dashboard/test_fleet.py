@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -80,11 +81,12 @@ async def test_all_that_runs_in_memory_is_shown():
 
 
 @pytest.mark.real
+@pytest.mark.leaves("{ap:log:orders}:*")
 async def test_all_that_runs_over_redis_is_shown(redis_url):
     await everything(open_backend(redis_url))
 
 
-def published(kind: str, name: str = "x", number: str = "1", **figures) -> tuple[str, bytes]:
+def published(kind: str, name: str = "x", number: str = "1", **figures: Any) -> tuple[str, bytes]:
     who = Published(
         kind=kind, name=name, host="h", pid=1, number=number, started_at=0.0, figures=figures
     )
@@ -97,6 +99,7 @@ def looked(*members, looks=1, step=None):
     async def run():
         async with open_backend("memory://") as backend:
             fleet = Fleet(backend, Queues(backend), actions=False)
+            seen = await fleet.look()
             for number in range(looks):
                 given = members if step is None else step(number)
                 for member, data in given:
@@ -153,8 +156,8 @@ def test_a_record_that_cannot_be_read_is_an_instance_that_is_unknown():
 def test_paces_and_quantiles_are_those_of_all_workers():
     def step(number):
         done = 100 * number
-        slow = {"queues": {"q": {"processed": done}}, "p50": 1.0, "p99": 2.0}
-        fast = {"queues": {"q": {"processed": 3 * done}}, "p50": 0.2, "p99": 9.0}
+        slow: dict[str, Any] = {"queues": {"q": {"processed": done}}, "p50": 1.0, "p99": 2.0}
+        fast: dict[str, Any] = {"queues": {"q": {"processed": 3 * done}}, "p50": 0.2, "p99": 9.0}
         return [published("worker", number="1", **slow), published("worker", number="2", **fast)]
 
     (queue,) = looked(looks=8, step=step).queues

@@ -111,9 +111,9 @@ async def test_a_pipeline_with_branches():
     assert set(states(over).values()) == {"done"}
     assert over.nodes[0].label == "source: 10"
     with pytest.raises(ValueError):
-        async with Pipeline([1], name="bad").map(wrong).open() as run:
-            [each async for each in run]
-    (bad,) = pipeline_flows(run)
+        async with (failing := Pipeline([1], name="bad").map(wrong).open()):
+            [each async for each in failing]
+    (bad,) = pipeline_flows(failing)
     assert "failed" in states(bad).values()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from http.cookies import SimpleCookie
+from typing import Any
 
 import pytest
 
@@ -239,12 +240,14 @@ async def test_refusals_have_the_same_headers():
 
 
 async def test_a_websocket_is_closed():
-    sent = []
+    sent: list[Any] = []
+
+    async def receive() -> Any: ...
 
     async def send(message):
         sent.append(message)
 
-    await guarded()({"type": "websocket", "headers": []}, None, send)
+    await guarded()({"type": "websocket", "headers": []}, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -253,7 +256,7 @@ async def test_the_token_is_in_no_repr_error_event_or_page(backend):
     with pytest.raises(ValueError, match="at least 16") as wrong:
         Dashboard(backend, token="geheim")
     assert "geheim" not in "".join(traceback.format_exception_only(wrong.value))
-    heard = []
+    heard: list[Any] = []
     with listen(heard.append):
         async with opened(backend, allow_actions=True, queues=["q"]) as (dashboard, http):
             await http.post("/api/actions/pause", json={"queue": "q"}, headers=ACTING)
@@ -279,7 +282,8 @@ def test_bad_tokens(token):
 
 
 def test_tokens_are_text():
+    wrong: Any = b"x" * 20
     with pytest.raises(TypeError, match="token must be a string, not bytes"):
-        Guard(nothing, token=b"x" * 20)  # type: ignore[arg-type]
+        Guard(nothing, token=wrong)
     with pytest.raises(ValueError, match="hosts must"):
         guarded(hosts=[""])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
+from typing import cast
 
 import anyio
 import pytest
@@ -40,7 +41,7 @@ def watching(seconds, during):
         backend = open_backend("memory://")
         async with backend:
             fleet = Trouble(backend)
-            watch = Watch(fleet, backend.pubsub)
+            watch = Watch(cast("Fleet", fleet), backend.pubsub)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.run)
                 result = await during(watch, fleet, backend)

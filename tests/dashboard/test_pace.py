@@ -19,7 +19,7 @@ def test_steps_of_publication_cancel_out():
 
 
 def test_workers_add_up_and_queues_stay_apart():
-    pace = Pace()
+    pace, found = Pace(), dict[str, float]()
     for second in range(6):
         counters = {("a", "q"): second * 10, ("b", "q"): second * 5, ("b", "r"): second}
         found = pace.look(counters, float(second))

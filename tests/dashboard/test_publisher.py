@@ -45,7 +45,9 @@ async def test_owners_are_seen_by_others():
             async with publisher:
                 await sleep(0.05)
                 assert not listening()
-            found = {(each.kind, each.name): each.figures for each in await published(backend)}
+            found = {
+                (each.kind, each.name): each.figures or {} for each in await published(backend)
+            }
             assert found["breaker", "payments"]["state"] == "closed"
             assert found["limiter", "api"]["limit"] == 5
         assert publisher.statistics() == PublisherStatistics(owners=2, forwarded=0, dropped=0)
@@ -64,7 +66,7 @@ def test_figures_are_renewed_and_a_saga_is_read():
             await sleep(1)
             breaker.open()
             await sleep(4)
-            found = {each.kind: each.figures for each in await published(backend)}
+            found = {each.kind: each.figures or {} for each in await published(backend)}
         assert found["breaker"]["state"] == "open"
         assert found["saga"]["flows"][0]["name"] == "checkout"
 
