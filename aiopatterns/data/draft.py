@@ -27,7 +27,6 @@ from aiopatterns.core.clock import wall
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import CodecError
-from aiopatterns.data.conflict import frontier
 from aiopatterns.data.record import Record, joined, packed, unpacked
 from aiopatterns.data.vector import VersionVector
 from aiopatterns.data.version import Versioned
@@ -218,8 +217,9 @@ class Draft:
             In each case nothing is changed.
         """
         ours = self.record(theirs.key)
-        for each in frontier(theirs.leaves):
-            self._clock.check(each.stamp)
+        for leaf in theirs.leaves:
+            for each in leaf.parts or (leaf,):
+                self._clock.check(each.stamp)
         found = joined(ours, theirs, strategy=strategy)
         if ours is not None and found.leaves == ours.leaves:
             self.release(theirs.key)

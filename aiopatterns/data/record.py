@@ -153,10 +153,11 @@ def joined(ours: Record | None, theirs: Record, *, strategy: Strategy) -> Joined
 
     Complexity: O(leaves squared times nodes).
     """
-    here = () if ours is None else frontier(ours.leaves)
-    there = frontier(theirs.leaves)
+    if ours is None:
+        return Joined(theirs.leaves, theirs.bases, ())
+    here, there = frontier(ours.leaves), frontier(theirs.leaves)
     written = frontier((*here, *there))
-    known = {**theirs.bases, **({} if ours is None else ours.bases)}
+    known = {**theirs.bases, **ours.bases}
     bases = {each.vector: known[each.vector] for each in written if each.vector in known}
     leaves = reconcile(written, strategy=strategy, base=_common(bases.values(), written))
     conflicts = tuple(

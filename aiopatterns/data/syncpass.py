@@ -111,7 +111,9 @@ class SyncPass:
             await self._compare(state)
             since = state.seq
             await self._write((), since, None, left=0)
-        await self._follow(state, since, known=there.seen.dominates(state.seen))
+        known = there.seen.dominates(state.seen)
+        if since < state.seq or not known:
+            await self._follow(state, since, known=known)
 
     # ------------------------------------------------------------------------- by the change log
 
