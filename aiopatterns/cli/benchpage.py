@@ -69,7 +69,7 @@ def render(results: Sequence[Measured], machine: Mapping[str, str], *, effort: s
         style=files("aiopatterns.processor").joinpath("report.css").read_text("utf-8") + _STYLE,
         subtitle=escape(", ".join(f"{name} {value}" for name, value in machine.items())),
         content="\n".join(cards),
-        footer=escape(effort),
+        footer=escape(f"{effort}; bars: operations a second, on a logarithmic scale"),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count as numbers
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from anyio import Event
@@ -36,7 +37,7 @@ __all__ = ["store_cases"]
 _AT_ONCE: Final = 64
 _VALUE: Final = b"x" * 100
 _TTL: Final = 60.0
-_PAYLOAD: Final = {"id": 17}
+_PAYLOAD: Final = MappingProxyType({"id": 17})
 
 
 def store_cases(backend: Backend, group: str) -> tuple[Case, ...]:
@@ -138,7 +139,7 @@ async def _stream(backend: Backend, _: AsyncExitStack) -> Run:
         left = count
         async with Stream(f"bench{next(names)}", backend) as stream:
             for start in range(0, count, MAX_BATCH):
-                await stream.append_many([_PAYLOAD] * min(MAX_BATCH, count - start))
+                await stream.append_many([{**_PAYLOAD}] * min(MAX_BATCH, count - start))
             consumer = StreamConsumer(stream, group="bench")
 
             async def handle(_: Message) -> None:

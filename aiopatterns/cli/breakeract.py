@@ -38,10 +38,23 @@ class BreakerAct:
         seconds: How long it is called; it is ill in the middle third.
     """
 
-    name: Final = "breaker"
-    title: Final = "circuit breaker: a service falls ill and recovers"
+    __slots__ = (
+        "_ask",
+        "_breaker",
+        "_failed",
+        "_good",
+        "_notes",
+        "_opened",
+        "_refused",
+        "_watch",
+        "_whole",
+        "name",
+        "title",
+    )
 
     def __init__(self, *, seconds: float = 4.5) -> None:
+        self.name: str = "breaker"
+        self.title: str = "circuit breaker: a service falls ill and recovers"
         self._whole = seconds
         self._breaker = CircuitBreaker(
             "service", trip=Trip(Consecutive(_FAILURES)), open_for=_OPEN * seconds

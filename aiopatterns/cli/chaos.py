@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from anyio import create_task_group, move_on_after, to_thread
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["ChaosAct"]
 
 # What was acknowledged is on the disk, not only with the kernel.
-_DURABLE: Final = {"appendonly": "yes", "appendfsync": "always"}
+_DURABLE: Final = MappingProxyType({"appendonly": "yes", "appendfsync": "always"})
 _WORKERS: Final = 4
 # Seconds that a job takes, by chance between these.
 _WORK: Final = (0.05, 0.2)
@@ -67,7 +68,25 @@ class ChaosAct:
         memory: Whether to play it in this process alone, also where a Redis can be started.
     """
 
-    name: Final = "chaos"
+    __slots__ = (
+        "_accepted",
+        "_every",
+        "_jobs",
+        "_ledger",
+        "_lost",
+        "_memory",
+        "_notes",
+        "_places",
+        "_rng",
+        "_server",
+        "_server_kills",
+        "_store",
+        "_watch",
+        "_within",
+        "_worker_kills",
+        "name",
+        "title",
+    )
 
     def __init__(
         self,
@@ -78,6 +97,8 @@ class ChaosAct:
         within: float = 90.0,
         memory: bool = False,
     ) -> None:
+        self.name: str = "chaos"
+        self.title: str = f"chaos: {jobs:,} jobs, kill -9 every {every:g} s"
         self._jobs = jobs
         self._every = every
         self._rng = seeded(seed)
@@ -90,11 +111,6 @@ class ChaosAct:
         self._store = ""  # what is to be seen of Redis
         self._watch = Stopwatch()
         self._notes: deque[str] = deque(maxlen=_NOTES)
-
-    @property
-    def title(self) -> str:
-        """What it shows."""
-        return f"chaos: {self._jobs:,} jobs, kill -9 every {self._every:g} s"
 
     async def run(self) -> None:
         """Play to the end.
@@ -212,13 +228,17 @@ class ChaosAct:
             tasks.cancel_scope.cancel()
 
     async def _strike_workers(self) -> None:
-        """Kill a worker, again and again: one that has done something."""
+        """Kill a worker, again and again: one that has done something, and never the last one.
+
+        On a machine on which a start takes longer than it is until the next kill, nothing would be
+        done otherwise.
+        """
         assert self._ledger is not None
         while True:
             await sleep(self._every)
             by = self._ledger.by
             working = [each for each in self._places if each.marks and by[each.marks[-1]]]
-            if not working:
+            if len(working) < 2:
                 continue
             place = self._rng.choice(working)
             if place.kill():

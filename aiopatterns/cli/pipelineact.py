@@ -32,10 +32,21 @@ class PipelineAct:
         seed: Decides how long each takes.
     """
 
-    name: Final = "pipeline"
-    title: Final = "pipeline: a slow stage holds the fast ones back"
+    __slots__ = (
+        "_items",
+        "_most",
+        "_read",
+        "_rng",
+        "_run",
+        "_stored",
+        "_watch",
+        "name",
+        "title",
+    )
 
     def __init__(self, *, items: int = 300, seed: int = 0) -> None:
+        self.name: str = "pipeline"
+        self.title: str = "pipeline: a slow stage holds the fast ones back"
         self._items = items
         self._rng = seeded(seed)
         self._read = self._most = 0

@@ -35,10 +35,21 @@ class PoolAct:
         seed: Decides which calls fail, and how long they take.
     """
 
-    name: Final = "pool"
-    title: Final = f"worker pool: flaky calls, tried again, at most {_RATE} a second"
+    __slots__ = (
+        "_attempts",
+        "_bad",
+        "_calls",
+        "_failed",
+        "_pool",
+        "_rng",
+        "_watch",
+        "name",
+        "title",
+    )
 
     def __init__(self, *, calls: int = 250, seed: int = 0) -> None:
+        self.name: str = "pool"
+        self.title: str = f"worker pool: flaky calls, tried again, at most {_RATE} a second"
         self._calls = calls
         self._rng = seeded(seed)
         self._bad = [self._failures() for _ in range(calls)]

@@ -39,9 +39,9 @@ from aiopatterns.dashboard.queues import Queues
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import AsyncIterator
 
     from anyio import CancelScope
+    from anyio.abc import TaskStatus
 
     from aiopatterns.dashboard.overview import Overview
 
@@ -78,21 +78,21 @@ async def _run(options: Namespace) -> None:
         if options.once:
             _tell(await fleet.look(), json=options.json, once=True)
             return
-        live = sys.stdout.isatty() and not options.json and find_spec("rich") is not None
-        with open_signal_receiver(signal.SIGTERM) as signals:
-            async with create_task_group() as tasks:
-                tasks.start_soon(_obey, signals, tasks.cancel_scope)
-                if live:
-                    await _show(fleet, options.interval)
-                else:
-                    await _print(fleet, options.interval, json=options.json)
-                tasks.cancel_scope.cancel()
+        async with create_task_group() as tasks:
+            await tasks.start(_obey, tasks.cancel_scope)
+            if sys.stdout.isatty() and not options.json and find_spec("rich") is not None:
+                await _show(fleet, options.interval)
+            else:
+                await _print(fleet, options.interval, json=options.json)
+            tasks.cancel_scope.cancel()
 
 
-async def _obey(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
+async def _obey(scope: CancelScope, *, task_status: TaskStatus[None]) -> None:
     """End at a signal."""
-    async for _ in signals:
-        scope.cancel()
+    with open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
 
 
 async def _print(fleet: Fleet, interval: float, *, json: bool) -> None:
@@ -115,13 +115,16 @@ async def _show(fleet: Fleet, interval: float) -> None:
     with keyboard.single() as pressed, screen:
         async with create_task_group() as tasks:
             tasks.start_soon(_follow, fleet, screen, interval)
-            if not pressed:
-                await sleep_forever()
-            async for key in keyboard.presses():
-                if key == "q":
-                    break
-                screen.press(key)
+            await (_obey_keys(keyboard, screen) if pressed else sleep_forever())
             tasks.cancel_scope.cancel()
+
+
+async def _obey_keys(keyboard: Keyboard, screen: Screen) -> None:
+    """Obey keys until ``q``, or until the terminal is gone."""
+    async for key in keyboard.presses():
+        if key == "q":
+            return
+        screen.press(key)
 
 
 async def _follow(fleet: Fleet, screen: Screen, interval: float) -> None:

@@ -14,7 +14,13 @@ from aiopatterns.processor.units import count, printable, seconds, short
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from aiopatterns.dashboard.overview import Overview, OwnerView, QueueView, WorkerView
+    from aiopatterns.dashboard.overview import (
+        Overview,
+        OwnerView,
+        QueueView,
+        StreamView,
+        WorkerView,
+    )
 
 __all__ = ["Section", "aligned", "sections"]
 
@@ -67,13 +73,7 @@ def sections(seen: Overview, *, paced: bool = True) -> list[Section]:
         left=5,
     )
     streams = Section(
-        "streams",
-        ("stream", "group", "lag", "in hand"),
-        tuple(
-            (_shown(each.name), _shown(each.group), count(each.lag), count(each.pending))
-            for each in seen.streams
-        ),
-        left=2,
+        "streams", ("stream", "group", "lag", "in hand"), tuple(map(_stream, seen.streams)), left=2
     )
     owners = Section(
         "owners", ("kind", "name", "process", "figures"), tuple(map(_owner, seen.owners)), left=4
@@ -122,6 +122,11 @@ def _services(seen: Overview) -> Iterator[tuple[str, ...]]:
             state = "unreadable" if each.stale else each.state
             address = f"{each.host}:{each.port}"
             yield tuple(map(_shown, (service.service, each.id, address, state, each.version)))
+
+
+def _stream(stream: StreamView) -> tuple[str, ...]:
+    lag, pending = count(stream.lag), count(stream.pending)
+    return _shown(stream.name), _shown(stream.group), lag, pending
 
 
 def _owner(owner: OwnerView) -> tuple[str, ...]:
