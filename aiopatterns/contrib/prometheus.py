@@ -128,10 +128,11 @@ class _Meters:
         stack: Takes them away.
     """
 
-    __slots__ = ("_circuits", "_events", "_http", "_jobs", "_names", "_seconds")
+    __slots__ = ("_circuits", "_counters", "_events", "_http", "_jobs", "_names", "_seconds")
 
     def __init__(self, registry: CollectorRegistry, stack: ExitStack) -> None:
         self._names = Names()
+        self._counters: dict[tuple[str, str], Counter] = {}
 
         def made(metric: Any) -> Any:
             stack.callback(registry.unregister, metric)
@@ -177,7 +178,7 @@ class _Meters:
         """Take one event."""
         told: Any = event
         name, bounded = event.name, self._names.bounded
-        self._events.labels(name, bounded("owner", _owner(event))).inc()
+        self._counter(name, bounded("owner", _owner(event))).inc()
         if name.startswith(_JOB) and hasattr(told, "attempt"):
             labels = bounded("queue", told.queue), bounded("job", told.job)
             self._jobs.labels(*labels, name.removeprefix(_JOB)).inc()
@@ -189,6 +190,13 @@ class _Meters:
             for each, value in _CIRCUITS:
                 if name == each:
                     self._circuits.labels(bounded("circuit", told.circuit)).set(value)
+
+    def _counter(self, name: str, owner: str) -> Counter:
+        """Return the counter of an event, kept, for looking it up costs as much as counting."""
+        found = self._counters.get((name, owner))
+        if found is None:
+            found = self._counters[name, owner] = self._events.labels(name, owner)
+        return found
 
     def _answered(self, told: Any) -> None:
         bounded = self._names.bounded
