@@ -66,9 +66,10 @@ stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
 	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
 	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
 
-docs: $(DEV)/.ready ## build the documentation into site/
+docs: $(DEV)/.ready ## build the documentation into site/, and see that its reference is complete
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict 2>&1) || \
 		{ echo "$$told" | grep -v '^INFO' >&2; exit 1; } # --quiet would hide warnings from --strict
+	@$(DEV)/bin/python .ci/reference
 
 wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 	@.ci/servers
