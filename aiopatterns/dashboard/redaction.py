@@ -33,17 +33,26 @@ _WORDS: Final = (
 # Some words are secrets wherever they stand, others as a word of their own.
 _FIELD: Final = re.compile(rf"passw|passphrase|secret|(?:^|[^a-z])(?:{_WORDS})s?(?:$|[^a-z])")
 _CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# Each begins where a run of its characters does, or is bounded, so that no text takes O(length^2).
 _SHAPES: Final = (
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s@]+@"), rf"\1:{HIDDEN}@"),
-    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
     (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL),
+        re.compile(
+            r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]{0,200}):[^\s@]{1,500}@"
+        ),
+        rf"\1:{HIDDEN}@",
+    ),
+    (re.compile(r"\b(Bearer|Basic)\s{1,9}[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}-----|\Z)",
+            re.DOTALL,
+        ),
         HIDDEN,
     ),
     (
         re.compile(
-            rf"(\b[\w.-]*(?:{_WORDS})s?[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&)}}\]]+)",
+            rf"((?:{_WORDS})s?[\"']?\s{{0,9}}[=:]\s{{0,9}})(\"[^\"]*\"|'[^']*'|[^\s,;&)}}\]]+)",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from aiopatterns.dashboard.redaction import clean, shape, shown
@@ -86,3 +88,27 @@ def test_shapes_say_kind_and_size():
         "NoneType", "bool", "int", "float", "str[3]", "bytes[0]", "list[1]", "tuple[2]", "dict[1]",
     ]  # fmt: skip
     assert shape(object()) == "object"
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "a.",
+        "a-",
+        "eyJaaaaaaa-",
+        "://",
+        "a://b:",
+        "token",
+        "token=",
+        "token='",
+        "Bearer ",
+        "pass ",
+        "-----BEGIN ",
+    ],
+)
+def test_no_text_takes_long(unit):
+    began = time.process_time()
+    clean(unit * (20_000 // len(unit)))
+    assert time.process_time() - began < 0.5
