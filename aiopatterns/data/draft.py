@@ -225,6 +225,8 @@ class Draft:
             self.release(theirs.key)
             return None
         shared = found.leaves == theirs.leaves
+        for vector in theirs.vectors:
+            self._recognise(vector)
         self._write(theirs.key, found.leaves, found.bases, shared=shared)
         self.release(theirs.key)
         return found
@@ -260,11 +262,17 @@ class Draft:
 
     def saw(self, context: VersionVector) -> None:
         """Note which changes have been seen: all of each node's, up to its number."""
+        self._recognise(context)
         self.change(context=dict(VersionVector(self.state.context).merge(context)))
 
     def passed(self, peer: str, seq: int) -> None:
         """Note that a peer has all changes up to ``seq``."""
         self.change(peers={**self.state.peers, peer: seq})
+
+    def renew(self) -> None:
+        """Become another node, with what is here as its past; all peers have to compare."""
+        seq, epoch = self.state.seq + 1, fresh_state(self.state.name).epoch
+        self.change(epoch=epoch, context=dict(self.state.seen), seq=seq, horizon=seq)
 
     def change(self, **fields: Any) -> None:
         """Change what the store knows of itself."""
@@ -283,6 +291,11 @@ class Draft:
         row = packed(Record(key, self.state.seq + 1, leaves, bases, shared, wall()))
         self.writes[key] = self._rows[key] = row
         self.change(seq=row.seq)
+
+    def _recognise(self, vector: VersionVector) -> None:
+        """See that others know more of this store than it does: it is an old copy of itself."""
+        if vector[self.state.node] > self.state.seq:
+            self.renew()
 
     def _readable(self, key: str) -> Record | None:
         try:

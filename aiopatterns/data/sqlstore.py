@@ -13,9 +13,7 @@ database would not do: its numbers are taken before a commit, and become visible
 
 Guarantees: those of :class:`~aiopatterns.data.SyncStore`; what was answered is on disk.
 
-Not guaranteed: that a backup which is put back goes unnoticed. Numbers that it has not got come
-again, for other changes, which other stores would take for known: give a store that was restored a
-fresh start by :meth:`SqlSyncStore.renew`.
+A database that is restored from a backup is to be told so, by :meth:`SqlSyncStore.renew`.
 """
 
 from __future__ import annotations
@@ -213,24 +211,6 @@ class SqlSyncStore(SyncStore):
         finally:  # also if the answer was lost, or nobody waits for it any more
             for each in drafts:
                 self._announce(each)
-
-    async def renew(self) -> None:
-        """Give the store a fresh epoch, after its database was restored from a backup.
-
-        It is another node from then on, whose changes nobody takes for known ones; it is compared
-        with each of its peers once.
-        """
-
-        def plan(draft: Draft) -> None:
-            state = draft.state
-            draft.change(
-                epoch=fresh_state(self.name).epoch,
-                context=dict(state.seen),
-                horizon=state.seq + 1,
-                seq=state.seq + 1,
-            )
-
-        await self.transact((), plan)
 
     async def aclose(self) -> None:
         """Close the database; the next call opens it again."""

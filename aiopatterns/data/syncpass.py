@@ -163,7 +163,7 @@ class SyncPass:
 
         def plan(draft: Draft) -> Outcome:
             outcome = receive(draft, rows, peer=self._source.name, strategy=self._strategy)
-            if seen is not None:
+            if seen is not None and not draft.state.held:  # what is held nobody has seen yet
                 draft.saw(seen)
             if to is not None:
                 draft.notes[self._note] = self._reached(1, to).pack()

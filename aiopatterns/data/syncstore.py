@@ -37,6 +37,7 @@ from aiopatterns.core.clock import wall
 from aiopatterns.core.validate import non_negative, text
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.data.clock import MAX_DRIFT, HybridClock
+from aiopatterns.data.draft import Draft
 from aiopatterns.data.record import unpacked
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiopatterns.data.draft import Draft, Held, State
+    from aiopatterns.data.draft import Held, State
     from aiopatterns.data.record import Head, Record, Row
     from aiopatterns.data.version import Versioned
 
@@ -208,6 +209,18 @@ class SyncStore(ABC):
             return known
 
         return await self.transact((), plan)
+
+    async def renew(self) -> None:
+        """Give the store a fresh epoch, after it was put back to an older copy of itself.
+
+        The numbers that the copy has not got come again, for other changes, and other stores
+        would take those for known. With another epoch the store is another node; it is compared
+        with each of its peers once, and gets back what it has given them.
+
+        Call it before anything is written. A store that is not told finds out when it meets what
+        it does not know it has written; what was written before that may be lost.
+        """
+        await self.transact((), Draft.renew)
 
     async def discard(self, key: str) -> bool:
         """Give up what is in quarantine of a key.

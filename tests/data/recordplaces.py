@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import pytest
 
@@ -36,7 +37,8 @@ def made(kind: str, request: Any, tmp_path: Path, name: str = "a") -> SyncStore:
         return MemorySyncStore(name)
     if kind == "sqlite":
         return SqlSyncStore(f"sqlite:///{tmp_path}/{name}.db", name=name)
-    return SqlSyncStore(request.getfixturevalue("postgres_dsn"), name=name, table=f"of_{name}")
+    server = request.getfixturevalue("postgres_server")  # tables are cheaper than databases
+    return SqlSyncStore(server.dsn, name=name, table=f"records_{uuid4().hex}")
 
 
 def foreign(key: str, value: Any, seq: int = 1, *, ahead: float = 0, **more: Any) -> Record:

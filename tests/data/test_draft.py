@@ -141,3 +141,33 @@ def test_what_was_seen_only_grows():
     draft.saw(VersionVector({"b:1": 5}))
     draft.saw(VersionVector({"b:1": 3, "c:1": 1}))
     assert draft.state.context == {"b:1": 5, "c:1": 1}
+
+
+@pytest.mark.parametrize("way", ["take", "saw"])
+def test_an_old_copy_of_itself_becomes_another_node_when_it_finds_out(way):
+    place = Place()
+    draft = place.draft()
+    draft.put("k", 1)
+    place.keep(draft)
+    lost = place.draft()  # what was written after the copy was made
+    lost.put("k", 2)
+    lost.put("l", 3)
+    draft = place.draft()
+    if way == "take":
+        draft.take(unpacked(lost.writes["l"]), strategy=LastWriteWins())
+    else:
+        draft.saw(lost.state.seen)
+    assert draft.state.epoch != place.state.epoch
+    assert draft.state.expired(place.state.seq)
+    assert draft.state.seen.dominates(place.state.seen)
+    new, old = draft.put("k", 4), lost.record("k")
+    assert old is not None
+    assert new.vector.relation(old.vectors[0]) == "concurrent"  # and not known already
+
+
+def test_who_knows_what_this_store_has_written_is_no_reason():
+    draft = Place().draft()
+    draft.put("k", 1)
+    state = draft.state
+    draft.saw(VersionVector({state.node: 1, "b:1": 7}))
+    assert draft.state.epoch == state.epoch

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aiopatterns.core.errors import BackendError
-from aiopatterns.data import LastWriteWins, Manual, Merge, SqlSyncStore, three_way
+from aiopatterns.data import (
+    LastWriteWins,
+    Manual,
+    Merge,
+    SqlSyncStore,
+    VersionVector,
+    three_way,
+)
 from aiopatterns.data.checkpoint import History, note_name
 from aiopatterns.data.memorystore import MemorySyncStore
 from aiopatterns.data.sync import Synchronizer, SyncReport
 from aiopatterns.testing import Trial, cancel_everywhere, fail_everywhere
+from tests.data.recordplaces import a_moment, foreign, take
 from tests.data.syncplaces import Frail, assert_at_rest, assert_equal, filled, leaves, values
 
 if TYPE_CHECKING:
@@ -341,3 +349,22 @@ def test_a_run_that_is_cancelled_at_any_await_loses_nothing(kind):
         return Trial(work(), check)
 
     cancel_everywhere(scenario, kinds=("native",), minimum=30)
+
+
+@pytest.mark.promise("data-sync-quarantine")
+async def test_what_was_given_up_in_quarantine_is_not_deleted_where_it_came_from():
+    left, right = MemorySyncStore("left"), MemorySyncStore("right", max_drift=10)
+    gone, dear = foreign("gone", None, 9, deleted=True), foreign("k", "dear", 5, ahead=30)
+    await take(left, gone, dear)
+    await left.transact((), lambda draft: draft.saw(VersionVector({"z:0": 9})))
+    sync = Synchronizer(left, right, strategy=LAST)
+    report = await sync.run()
+    assert [each.key for each in report.quarantined] == ["k"]
+    await right.discard("k")
+    await right.forget("left")
+    await right.put("other", 1)
+    await right.delete("other")
+    await a_moment()
+    assert await right.purge() == 2  # so that the two have to be compared
+    await sync.run()
+    assert (await values(left))["k"] == "dear"
