@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format format-check lint types floors bench disaster stress docs wheel-test interpreters newcomer promises exports changelog clean
+.PHONY: help setup run test check ci format format-check lint types types-versions floors bench disaster stress docs picture wheel-test interpreters newcomer promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -52,6 +52,12 @@ types: $(DEV)/.ready ## mypy and pyright, strict, and 100 % of the public names 
 	@$(DEV)/bin/pyright --warnings
 	@.ci/typed $(DEV)/bin
 
+types-versions: $(DEV)/.ready ## the same checkers for every Python that is supported
+	@for each in 3.11 3.12 3.13 3.14; do \
+		echo "Python $$each"; \
+		$(DEV)/bin/mypy --python-version $$each && $(DEV)/bin/pyright --warnings --pythonversion $$each || exit 1; \
+	done
+
 floors: $(DEV)/.ready ## which room may import which
 	@$(DEV)/bin/lint-imports --no-logo | tail -n 12
 
@@ -70,6 +76,9 @@ docs: $(DEV)/.ready ## build the documentation into site/, and see that its refe
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict 2>&1) || \
 		{ echo "$$told" | grep -v '^INFO' >&2; exit 1; } # --quiet would hide warnings from --strict
 	@$(DEV)/bin/python .ci/reference
+
+picture: $(DEV)/.ready ## play the demo's chaos act and make the picture of it that the README shows
+	@$(DEV)/bin/python docs/demo_picture.py $(ARGS)
 
 wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 	@.ci/servers
