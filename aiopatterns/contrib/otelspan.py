@@ -119,8 +119,8 @@ class OtelSpan:
         traceback: TracebackType | None,
     ) -> None:
         """Put back what was current before, and end it."""
-        if self._token is not None:
-            contexts.detach(self._token)
+        assert self._token is not None, "it was entered"
+        contexts.detach(self._token)
         self.end(exc)
 
     def _fail(self, error: Exception) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from aiopatterns.core.telemetry import Subscription, install_listener
 
@@ -48,8 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_NAMES", "QueueGauges", "instrument"]
 
+M = TypeVar("M", Counter, Gauge, Histogram)
+
 _JOB: Final = "aiopatterns.job."
 _ANSWERED: Final = "aiopatterns.gateway.answered"
+_HTTP: Final = ("gateway", "route", "method", "status")
 # The state that an event says a circuit is in; to be drawn, so the worse the higher.
 _CIRCUITS: Final = (
     ("aiopatterns.circuit.closed", 0),
@@ -134,44 +137,23 @@ class _Meters:
         self._names = Names()
         self._counters: dict[tuple[str, str], Counter] = {}
 
-        def made(metric: Any) -> Any:
+        def made(kind: type[M], name: str, text: str, *labels: str) -> M:
+            metric = kind(name, text, labels, registry=registry)
             stack.callback(registry.unregister, metric)
             return metric
 
-        self._events: Counter = made(
-            Counter("aiopatterns_events", "Events, by name", ["event", "owner"], registry=registry)
+        self._events = made(Counter, "aiopatterns_events", "Events, by name", "event", "owner")
+        self._jobs = made(
+            Counter, "aiopatterns_jobs", "What became of attempts", "queue", "job", "outcome"
         )
-        self._jobs: Counter = made(
-            Counter(
-                "aiopatterns_jobs",
-                "What became of attempts",
-                ["queue", "job", "outcome"],
-                registry=registry,
-            )
+        self._seconds = made(
+            Histogram, "aiopatterns_job_seconds", "Attempts that were done", "queue", "job"
         )
-        self._seconds: Histogram = made(
-            Histogram(
-                "aiopatterns_job_seconds",
-                "Attempts that were done",
-                ["queue", "job"],
-                registry=registry,
-            )
+        self._http = made(
+            Histogram, "aiopatterns_http_request_seconds", "Answers of gateways", *_HTTP
         )
-        self._http: Histogram = made(
-            Histogram(
-                "aiopatterns_http_request_seconds",
-                "Requests that gateways have answered",
-                ["gateway", "route", "method", "status"],
-                registry=registry,
-            )
-        )
-        self._circuits: Gauge = made(
-            Gauge(
-                "aiopatterns_circuit_state",
-                "0 closed, 1 half-open, 2 open",
-                ["circuit"],
-                registry=registry,
-            )
+        self._circuits = made(
+            Gauge, "aiopatterns_circuit_state", "0 closed, 1 half-open, 2 open", "circuit"
         )
 
     def tell(self, event: Event) -> None:

@@ -122,12 +122,17 @@ def _add(families: dict[str, GaugeMetricFamily], metric: str, value: object, *, 
     elif isinstance(value, Enum):
         _family(families, metric, "value").add_metric([name, str(value.value)], 1.0)
     elif isinstance(value, Mapping):
-        names = Names()
-        for key, each in cast("Mapping[object, object]", value).items():
-            if isinstance(each, (bool, int, float)):
-                label = names.bounded("key", str(key))
-                if label is not OTHER:
-                    _family(families, metric, "key").add_metric([name, label], float(each))
+        for key, each in _counted(cast("Mapping[object, object]", value)):
+            _family(families, metric, "key").add_metric([name, key], each)
+
+
+def _counted(figures: Mapping[object, object]) -> Iterator[tuple[str, float]]:
+    """Return the numbers of a mapping, as many as there may be labels."""
+    names = Names()
+    for key, value in figures.items():
+        label = names.bounded("key", str(key))
+        if isinstance(value, (bool, int, float)) and label is not OTHER:
+            yield label, float(value)
 
 
 def _family(families: dict[str, GaugeMetricFamily], metric: str, *more: str) -> GaugeMetricFamily:

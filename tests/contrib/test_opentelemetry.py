@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +19,7 @@ from aiopatterns.backends import open_backend
 from aiopatterns.cluster.client import ServiceClient
 from aiopatterns.cluster.instance import ServiceInstance
 from aiopatterns.cluster.registry import ServiceRegistry
+from aiopatterns.contrib import opentelemetry as module
 from aiopatterns.contrib.asgi import TracingMiddleware
 from aiopatterns.contrib.opentelemetry import MAX_DESTINATIONS, instrument
 from aiopatterns.core.errors import JobFailedError
@@ -286,3 +289,9 @@ def test_spans_end_once_wherever_the_work_is_cancelled():
         return Trial(work(), check)
 
     cancel_everywhere(scenario, minimum=5)
+
+
+def test_a_missing_extra_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(ImportError, match=r"pip install 'aiopatterns\[otel\]'"):
+        runpy.run_path(module.__file__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from aiopatterns.contrib import prometheus as module
 from aiopatterns.contrib.prometheus import MAX_NAMES, instrument
 from aiopatterns.core.errors import JobFailedError
 from aiopatterns.core.telemetry import Event, emit, listening
@@ -163,3 +166,9 @@ async def test_everything_at_once_on_redis(redis_url: str):
         labels = {"queue": "orders", "job": "pay", "outcome": "done"}
         assert REGISTRY.get_sample_value("aiopatterns_jobs_total", labels) == 1
     assert REGISTRY.get_sample_value("aiopatterns_jobs_total", labels) is None
+
+
+def test_a_missing_extra_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ImportError, match=r"pip install 'aiopatterns\[prometheus\]'"):
+        runpy.run_path(module.__file__)
