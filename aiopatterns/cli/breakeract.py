@@ -85,7 +85,7 @@ class BreakerAct:
         passed = self._passed()
         health = "ill" if self._is_ill() else "well"
         bar = Bar("service", passed, f"it is {health}", "bad" if self._is_ill() else "good")
-        return Scene(figures, (bar,), tuple(self._notes))
+        return Scene(figures, (bar,), tuple(self._notes), _NOTES)
 
     def facts(self) -> Mapping[str, object]:
         """Return how it went."""

@@ -147,7 +147,7 @@ class ChaosAct:
         if self._server is not None:
             alive = self._store.startswith("pid")
             bars.append(Bar("Redis", float(alive), self._store, "busy" if alive else "bad"))
-        return Scene(figures, tuple(bars), tuple(self._notes))
+        return Scene(figures, tuple(bars), tuple(self._notes), _NOTES)
 
     def facts(self) -> Mapping[str, object]:
         """Return how it went."""

@@ -60,11 +60,13 @@ class Scene:
         figures: The numbers.
         bars: The bars, from top to bottom.
         notes: What happened last, the newest at the end.
+        room: Lines that are kept for notes, so that a screen does not grow.
     """
 
     figures: tuple[Figure, ...]
     bars: tuple[Bar, ...] = ()
     notes: tuple[str, ...] = ()
+    room: int = 0
 
 
 class Act(Protocol):

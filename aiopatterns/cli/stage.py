@@ -36,9 +36,9 @@ _HINT: Final = "for a live screen: pip install 'aiopatterns[cli]'"
 _STYLES: Final = MappingProxyType(
     {
         "plain": "bold",
-        "good": "bold green3",
-        "bad": "bold red3",
-        "busy": "dodger_blue1",
+        "good": "bold green",
+        "bad": "bold red",
+        "busy": "cyan",
         "dim": "dim",
     }
 )
@@ -164,7 +164,7 @@ class LiveStage:
         """Print how it ended."""
         from rich.console import Console
 
-        style = "green3" if act.well() else "red3"
+        style = "green" if act.well() else "red"
         console = Console(file=self._stream, highlight=False)
         console.print(f"{_mark(act)} {act.ending()}\n", style=style)
 
@@ -178,10 +178,18 @@ def drawn(act: Act) -> Panel:
     parts: list[RenderableType] = [_figures(scene.figures)]
     if scene.bars:
         parts += ["", _bars(scene.bars)]
-    if scene.notes:
-        parts += ["", *(f"[dim]{each}[/]" for each in scene.notes)]
+    if scene.room:
+        free = max(0, scene.room - len(scene.notes))
+        parts += ["", *(f"[dim]{each}[/]" for each in scene.notes), *[""] * free]
     title = f"[bold]{act.title}[/]"
-    return Panel(Group(*parts), title=title, title_align="left", width=_WIDTH, padding=(1, 2))
+    return Panel(
+        Group(*parts),
+        title=title,
+        title_align="left",
+        border_style="dim",
+        width=_WIDTH,
+        padding=(1, 2),
+    )
 
 
 def _figures(figures: tuple[Figure, ...]) -> Table:

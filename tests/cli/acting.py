@@ -33,7 +33,7 @@ class Toy:
     def scene(self) -> Scene:
         bars = (Bar("time", self.passed / max(1, self.seconds), "of it"),)
         notes = tuple(f"second {each + 1}" for each in range(self.passed))
-        return Scene((Figure("passed", f"{self.passed}", "good"),), bars, notes)
+        return Scene((Figure("passed", f"{self.passed}", "good"),), bars, notes, 4)
 
     def facts(self):
         return {"passed": self.passed}
