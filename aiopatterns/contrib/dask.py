@@ -13,7 +13,7 @@ for a cluster that you trust, and functions must be importable by the workers.
 
 Guarantees: those of every :class:`~aiopatterns.flow.executors.Executor`. A call whose worker dies
 is tried again on another, as often as the scheduler allows; then ``WorkerCrashedError`` is raised.
-A scheduler that does not answer, or is gone, is ``BackendUnavailableError``.
+A scheduler that does not answer, or drops calls because it goes, is ``BackendUnavailableError``.
 
 Not guaranteed: that a function which runs on a worker stops when its caller is cancelled. Dask
 stops what waits there; what runs ends by itself, and its result is dropped.
@@ -129,7 +129,7 @@ class DaskExecutor(Executor):
         except FutureCancelledError as error:
             if self._client is None:
                 raise self._closed() from None
-            raise BackendUnavailableError(f"the Dask scheduler is gone: {error}") from error
+            raise BackendUnavailableError(f"Dask has dropped the call: {error}") from error
         except KilledWorker as error:
             attempts = error.allowed_failures + 1
             message = f"every worker that tried {child.named(fn)} died; attempts: {attempts}"

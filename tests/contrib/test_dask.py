@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 from typing import Any, cast
 
 import anyio
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 
 from aiopatterns.cli.app import main
 from aiopatterns.contrib.dask import DaskExecutor
@@ -112,11 +114,31 @@ async def test_a_scheduler_that_does_not_answer_or_goes_away_is_one_error():
 
 
 @on_one_loop
-async def test_a_client_is_used_and_left_open(cluster):
+async def test_a_client_is_used_and_left_open(cluster, tmp_path):
     async with Client(cluster, asynchronous=True, set_as_default=False) as client:
         async with DaskExecutor(client) as executor:
             assert await executor.run(square, 3) == 9
+            marker, began = tmp_path / "marker", tmp_path / "began"
+
+            async def drop() -> None:
+                while not began.exists():
+                    await anyio.sleep(0.01)
+                await client.cancel([Future(each, client) for each in client.futures])
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(drop)
+                with pytest.raises(BackendUnavailableError, match="Dask has dropped the call"):
+                    await executor.run(wait_for, str(marker), str(began))
+            marker.touch()
         assert client.status == "running"
+
+
+def test_a_missing_dask_is_one_line_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "aiopatterns.contrib.dask")
+    with pytest.raises(ImportError, match=r"pip install 'aiopatterns\[dask\]'") as raised:
+        importlib.import_module("aiopatterns.contrib.dask")
+    assert "\n" not in str(raised.value)
 
 
 def test_bad_arguments_are_refused(cluster):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
+import anyio
 import pytest
 
+from aiopatterns.backends.memory.kv import MemoryKv
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.backends.redis.embedded import RedisServer
+from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.flow.executors import Inline
 from aiopatterns.jobs import Worker
+from aiopatterns.processor import fleet as module
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.output import Output
 from aiopatterns.processor.report import render_report
-from aiopatterns.processor.runjobs import QUEUE, run_queue
+from aiopatterns.processor.runjobs import QUEUE, Made, run_queue
 from aiopatterns.processor.system import DataProcessor
+from aiopatterns.resilience.backoff import Constant
+from aiopatterns.resilience.retry import Retry
 from tests.jobs.fleet import on_one_loop
 from tests.processor.chaos import Chaos, coordinator, library, until, worker
 from tests.processor.records import make_progress
@@ -118,6 +126,79 @@ async def test_a_server_that_forgets_costs_its_chunks_anew(tmp_path):
             await chaos.around(processor, server)
     assert chaos.kills["server"] == 1
     assert chaos.analysis == await serial(tmp_path)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_values_that_were_forgotten_are_made_anew_but_not_for_ever(
+    tmp_path, monkeypatch, times
+):
+    get, forgotten = MemoryKv.get, []
+
+    async def forgetful(self, key):
+        if len(forgotten) < times:
+            forgotten.append(key)
+            return None
+        return await get(self, key)
+
+    monkeypatch.setattr(MemoryKv, "get", forgetful)
+    processor = DataProcessor(Corpus.at(grow(tmp_path, 1)), executor=Fleet("memory://"))
+    if times == 1:
+        assert await processor.run() == await serial(tmp_path)
+        return
+    with pytest.raises(BackendError, match=r"memory:// has forgotten the jobs of run .* 5 times"):
+        await processor.run()
+
+
+async def test_a_run_that_was_ended_begins_anew_under_its_id(tmp_path):
+    corpus = Corpus.at(grow(tmp_path, 1))
+    async with open_backend("memory://") as backend:
+        with anyio.move_on_after(0.05):
+            await DataProcessor(corpus, executor=Fleet(backend, processes=0, run="one")).run()
+        counts = await backend.queue(QUEUE).counts()
+        assert counts.queued == 0
+        for _ in range(2):  # a run that has ended well begins anew as well
+            fleet = Fleet(backend, processes=2, run="one")
+            assert await DataProcessor(corpus, executor=fleet).run() == await serial(tmp_path)
+
+
+@pytest.mark.real
+@on_one_loop
+async def test_a_server_that_stays_away_ends_the_run(tmp_path, monkeypatch):
+    again = Retry(on=BackendUnavailableError, attempts=2, backoff=Constant(0.01))
+    monkeypatch.setattr(module, "_PATIENT", again)
+    monkeypatch.setattr(module, "_LOOK", 0.05)
+    with RedisServer(private=True) as server:
+        fleet = Fleet(server.url, processes=0)
+        async with anyio.create_task_group() as tasks:
+
+            async def kill() -> None:
+                async def sent() -> bool:
+                    return bool(server.command("KEYS", "*"))
+
+                await until(sent)
+                server.kill()
+
+            tasks.start_soon(kill)
+            with pytest.raises(BackendUnavailableError):
+                await DataProcessor(Corpus.at(grow(tmp_path, 1)), executor=fleet).run()
+
+
+def test_what_another_machine_did_is_told_by_this_clock():
+    made = Made("key", "elsewhere", 7, 7, 1_000_000.0, 1_000_002.0)
+    timed = module._timed(made, 3)
+    assert timed.end - timed.start == pytest.approx(2.0)
+    assert timed.end < 1_000_000.0
+    assert timed.process != os.getpid()
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="processes must be a whole number >= 0, not -1"):
+        Fleet("memory://", processes=-1)
+    with pytest.raises(ValueError, match="backend must be a URL, which worker processes can open"):
+        Fleet(open_backend("redis://host"), processes=1)
+    assert Fleet(open_backend("redis://host"), processes=0).capacity == 1
+    with pytest.raises(ValueError, match="run must be"):
+        Fleet("memory://", run="")
 
 
 async def nothing_is_left(url: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from aiopatterns.core.errors import JobFailedError
-from aiopatterns.jobs import JobRetried, JobStatus, Worker
+from aiopatterns.backends.memory.kv import MemoryKv
+from aiopatterns.core.errors import BackendUnavailableError, JobFailedError
+from aiopatterns.jobs import JobDone, JobRetried, JobStatus, Worker
 from aiopatterns.processor import runjobs as module
 from aiopatterns.processor import stages, tokens, wire
 from aiopatterns.processor.corpus import Chunk, Entry
@@ -97,6 +98,37 @@ async def test_a_machine_without_the_files_gives_the_chunk_back(chunk, tmp_path)
     assert given_back is not JobStatus.DEAD
     found = next(each for each in events if isinstance(each, FilesDiffer))
     assert (found.root, found.host) == (str(tmp_path), "elsewhere")
+
+
+async def test_a_machine_with_the_files_does_the_work_of_another(chunk, tmp_path):
+    queue = run_queue("memory://")
+    async with queue, Worker(queue):
+        same = await queue.jobs["ingestion"].enqueue(task(chunk, host="elsewhere"))
+        await same.result(timeout=5)
+        given = task(chunk, host="elsewhere")
+        (tmp_path / "b.txt").unlink()
+        other = await queue.jobs["ingestion"].enqueue(given)  # nobody listens to what is told
+        while await other.status() is not JobStatus.SCHEDULED:
+            await anyio.sleep(0.005)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_outage_costs_no_attempt(chunk, monkeypatch):
+    kept, lost = MemoryKv.set, []
+
+    async def away(self, key, value, *, ttl=None):
+        if not lost:
+            lost.append(key)
+            raise BackendUnavailableError("away")
+        await kept(self, key, value, ttl=ttl)
+
+    monkeypatch.setattr(MemoryKv, "set", away)
+    queue = run_queue("memory://")
+    with capture_events() as events:
+        async with queue, Worker(queue):
+            await (await queue.jobs["analysis"].enqueue(task(chunk))).result(timeout=5)
+    assert lost == ["run:1"]
+    assert [each.attempt for each in events if isinstance(each, JobDone)] == [1]
 
 
 async def test_the_machine_that_listed_the_files_is_believed(chunk, tmp_path):
