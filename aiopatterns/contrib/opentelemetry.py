@@ -31,7 +31,8 @@ metric                                  of
 Events of the library (a retry, a circuit that opens) become events of the span in which they
 happen, so a trace shows why a step took as long as it did.
 
-Guarantees: an error ends its span as one, with its type, and is recorded; a metric has at most
+Guarantees: what tracing itself raises, a processor of spans for example, is logged and never breaks
+the work; an error ends its span as one, with its type, and is recorded; a metric has at most
 :data:`MAX_DESTINATIONS` values of a name that users choose, all others count as ``_OTHER``.
 
 Not guaranteed: ``tracestate`` and baggage do not travel with jobs and messages.
@@ -44,7 +45,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import Subscription, install_listener
-from aiopatterns.core.tracing import Messages, Request, install_tracer
+from aiopatterns.core.tracing import NO_SPAN, Messages, Request, install_tracer
 
 try:
     from opentelemetry import metrics, trace
@@ -56,7 +57,7 @@ except ImportError:
         "aiopatterns.contrib.opentelemetry needs OpenTelemetry: pip install 'aiopatterns[otel]'"
     ) from None
 
-from aiopatterns.contrib.otelspan import OtelSpan
+from aiopatterns.contrib.otelspan import OtelSpan, log_trouble
 from aiopatterns.contrib.otelwords import OTHER, in_words_of_otel
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
     from aiopatterns.contrib.otelwords import Attributes, Value
     from aiopatterns.core.telemetry import Event
-    from aiopatterns.core.tracing import Step
+    from aiopatterns.core.tracing import Span, Step
 
 __all__ = ["MAX_DESTINATIONS", "instrument"]
 
@@ -134,8 +135,15 @@ class _Bridge:
     def __repr__(self) -> str:
         return "aiopatterns.contrib.opentelemetry"
 
-    def start(self, step: Step) -> OtelSpan:
-        """Begin a span."""
+    def start(self, step: Step) -> Span:
+        """Begin a span; :data:`NO_SPAN` if that fails, which is logged."""
+        try:
+            return self._start(step)
+        except Exception as trouble:
+            log_trouble(trouble)
+            return NO_SPAN
+
+    def _start(self, step: Step) -> OtelSpan:
         words = in_words_of_otel(step)
         around, links = get_current(), list[Link]()
         if isinstance(step, Messages) and step.verb == "process":

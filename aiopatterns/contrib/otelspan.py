@@ -1,7 +1,12 @@
-"""One step as a span of OpenTelemetry, and as a point of a metric."""
+"""One step as a span of OpenTelemetry, and as a point of a metric.
+
+What the SDK, a processor of spans or the text of an error raises is logged by the standard library's
+logger ``aiopatterns`` and dropped: tracing never breaks the work.
+"""
 
 from __future__ import annotations
 
+import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from aiopatterns.contrib.otelwords import Attributes, Words
     from aiopatterns.core.tracing import Fact, Step
 
-__all__ = ["NAMES", "OtelSpan"]
+__all__ = ["NAMES", "OtelSpan", "log_trouble"]
 
 #: What may be added to a span later, and the attribute that it becomes.
 NAMES: Final[Mapping[Fact, str]] = MappingProxyType(
@@ -81,6 +86,12 @@ class OtelSpan:
 
     def note(self, fact: Fact, value: str | int) -> None:
         """Add what is known only later."""
+        try:
+            self._note(fact, value)
+        except Exception as trouble:
+            log_trouble(trouble)
+
+    def _note(self, fact: Fact, value: str | int) -> None:
         self._span.set_attribute(NAMES[fact], value)
         if fact == "route":
             self._span.update_name(f"{self._name} {value}")
@@ -100,12 +111,20 @@ class OtelSpan:
         if self._ended:
             return
         self._ended = True
-        if isinstance(error, Exception):
-            self._fail(error)
-        elif error is not None:
-            self._span.set_attribute(NAMES["outcome"], "cancelled")
-        self._span.end()
-        self._measured(self._step, monotonic() - self._began, self._labels)
+        try:
+            self._close(error)
+        except Exception as trouble:
+            log_trouble(trouble)
+
+    def _close(self, error: BaseException | None) -> None:
+        try:
+            if isinstance(error, Exception):
+                self._fail(error)
+            elif error is not None:
+                self._span.set_attribute(NAMES["outcome"], "cancelled")
+        finally:
+            self._span.end()
+            self._measured(self._step, monotonic() - self._began, self._labels)
 
     def __enter__(self) -> Self:
         """Make it current in this block."""
@@ -132,3 +151,8 @@ class OtelSpan:
         self._span.set_attribute("error.type", name)
         self._span.record_exception(error)
         self._span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+def log_trouble(trouble: Exception) -> None:
+    """Log what was raised, which is no business of the work that is traced."""
+    logging.getLogger("aiopatterns").error("a span failed", exc_info=trouble)

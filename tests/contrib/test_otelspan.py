@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import StatusCode
 
+from aiopatterns.contrib.opentelemetry import instrument
 from aiopatterns.contrib.otelspan import OtelSpan
 from aiopatterns.contrib.otelwords import Attributes, in_words_of_otel
-from aiopatterns.core.errors import BackendError
+from aiopatterns.core.errors import BackendError, JobFailedError
 from aiopatterns.core.tracing import Messages, Request, Step
+from aiopatterns.jobs import JobQueue, Worker
 from tests.contrib.spans import Seen, attributes, id_of
 
 SEND = Messages("send", "jobs", "mails", "enqueue")
@@ -125,3 +128,50 @@ def test_a_bad_answer_is_an_error():
     assert it.ended.status.status_code is StatusCode.ERROR
     assert attributes(it.ended)["error.type"] == "503"
     assert it.points[0][1]["error.type"] == "503"
+
+
+class Clumsy(SpanProcessor):
+    """Raises at every occasion."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if span.name.startswith("enqueue"):
+            raise OSError("at the start")
+
+    def on_end(self, span: Any) -> None:
+        raise OSError("at the end")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+@pytest.mark.promise("telemetry-harmless")
+async def test_tracing_never_breaks_the_work(caplog):
+    """Neither a processor that raises nor an error without a text changes what becomes of jobs."""
+    traces = TracerProvider(shutdown_on_exit=False)
+    traces.add_span_processor(Clumsy())
+    jobs = JobQueue("mails")
+
+    @jobs.job
+    async def mail(fails: bool) -> int:
+        if fails:
+            raise Speechless
+        return 1
+
+    with caplog.at_level("ERROR", logger="aiopatterns"), instrument(traces):
+        async with jobs, Worker(jobs):
+            good, bad = await mail.enqueue(False), await mail.enqueue(True)
+            assert await good.result(timeout=5) == 1
+            with pytest.raises(JobFailedError):
+                await bad.result(timeout=5)
+    assert {each.getMessage() for each in caplog.records} == {"a span failed"}
+
+
+def test_a_fact_that_cannot_be_noted_is_dropped(caplog):
+    it = Measured(GET)
+    wrong: Any = "no number"
+    with caplog.at_level("ERROR", logger="aiopatterns"), it.span as span:
+        span.note("status", wrong)
+    assert len(caplog.records) == 1
+    assert it.ended.status.status_code is StatusCode.UNSET
