@@ -216,6 +216,7 @@ def _add_top(commands: argparse._SubParsersAction[_Parser], common: _Parser) -> 
     )
     add = parser.add_argument
     add("--backend", required=True, metavar="URL", help="where to look: redis://host:6379")
+    add("--namespace", default="ap", metavar="NAME", help="first part of all keys (ap)")
     add(
         "--queue",
         action="append",

@@ -55,7 +55,7 @@ def top(options: Namespace) -> int:
     """Show a fleet until ``q``, Ctrl-C or SIGTERM; returns the exit code.
 
     Args:
-        options: ``backend``, ``queue`` (names of queues to show also without workers),
+        options: ``backend``, ``namespace``, ``queue`` (names of queues to show also without workers),
             ``interval`` in seconds, ``once`` and ``json``.
 
     Raises:
@@ -72,7 +72,7 @@ def top(options: Namespace) -> int:
 
 
 async def _run(options: Namespace) -> None:
-    backend = open_backend(options.backend, timeout=_TIMEOUT)
+    backend = open_backend(options.backend, namespace=options.namespace, timeout=_TIMEOUT)
     fleet = Fleet(backend, Queues(backend, options.queue), actions=False)
     async with backend:
         if options.once:
