@@ -47,12 +47,14 @@ def test_the_page_and_the_script_name_the_versions_of_the_project():
     assert f"supported=({' '.join(supported())})" in script
 
 
+@pytest.mark.promise("habits-without-uvloop")
 def test_every_room_is_there_without_uvloop():
     names = [room for room in rooms() if not room.startswith("aiopatterns.contrib.")]
     said = run(f"import {', '.join(names)}; print('uvloop' in sys.modules)")
     assert said.strip() == "False"
 
 
+@pytest.mark.promise("habits-without-uvloop")
 @pytest.mark.timeout(60)
 def test_the_main_job_runs_without_uvloop(tmp_path):
     (tmp_path / "note.txt").write_text("to be or not to be\n")

@@ -54,6 +54,7 @@ def floors() -> list[set[str]]:
     return [set(re.findall(r"\w+", layer)) for layer in layers]
 
 
+@pytest.mark.promise("habits-architecture-page")
 def test_the_architecture_page_shows_the_floors_that_are_held():
     table = rows(DOCS / "architecture.md", "Floors")
     assert [set(re.findall(r"\w+", cells[1])) for cells in table] == floors()
@@ -61,6 +62,7 @@ def test_the_architecture_page_shows_the_floors_that_are_held():
     assert list(budgets()["FLOORS"]) == floors()[::-1]
 
 
+@pytest.mark.promise("habits-architecture-page")
 def test_the_picture_of_the_floors_points_only_down():
     page = (DOCS / "architecture.md").read_text("utf-8")
     height = {room: -number for number, each in enumerate(floors()) for room in each}
@@ -70,6 +72,7 @@ def test_the_picture_of_the_floors_points_only_down():
         assert {height[each] for each in below.split(" & ")} == {height[name] - 1}
 
 
+@pytest.mark.promise("habits-architecture-page")
 def test_the_architecture_page_shows_the_budgets_and_doors_that_are_held():
     held = budgets()
     names = [
@@ -102,12 +105,14 @@ def adapters() -> set[str]:
     return set(re.findall(r"aiopatterns\.contrib\.\w+", pages))
 
 
+@pytest.mark.promise("habits-reference")
 def test_every_room_and_adapter_stands_in_the_reference():
     named = {room for room in rooms() if not room.startswith("aiopatterns.contrib.")}
     wanted = named - NO_REFERENCE | adapters()
     assert not wanted - blocks(), "add a block to a page of docs/reference"
 
 
+@pytest.mark.promise("habits-reference")
 @pytest.mark.parametrize("room", [each for each in rooms() if each not in NO_REFERENCE])
 def test_no_public_name_is_hidden_by_a_file_of_its_name(room):
     """A name that a file bears too is found as the file: it needs a block of its own."""
@@ -139,10 +144,12 @@ def front_door() -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.promise("habits-reference")
 def test_the_page_of_the_front_door_has_every_headline():
     assert FRONT_DOOR.read_text("utf-8") == front_door(), "if it is meant, run `make exports`"
 
 
+@pytest.mark.promise("habits-example-each")
 def test_every_pattern_has_an_example():
     table = [
         (Path(re.findall(r"\(([^)]+)\)", cells[0])[0]), re.findall(r"\(([^)]+)\)", cells[1])[0])
@@ -158,7 +165,8 @@ def test_every_pattern_has_an_example():
 def commands() -> list[tuple[str, str]]:
     """Every call of the command line that a page shows: in a console, a unit, a container."""
     shown = re.compile(
-        r"^(?:\$ |ExecStart=\S*/)(aiopatterns .*)$|\[(\"aiopatterns\",.*)\]", re.MULTILINE
+        r"^(?:\$ (?:[A-Z_]+=\S+ )*|ExecStart=\S*/)(aiopatterns .*)$|\[(\"aiopatterns\",.*)\]",
+        re.MULTILINE,
     )
     found = []
     for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
@@ -168,6 +176,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.promise("habits-commands")
 def test_commands_of_the_pages_are_understood():
     assert len(commands()) > 10
     for page, command in commands():
