@@ -148,8 +148,8 @@ class _Bridge:
         around, links = get_current(), list[Link]()
         if isinstance(step, Messages) and step.verb == "process":
             around, links = self._received(step.origins, alone=step.batch is None)
-        elif isinstance(step, Request) and step.origin and not _is_inside():
-            around = self._read(step.origin, around)
+        elif isinstance(step, Request) and step.origin:
+            around = self._continued(step.origin, around)
         span = self._tracer.start_span(
             words.name, around, kind=words.kind, attributes=words.attributes, links=links
         )
@@ -177,6 +177,18 @@ class _Bridge:
         spans = [trace.get_current_span(each).get_span_context() for each in contexts]
         links = [Link(each) for each in spans if each.is_valid]
         return (contexts[0] if alone and contexts else nowhere), links
+
+    def _continued(self, origin: str, here: Context) -> Context:
+        """Return where a request belongs: to its sender, or to a span of the same trace here.
+
+        Such a span is that of another instrumentation for the same request. One of another trace is
+        that in which the server was started, and has nothing to do with it.
+        """
+        there = self._read(origin, here)
+        traces = [
+            trace.get_current_span(each).get_span_context().trace_id for each in (here, there)
+        ]
+        return here if traces[0] == traces[1] else there
 
     def _read(self, origin: str, otherwise: Context) -> Context:
         return self._carrier.extract({"traceparent": origin}, otherwise)
@@ -241,11 +253,6 @@ class _Meters:
             return OTHER
         known.add(destination)
         return destination
-
-
-def _is_inside() -> bool:
-    """Whether a span is current that another instrumentation has begun for the same request."""
-    return trace.get_current_span().get_span_context().is_valid
 
 
 def _attributes(event: Event) -> Attributes:

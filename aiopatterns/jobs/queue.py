@@ -229,8 +229,8 @@ class JobQueue(Definitions):
         """Enqueue one call; what :meth:`Job.enqueue` does."""
         with sending(self.name, unsent.job.name) as span:
             partition, new = unsent.build(await self._stamp())
-            span.note("id", new.id)
             (answer,) = await self._enqueue(partition, [new])
+            span.note("id", answer.id)
             return self._handle(unsent.job, answer, partition)
 
     async def enqueue_tick(self, job: Job[[], Any], tick: float, window: float) -> Handle[Any]:

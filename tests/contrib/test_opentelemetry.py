@@ -12,8 +12,12 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from aiopatterns.backends import open_backend
 from aiopatterns.cluster.client import ServiceClient
@@ -238,20 +242,54 @@ def test_what_is_no_traceparent_begins_a_trace():
     assert all(each.parent is None and not each.links for each in record.spans)
 
 
-def test_a_received_trace_goes_on_unless_a_span_is_current_already():
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_received_trace_goes_on_here():
     with seen() as record:
         found = tracer()
         assert found is not None
-        with found.start(Request("server", "GET", "/1", origin=parent)):
+        with found.start(Request("server", "GET", "/1", origin=PARENT)):
             assert str(traceparent()).startswith("00-0af7651916cd43dd8448eb211c80319c-")
-        with record.mine.start_as_current_span("of another instrumentation"):
-            with found.start(Request("server", "GET", "/2", origin=parent)):
+        with record.mine.start_as_current_span("startup"):  # of the server, a trace of its own
+            with found.start(Request("server", "GET", "/2", origin=PARENT)):
                 pass
-    first, second = (each for each in record.spans if each.kind is SpanKind.SERVER)
-    assert first.parent is not None
-    assert first.parent.span_id == 0xB7AD6B7169203331
-    assert record.path(second) == ["of another instrumentation", "GET"]
+            with found.start(Request("server", "GET", "/3")):
+                pass
+    first, second, third = (each for each in record.spans if each.kind is SpanKind.SERVER)
+    for each in (first, second):
+        assert each.parent is not None
+        assert each.parent.span_id == 0xB7AD6B7169203331
+    assert record.path(third) == ["startup", "GET"]
+
+
+def test_a_span_of_another_instrumentation_for_the_same_request_stays_around_ours():
+    with seen() as record:
+        found = tracer()
+        assert found is not None
+        received = TraceContextTextMapPropagator().extract({"traceparent": PARENT})
+        with record.mine.start_as_current_span("of another", received):
+            with found.start(Request("server", "GET", "/", origin=PARENT)):
+                pass
+    assert record.path(record.one("GET")) == ["of another", "GET"]
+
+
+async def test_what_is_sampled_out_stays_so_in_the_worker():
+    traces = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
+    exported = InMemorySpanExporter()
+    traces.add_span_processor(SimpleSpanProcessor(exported))
+    jobs = JobQueue("mails")
+
+    @jobs.job
+    async def mail() -> str | None:
+        return traceparent()
+
+    with instrument(traces):
+        async with jobs, Worker(jobs):
+            inside = await (await mail.enqueue()).result(timeout=5)
+    assert inside is not None
+    assert not int(inside.split("-")[3], 16) & 1  # of its flags, that which says "sampled"
+    assert not exported.get_finished_spans()
 
 
 @pytest.mark.promise("telemetry-spans-end")
