@@ -28,14 +28,16 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     stage = Stage()
     stage.foreign = "thumbnails"
-    with served(application(stage)) as server, chromium() as browser:
+    with served(application(stage)) as server, chromium() as page:
         for section, scheme, wide in SHOTS:
-            with visit(browser, server.url, wide=wide, scheme=scheme) as page:
+            with visit(page, server.url, wide=wide, scheme=scheme):
                 page.evaluate("name => (location.hash = name)", section)
                 page.wait_for_timeout(1_500)
                 path = FOLDER / f"dashboard-{section}-{scheme}.png"
                 picture = Image.open(io.BytesIO(page.screenshot()))
-                picture.convert("RGB").quantize(128).save(path, optimize=True)
+                picture.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(
+                    path, optimize=True
+                )
                 print(path.name, path.stat().st_size)
 
 

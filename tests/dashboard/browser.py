@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import ConsoleMessage, Dialog, Error, Page, Request
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -42,12 +42,14 @@ def program() -> str:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start the browser."""
+def chromium() -> Iterator[Page]:
+    """Start the browser, with one page: another one would cost as much as all that is done on it."""
     path = program()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
+        page = browser.new_page(reduced_motion="reduce")
+        page.set_default_timeout(PATIENCE)
+        yield page
         browser.close()
 
 
@@ -76,7 +78,7 @@ class Served:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            self._app, port=self.port, log_level="critical", timeout_graceful_shutdown=1
+            self._app, port=self.port, log_level="critical", timeout_graceful_shutdown=0
         )
         self._server = Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -105,19 +107,33 @@ class Notebook:
     """What a page has done that it must not do.
 
     Args:
-        page: The page.
         home: Where all its requests have to go.
         expected: What console errors may say; empty: there must be none.
     """
 
-    def __init__(self, page: Page, home: str, expected: str) -> None:
+    def __init__(self, home: str, expected: str) -> None:
         self.wrong: list[str] = []
         self._home = home
         self._expected = expected
-        page.on("pageerror", lambda error: self.wrong.append(f"thrown: {error}"))
-        page.on("dialog", lambda dialog: self.wrong.append(f"popped up: {dialog.message}"))
+
+    @contextmanager
+    def open(self, page: Page) -> Iterator[None]:
+        page.on("pageerror", self._thrown)
+        page.on("dialog", self._popped)
         page.on("request", self._asked)
         page.on("console", self._said)
+        yield
+        page.remove_listener("pageerror", self._thrown)
+        page.remove_listener("dialog", self._popped)
+        page.remove_listener("request", self._asked)
+        page.remove_listener("console", self._said)
+
+    def _thrown(self, error: Error) -> None:
+        self.wrong.append(f"thrown: {error}")
+
+    def _popped(self, dialog: Dialog) -> None:
+        self.wrong.append(f"popped up: {dialog.message}")
+        dialog.dismiss()
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith(self._home):
@@ -131,32 +147,32 @@ class Notebook:
 
 @contextmanager
 def visit(
-    browser: Browser,
+    page: Page,
     url: str,
     *,
     wide: int = 1280,
     scheme: Literal["light", "dark"] = "light",
     expected: str = "",
-) -> Iterator[Page]:
-    """Open a page; at the end nothing was refused, thrown, popped up or asked of another host.
+) -> Iterator[None]:
+    """Open a dashboard; at the end nothing was refused, thrown, popped up or asked of another host.
 
     Args:
-        browser: The browser.
+        page: Where.
         url: The address.
         wide: Pixels across.
         scheme: What the person prefers.
         expected: What console errors may say; empty: there must be none.
     """
-    context = browser.new_context(
-        viewport={"width": wide, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-    )
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    notebook = Notebook(page, url.partition("?")[0].rstrip("/"), expected)
-    try:
+    home = url.partition("?")[0].rstrip("/")
+    page.set_viewport_size({"width": wide, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    notebook = Notebook(home, expected)
+    with notebook.open(page):
         page.goto(url)
+        page.evaluate("localStorage.clear()")
         page.wait_for_selector("#link.live")
-        yield page
-    finally:
-        context.close()
+        try:
+            yield
+        finally:
+            page.goto(f"{home}/static/icon.svg")  # which ends the stream
     assert not notebook.wrong

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -31,8 +32,12 @@ QUEUES = ("mail", "images", "billing", "reports")
 
 def noise(name: str, at: float) -> float:
     """Between 0 and 1, the same for the same second, and not far from the second before."""
-    dice = [random.Random(f"{name} {int(at) - back}").random() for back in range(5)]
-    return sum(dice) / len(dice)
+    return sum(dice(name, int(at) - back) for back in range(5)) / 5
+
+
+@cache
+def dice(name: str, second: int) -> float:
+    return random.Random(f"{name} {second}").random()
 
 
 def queue(name: str, at: float, number: int, *, paused: bool = False) -> dict[str, Any]:
@@ -161,10 +166,12 @@ SERVICES: list[dict[str, Any]] = [
     },
     {"service": "search", "instances": []},
 ]
-STREAMS: list[dict[str, Any]] = [
-    {"name": "orders", "group": "billing", "lag": 41, "pending": 6},
-    {"name": "orders", "group": "search-index", "lag": 1804, "pending": 100},
-]
+GROUPS = {"billing": 41, "search-index": 1804}
+
+
+def stream(group: str, at: float) -> dict[str, Any]:
+    lag = int(GROUPS[group] * (0.6 + 0.8 * noise(group, at)))
+    return {"name": "orders", "group": group, "lag": lag, "pending": lag // 10}
 
 
 def flow(kind: str, name: str, id: str, nodes: str, edges: str) -> dict[str, Any]:
@@ -292,7 +299,7 @@ class Stage:
             "workers": WORKERS,
             "owners": OWNERS,
             "services": SERVICES,
-            "streams": STREAMS,
+            "streams": [stream(group, at) for group in GROUPS],
             "flows": FLOWS,
         }
         if kept["queues"]:
@@ -321,10 +328,7 @@ class Stage:
                 for name, rows in queues.items()
             },
             "streams": {
-                f"{each['name']}/{each['group']}": [
-                    max(0, each["lag"] + int(each["lag"] / 3 * math.sin(one / 60))) for one in at
-                ]
-                for each in STREAMS
+                f"orders/{group}": [stream(group, each)["lag"] for each in at] for group in GROUPS
             },
         }
 

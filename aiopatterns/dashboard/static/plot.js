@@ -23,10 +23,10 @@ function point(moment) {
   shared.dispatchEvent(new Event("moment"));
 }
 
-/** The least round number that is not below `value`, and whose half is round as well. */
+/** The least round number that is not below `value`, and whose half is one to read as well. */
 function ceiling(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 4, 6, 8, 10].map((each) => each * unit).find((each) => each >= value * 0.999) ?? value;
+  return (unit === 1 ? [1, 2, 4, 6, 8, 10] : [1, 2, 3, 4, 5, 6, 8, 10]).map((each) => each * unit).find((each) => each >= value * 0.999) ?? value;
 }
 
 /** The index of the time next to `moment`. */
