@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from aiopatterns.dashboard import files
 from aiopatterns.dashboard.files import load
 
 
@@ -22,3 +23,8 @@ def test_files_name_no_other_host():
         text = file.body.decode().replace("http://www.w3.org/", "")
         assert "http://" not in text, name
         assert "https://" not in text, name
+
+
+def test_files_of_other_kinds_are_not_given_out(monkeypatch):
+    monkeypatch.setattr(files, "_TYPES", {"svg": "image/svg+xml"})
+    assert {name.rpartition(".")[2] for name in load().files} == {"svg"}

@@ -144,9 +144,12 @@ async def test_sagas_that_have_not_ended():
         await go.wait()
         raise ValueError("no money")
 
+    @saga.step
+    async def ship(context: dict[str, str]) -> None: ...
+
     (before,) = await saga_flows(saga)
-    assert states(before) == {"reserve": "pending", "pay": "pending"}
-    assert before.edges == [("reserve", "pay")]
+    assert states(before) == {"reserve": "pending", "pay": "pending", "ship": "pending"}
+    assert before.edges == [("reserve", "pay"), ("pay", "ship")]
 
     async def run() -> None:
         with pytest.raises(SagaError):
@@ -157,7 +160,7 @@ async def test_sagas_that_have_not_ended():
         await anyio.wait_all_tasks_blocked()
         (during,) = await saga_flows(saga)
         assert (during.kind, during.name, during.id) == ("saga", "checkout", "order-17")
-        assert states(during) == {"reserve": "done", "pay": "started"}
+        assert states(during) == {"reserve": "done", "pay": "started", "ship": "pending"}
         go.set()
     (after,) = await saga_flows(saga)
     assert after.id == ""

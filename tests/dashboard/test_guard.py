@@ -56,14 +56,14 @@ async def test_without_the_token_nothing_is_shown(backend):
         assert dashboard.statistics().viewers == 0
 
 
-@pytest.mark.parametrize(
-    "given", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ä" * 8, "\x00", "' OR 1=1"]
-)
-async def test_a_wrong_token_is_none(given):
-    async with client(guarded()) as http:
-        assert (await http.get("/", params={"token": given})).status_code == 401
-        cookie = f"{guarded()._cookie}={given}".encode("latin-1", "replace")
-        assert (await http.get("/", headers={b"Cookie": cookie})).status_code == 401
+async def test_a_wrong_token_is_none():
+    guard = guarded()
+    async with client(guard) as http:
+        for given in ("", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ä" * 8, "\x00", "' OR 1=1"):
+            assert (await http.get("/", params={"token": given})).status_code == 401, given
+            cookie = f"{guard._cookie}={given}".encode("latin-1")
+            answer = await http.get("/", headers={b"Cookie": cookie})
+            assert answer.status_code == 401, given
 
 
 async def test_the_token_becomes_a_cookie_and_leaves_the_address():
@@ -120,39 +120,37 @@ async def test_the_cookie_is_found_among_others():
             assert (await http.get("/", headers={"Cookie": header})).status_code == 401
 
 
-@pytest.mark.promise("dashboard-host")
-@pytest.mark.parametrize(
-    "host",
-    [
-        "evil.example",
-        "evil.example:8765",
-        "127.0.0.1.evil.example",
-        "127.0.0.1@evil.example",
-        "localhost, evil.example",
-        "0.0.0.0",
-        "10.0.0.1",
-        "[::1",
-        "",
-    ],
+STRANGE = (
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "127.0.0.1@evil.example",
+    "localhost, evil.example",
+    "0.0.0.0",
+    "10.0.0.1",
+    "[::1",
+    "",
 )
-async def test_a_name_that_was_rebound_to_this_machine_is_refused(host):
+
+
+@pytest.mark.promise("dashboard-host")
+async def test_a_name_that_was_rebound_to_this_machine_is_refused():
     guard = guarded()
     async with client(guard) as http:
-        cookie = {"Cookie": f"{guard._cookie}={TOKEN}", "Host": host}
-        answer = await http.get("/", headers=cookie)
-        assert answer.status_code == 403
-        assert "Host" in answer.json()["error"]
-        assert (await http.get(f"/?token={TOKEN}", headers={"Host": host})).status_code == 403
+        for host in STRANGE:
+            cookie = {"Cookie": f"{guard._cookie}={TOKEN}", "Host": host}
+            answer = await http.get("/", headers=cookie)
+            assert answer.status_code == 403, host
+            assert "Host" in answer.json()["error"]
+            assert (await http.get(f"/?token={TOKEN}", headers={"Host": host})).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8765", "ops.example"]
-)
-async def test_names_of_this_machine_and_given_ones_are_heeded(host):
+async def test_names_of_this_machine_and_given_ones_are_heeded():
     guard = guarded(hosts=("Ops.Example",))
     async with client(guard) as http:
-        cookie = {"Cookie": f"{guard._cookie}={TOKEN}", "Host": host}
-        assert (await http.get("/", headers=cookie)).status_code == 200
+        for host in ("127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8765", "ops.example"):
+            cookie = {"Cookie": f"{guard._cookie}={TOKEN}", "Host": host}
+            assert (await http.get("/", headers=cookie)).status_code == 200, host
 
 
 FORGED = {
@@ -169,13 +167,13 @@ FORGED = {
 
 
 @pytest.mark.promise("dashboard-forgery")
-@pytest.mark.parametrize("headers", FORGED.values(), ids=FORGED)
-async def test_a_forged_action_is_refused(backend, headers):
+async def test_a_forged_action_is_refused(backend):
     jobs = JobQueue("q", backend)
     async with opened(backend, allow_actions=True, queues=[jobs]) as (_, http), jobs:
-        answer = await http.post("/api/actions/pause", json={"queue": "q"}, headers=headers)
-        assert answer.status_code == 403
-        assert not (await jobs.statistics()).paused
+        for case, headers in FORGED.items():
+            answer = await http.post("/api/actions/pause", json={"queue": "q"}, headers=headers)
+            assert answer.status_code == 403, case
+            assert not (await jobs.statistics()).paused, case
 
 
 async def test_an_action_of_the_page_is_let_through(backend):

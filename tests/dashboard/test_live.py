@@ -9,8 +9,9 @@ import pytest
 
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.backends.protocols import Notice as Message
+from aiopatterns.backends.publishing import DIRECTORY, Published
 from aiopatterns.core.clock import monotonic, sleep
-from aiopatterns.core.codec import JSON
+from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.dashboard.fleet import Fleet
 from aiopatterns.dashboard.live import Viewer, Watch
@@ -244,3 +245,18 @@ def test_actions_are_lines():
     found = watching(1, during)
     assert [each["text"] for each in found] == ["requeue of 3 in queue mail", "pause of queue mail"]
     assert {each["source"] for each in found} == {"dashboard"}
+
+
+def test_what_has_changed_between_two_looks_is_a_line():
+    async def during(watch, fleet, backend):
+        async def join():
+            await sleep(1.5)
+            who = Published(kind="worker", name="w", host="h", pid=1, number="1", started_at=0.0)
+            await backend.directory(DIRECTORY).put("w", MSGPACK.encode(who), ttl=60)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join)
+            return await read(watch, 4.0)
+
+    found = watching(8, during)
+    assert [data["event"] for kind, _, data in found if kind == "log"] == ["worker.joined"]
