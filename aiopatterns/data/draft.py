@@ -232,12 +232,13 @@ class Draft:
         return found
 
     def remove(self, key: str) -> None:
-        """Forget a record; what has not been read so far can not be read any more."""
-        row = self._rows.pop(key)
-        seen, gone = self.state.seen, VersionVector(self.state.purged)
+        """Forget a record, and remember that it was seen: all its versions must have been.
+
+        What has not been read so far can not be read any more.
+        """
+        row, gone = self._rows.pop(key), VersionVector(self.state.purged)
         for vector in row.head().vectors:
-            known = {node: min(number, seen[node]) for node, number in vector.items()}
-            gone = gone.merge(VersionVector(known))
+            gone = gone.merge(vector)
         self.writes.pop(key, None)
         self.removals.append(key)
         self.change(horizon=max(self.state.horizon, row.seq), purged=dict(gone))

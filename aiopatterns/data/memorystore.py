@@ -132,14 +132,14 @@ class MemorySyncStore(SyncStore):
 
     # --------------------------------------------------------------------------- private core
 
-    async def _tombstones(self, before: float, passed: int | None) -> Sequence[str]:
+    async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
         await yield_now()
-        found = (
-            key
-            for key, row in self._rows.items()
-            if row.deleted and row.changed_at <= before and (passed is None or row.seq <= passed)
+        found = sorted(
+            (row.seq, row)
+            for row in self._rows.values()
+            if row.deleted and row.changed_at <= before and since < row.seq <= passed
         )
-        return list(islice(found, PAGE))
+        return [row.head() for _, row in found[:PAGE]]
 
     def _read(self, keys: Collection[str]) -> dict[str, Row]:
         return {key: row for key in keys if (row := self._rows.get(key)) is not None}

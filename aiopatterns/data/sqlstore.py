@@ -79,8 +79,8 @@ _ROWS: Final = (
     "SELECT key, seq, deleted, changed_at, bucket, digest, vectors, body FROM {table}"
     " WHERE key {among}"
 )
-_TOMBSTONES: Final = (
-    "SELECT key FROM {table} WHERE deleted = 1 AND changed_at <= :before AND seq <= :passed"
+_TOMBSTONES: Final = _HEAD + (
+    "deleted = 1 AND changed_at <= :before AND seq > :since AND seq <= :passed"
     " ORDER BY seq LIMIT :limit"
 )
 _HELD: Final = "SELECT key, peer, reason, held_at, body FROM {quarantine} WHERE "
@@ -105,7 +105,6 @@ _KEEP: Final = (
     "INSERT INTO {notes} (name, body) VALUES (:name, :body)"
     " ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 )
-_ENDLESS: Final = 2**63 - 1
 _row_of: Final = MSGPACK.decoder(Row)
 
 
@@ -235,10 +234,9 @@ class SqlSyncStore(SyncStore):
 
     # --------------------------------------------------------------------------- private core
 
-    async def _tombstones(self, before: float, passed: int | None) -> Sequence[str]:
-        most = _ENDLESS if passed is None else passed
-        answer = await self._run(_TOMBSTONES, before=before, passed=most, limit=PAGE)
-        return [key for (key,) in answer.rows]
+    async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
+        values = {"before": before, "since": since, "passed": passed, "limit": PAGE}
+        return _heads(await self._run(_TOMBSTONES, **values))
 
     async def _read(self, link: SqlLink, keys: Collection[str]) -> Draft:
         state = self._known(await link.run(self._worded(_STATE_LOCKED)))

@@ -158,8 +158,8 @@ class SyncStore(ABC):
     async def quarantined(self) -> AsyncIterator[Held]:
         """Iterate over what has come from other stores and could not be taken, by key.
 
-        It comes in with the next synchronisation if it can be taken then, or when its record
-        changes there; :meth:`discard` gives it up.
+        Each synchronisation tries again. So it comes in when the clock has come that far, when the
+        function of a merge is mended, or when its record is written anew where it came from.
         """
         after = ""
         while page := await self.held(after, PAGE):
@@ -170,9 +170,12 @@ class SyncStore(ABC):
     async def purge(self, *, older_than: float = 0) -> int:
         """Forget tombstones that all known peers have.
 
-        Peers are the stores that this one was synchronised with, and the consumers of its change
+        Peers are the stores that have got changes of this one, and the consumers of its change
         log. One that will not come back is forgotten by :meth:`forget`; if it does come back, it
-        is synchronised anew by comparison.
+        is synchronised anew by comparison, and what was purged does not come back with it.
+
+        For that, a tombstone stays until this store has seen all that its authors had written
+        before: until a synchronisation has come to its end, with nothing left in quarantine.
 
         Args:
             older_than: Seconds, 0 or more: how old a tombstone must be. Days, where there may be
@@ -183,14 +186,15 @@ class SyncStore(ABC):
 
         Cancellation: some are forgotten, or none.
         """
-        seconds = non_negative("older_than", older_than)
-        before, purged = wall() - seconds, 0
+        before, since, purged = wall() - non_negative("older_than", older_than), 0, 0
         while True:
-            passed = min((await self.state()).peers.values(), default=None)
-            keys = await self._tombstones(before, passed)
+            passed = _passed(await self.state())
+            found = await self._tombstones(before, since, passed)
+            keys = [each.key for each in found]
             purged += await self.transact(keys, partial(_purge, keys=keys, before=before))
-            if len(keys) < PAGE:
+            if len(found) < PAGE:
                 return purged
+            since = found[-1].seq
 
     async def forget(self, peer: str) -> bool:
         """Wait for a peer no longer: purge what it has not seen.
@@ -221,14 +225,6 @@ class SyncStore(ABC):
         it does not know it has written; what was written before that may be lost.
         """
         await self.transact((), Draft.renew)
-
-    async def discard(self, key: str) -> bool:
-        """Give up what is in quarantine of a key.
-
-        Returns:
-            Whether there was something.
-        """
-        return await self.transact((checked_key(key),), lambda draft: draft.release(key))
 
     # --------------------------------------------------------------------- for synchronisation
 
@@ -310,8 +306,14 @@ class SyncStore(ABC):
         """
 
     @abstractmethod
-    async def _tombstones(self, before: float, passed: int | None) -> Sequence[str]:
-        """Return up to a page of keys whose tombstones are so old, and were passed by all."""
+    async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
+        """Return up to a page of tombstones in the order of their numbers.
+
+        Args:
+            before: When they must have been written, in seconds since 1970.
+            since: Number that theirs are above.
+            passed: Number that theirs are not above.
+        """
 
     async def _all(self) -> AsyncIterator[Record]:
         after = ""
@@ -367,13 +369,20 @@ def _is_unicode(key: str) -> bool:
     return True
 
 
+def _passed(state: State) -> int:
+    """Return up to which change all known peers have everything."""
+    return min(state.peers.values(), default=state.seq)
+
+
 def _purge(draft: Draft, *, keys: Sequence[str], before: float) -> int:
     """Forget those that still are what they were when they were looked for."""
-    passed = min(draft.state.peers.values(), default=draft.state.seq)
-    purged = 0
+    passed, purged = _passed(draft.state), 0
     for key in keys:
         row = draft.row(key)
-        if row is not None and row.deleted and row.seq <= passed and row.changed_at <= before:
+        if row is None or not row.deleted or row.seq > passed or row.changed_at > before:
+            continue
+        seen = draft.state.seen
+        if all(seen.dominates(each) for each in row.head().vectors):
             draft.remove(key)
             purged += 1
     return purged

@@ -63,8 +63,8 @@ class Frail(SyncStore):
     ) -> T:
         return await self._call(lambda: self.inner.transact(keys, plan, dry_run=dry_run))
 
-    async def _tombstones(self, before: float, passed: int | None) -> Sequence[str]:
-        return await self._call(lambda: self.inner._tombstones(before, passed))
+    async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
+        return await self._call(lambda: self.inner._tombstones(before, since, passed))
 
 
 async def leaves(store: SyncStore, *, tombstones: bool = True) -> dict[str, tuple[Versioned, ...]]:

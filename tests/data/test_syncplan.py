@@ -103,7 +103,7 @@ async def test_what_has_changed_meanwhile_is_not_retried():
     store = await filled("s", k=1)
     await received(store, row(version(2)), strategy=Merge(refuse))
     waiting = await held(store)
-    await store.discard("k")
+    await store.transact(("k",), lambda draft: draft.release("k"))
     outcome = await store.transact(["k"], lambda draft: retry(draft, waiting, strategy=LAST))
     assert outcome == Outcome()
 
