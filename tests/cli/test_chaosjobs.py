@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import runpy
 
 import pytest
 
 from aiopatterns.cli import chaosjobs
 from aiopatterns.cli.chaosjobs import Ledger, define
+from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
 
 
@@ -13,8 +15,14 @@ def test_the_target_is_this_module():
     assert f"{chaosjobs.__name__}:jobs" == chaosjobs.TARGET
 
 
-def test_only_a_worker_process_has_the_queue():
+def test_only_a_worker_process_has_the_queue(monkeypatch, tmp_path):
     assert not hasattr(chaosjobs, "jobs")
+    monkeypatch.setenv(chaosjobs.URL, "memory://")
+    monkeypatch.setenv(chaosjobs.LEDGER, str(tmp_path / "ledger"))
+    (queue,) = [
+        each for each in runpy.run_path(chaosjobs.__file__).values() if isinstance(each, JobQueue)
+    ]
+    assert [*queue.jobs] == ["work"]
 
 
 @pytest.mark.parametrize("who", [None, 7])

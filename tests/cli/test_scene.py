@@ -21,9 +21,10 @@ def test_every_tone_has_a_style():
     assert {*get_args(Tone)} == {*stage._STYLES}
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("name", ACTS)
-def test_an_act_can_be_seen_before_it_begins(name):
-    act: Act = ACTS[name](0, fast=True)
+def test_an_act_can_be_seen_before_it_begins(name, fast):
+    act: Act = ACTS[name](0, fast=fast)
     assert act.name == name
     assert act.title
     assert act.scene().figures

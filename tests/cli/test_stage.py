@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from aiopatterns.cli import stage as module
+from aiopatterns.cli.scene import Figure, Scene
 from aiopatterns.cli.stage import LiveStage, NoStage, PlainStage, drawn, play, stage_for
 from aiopatterns.testing import simulate
 from tests.cli.acting import Terminal, Toy
@@ -74,6 +75,13 @@ def test_nothing_is_shown_beside_json(capsys):
 def test_the_error_of_an_act_ends_its_screen():
     with pytest.raises(OSError, match="no disk"):
         simulate(lambda: play(Toy(1, error=OSError("no disk")), NoStage()))
+
+
+def test_an_act_of_figures_alone(monkeypatch):
+    monkeypatch.setattr(Toy, "scene", lambda _: Scene((Figure("passed", "3"),)))
+    out = io.StringIO()
+    Console(file=out, width=120).print(drawn(Toy()))
+    assert len(out.getvalue().splitlines()) == 6
 
 
 def test_a_picture_has_a_fixed_width():
