@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
 import sys
 from contextlib import AsyncExitStack
@@ -35,8 +37,10 @@ from aiopatterns.messaging import Broker
 from aiopatterns.messaging.message import Message
 from aiopatterns.resilience import Constant, Retry
 from aiopatterns.testing import Trial, cancel_everywhere
-from tests.contrib.spans import Seen, attributes, seen, trace_of
+from tests.contrib import tracedworker
+from tests.contrib.spans import Seen, attributes, id_of, seen, trace_of
 from tests.gateway.front import served
+from tests.jobs.fleet import on_one_loop
 
 
 def users() -> FastAPI:
@@ -333,3 +337,32 @@ def test_a_missing_extra_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ImportError, match=r"pip install 'aiopatterns\[otel\]'"):
         runpy.run_path(module.__file__)
+
+
+@pytest.mark.real
+@pytest.mark.promise("telemetry-one-trace")
+@on_one_loop
+async def test_a_trace_goes_on_in_another_process(redis_url: str):
+    jobs, pay = tracedworker.jobs, tracedworker.pay
+    here = JobQueue("orders", redis_url)
+    sending = here.job(name=pay.name)(pay.fn)
+    with seen() as record:
+        async with here:
+            with record.mine.start_as_current_span("call"):
+                handle = await sending.enqueue(17)
+            found = await anyio.run_process(
+                [sys.executable, "-m", "tests.contrib.tracedworker"],
+                env={**os.environ, "ORDERS": redis_url},
+            )
+            assert await handle.result(timeout=5) != os.getpid()
+    assert jobs.name == here.name
+    spans = [json.loads(line) for line in found.stdout.decode().splitlines()]
+    parents = {each["context"]["span_id"]: each["parent_id"] for each in spans}
+    names = {each["context"]["span_id"]: each["name"] for each in spans}
+    assert sorted(names.values()) == ["enqueue orders", "process orders", "process orders"]
+    (last,) = set(parents) - set(parents.values())
+    assert names[parents[last]] == "enqueue orders"
+    first = parents[parents[last]]
+    assert parents[first] == f"0x{id_of(record.one('enqueue orders')):016x}"
+    trace = f"0x{trace_of(record.one('call')):032x}"
+    assert {each["context"]["trace_id"] for each in spans} == {trace}
