@@ -229,7 +229,7 @@ class _Meters:
             return
         labels[_DESTINATION] = self._bounded(labels[_DESTINATION])
         if step.verb == "process":
-            self._consumed.add(step.batch or 1, labels)
+            self._consumed.add(_number(step), labels)
 
     def ended(self, step: Step, seconds: float, labels: Attributes) -> None:
         """Record how long a step took; count what was sent."""
@@ -239,7 +239,7 @@ class _Meters:
             self._messages["process"].record(seconds, labels)
         elif isinstance(step, Messages):
             self._messages["send"].record(seconds, labels)
-            self._sent.add(step.batch or 1, labels)
+            self._sent.add(_number(step), labels)
 
     def happened(self, name: str) -> None:
         """Count an event."""
@@ -253,6 +253,10 @@ class _Meters:
             return OTHER
         known.add(destination)
         return destination
+
+
+def _number(step: Messages) -> int:
+    return 1 if step.batch is None else step.batch
 
 
 def _attributes(event: Event) -> Attributes:

@@ -195,6 +195,7 @@ async def test_metrics_of_jobs():
     with seen() as record:
         async with jobs, Worker(jobs):
             handles = await jobs.enqueue_many([mail.job("a"), mail.job("b"), mail.job("")])
+            assert await jobs.enqueue_many([]) == []  # which sends nothing
             for each in handles[:2]:
                 await each.result(timeout=5)
             with pytest.raises(JobFailedError):
@@ -215,7 +216,7 @@ async def test_metrics_of_jobs():
         "OSError": 1,
     }
     (enqueued,) = record.metric("messaging.client.operation.duration")
-    assert enqueued.count == 1
+    assert enqueued.count == 2
     assert enqueued.explicit_bounds[0] == 0.005
 
 

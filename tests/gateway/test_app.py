@@ -546,6 +546,14 @@ async def test_a_request_and_each_of_its_attempts_are_spans_of_the_trace_that_ca
         b"00-%032x-%016x-01" % (trace_of(each), id_of(each)) for each in (failed, answered)
     ]
     assert dict(transport.sent[0].headers)[b"tracestate"] == b"v=1"
+    (point,) = record.metric("http.server.request.duration")
+    assert dict(point.attributes) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "http.route": "/a",
+        "url.scheme": "http",
+    }
+    assert sum(each.count for each in record.metric("http.client.request.duration")) == 2
 
 
 async def test_a_request_that_no_route_is_for_is_a_span_too():
