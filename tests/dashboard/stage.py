@@ -383,8 +383,8 @@ class Stage:
 
     async def stream(self):
         yield b"retry: 1000\n\n"
-        for each in self.lines:
-            yield f"event: log\ndata: {self.encoded(each)}\n\n".encode()
+        for number, each in enumerate(self.lines, 1):
+            yield f"event: log\nid: {number}\ndata: {self.encoded(each)}\n\n".encode()
         while not self.locked:
             kind, data = (
                 ("outage", {"error": self.away}) if self.away else ("overview", self.overview())

@@ -103,6 +103,7 @@ def fleet() -> Iterator[str]:
         yield f"{server.url}/ops/"
 
 
+@pytest.mark.promise("dashboard-small")
 def test_the_page_is_small_and_brings_everything_itself():
     texts = {each.name: each.read_text("utf-8") for each in STATIC.iterdir()}
     template = (files("aiopatterns.dashboard") / "templates" / "dashboard.html").read_text("utf-8")
@@ -115,6 +116,7 @@ def test_the_page_is_small_and_brings_everything_itself():
     assert not re.search(r"<style|<script(?![^>]* src=)| on\w+=| style=", template)
 
 
+@pytest.mark.promise("dashboard-foreign")
 def test_every_section_fits_reads_and_is_text(page, fleet):
     with visit(page, fleet):
         for wide, scheme in ((1280, "light"), (390, "dark")):
@@ -138,6 +140,7 @@ def _read_section(page: Page, section: str) -> int:
     return page.locator("main").get_by_text(EVIL).count()
 
 
+@pytest.mark.promise("dashboard-pages")
 def test_a_fleet_that_runs_for_real(page):
     shop = Shop()
     with served(shop.application()) as server:
@@ -158,7 +161,7 @@ def test_a_fleet_that_runs_for_real(page):
             expect(dialog).to_contain_text("the mail server refused order 41")
             expect(dialog).to_contain_text("password=***")
             shop.healthy = True
-            dialog.get_by_role("button", name="Queue again").click()
+            dialog.get_by_role("button", name="Requeue").click()
             expect(page.get_by_text("No dead letter.")).to_be_visible()
             expect(page.get_by_role("tab", name="Dead letters")).to_have_text("Dead letters0")
             page.keyboard.press("8")
@@ -171,6 +174,7 @@ def test_a_fleet_that_runs_for_real(page):
         assert "token" in stranger.json()["error"]
 
 
+@pytest.mark.promise("dashboard-pages")
 def test_a_persons_path_by_pointer(page):
     stage = Stage()
     with served(application(stage)) as server, visit(page, server.url):
@@ -190,7 +194,7 @@ def _look_around(page: Page) -> None:
     tip = page.get_by_label("Throughput").locator(".tip")
     expect(tip).to_contain_text(re.compile(r"\d\d:\d\d:\d\dmail[0-9]"))
     expect(page.get_by_label("Lag").locator(".tip")).to_be_visible()  # one moment, in all plots
-    page.get_by_text("as a table").first.click()
+    page.get_by_text("Show as a table").first.click()
     expect(page.get_by_label("Throughput").locator(".points tbody tr")).to_have_count(30)
     page.get_by_label("Queue", exact=True).select_option("images")
     expect(page.get_by_role("img", name=re.compile("^Queue depth: images"))).to_be_visible()
@@ -223,15 +227,15 @@ def _settle_dead_letters(page: Page, stage: Stage) -> None:
     rows.first.get_by_role("button", name="send_receipt").click()
     dialog = page.get_by_role("dialog", name="send_receipt")
     expect(dialog).to_contain_text("ConnectionRefusedError: [Errno 111]")
-    dialog.get_by_role("button", name="Queue again").click()
+    dialog.get_by_role("button", name="Requeue").click()
     expect(rows).to_have_count(2)
-    expect(page.locator("#toast")).to_contain_text("send_receipt: queued again")
+    expect(page.locator("#toast")).to_contain_text("send_receipt: requeued")
     assert stage.orders == [("requeue", {"queue": "mail", "ids": ["01J000000"]})]
-    page.get_by_role("button", name="Remove all").click()
+    page.get_by_role("button", name="Delete all").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(rows).to_have_count(2)
-    page.get_by_role("button", name="Remove all").click()
-    page.get_by_role("dialog").get_by_role("button", name="Remove all").click()
+    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     expect(page.get_by_text("No dead letter.")).to_be_visible()
     assert stage.orders[1:] == [("purge", {"queue": "mail", "all": True})]
 
@@ -246,6 +250,7 @@ def _pause_a_queue(page: Page, stage: Stage) -> None:
     assert [action for action, _ in stage.orders[2:]] == ["pause", "resume"]
 
 
+@pytest.mark.promise("dashboard-pages")
 def test_a_persons_path_by_keys(page, fleet):
     with visit(page, fleet):
         selected = page.get_by_role("tab", selected=True)
@@ -301,7 +306,7 @@ def test_without_leave_nothing_can_be_changed(page):
         expect(page.get_by_role("button", name=re.compile("Pause|Resume"))).to_have_count(0)
         page.keyboard.press("3")
         expect(page.locator("main tbody tr")).to_have_count(3)
-        expect(page.get_by_role("button", name=re.compile("Remove|Queue"))).to_have_count(0)
+        expect(page.get_by_role("button", name=re.compile("Delete|Requeue"))).to_have_count(0)
         page.locator("main tbody button.plain").first.click()
         expect(page.get_by_role("dialog").get_by_role("button")).to_have_count(1)  # that closes it
 
@@ -326,6 +331,7 @@ def test_where_nothing_is_the_page_says_what_to_do(page):
             assert page.evaluate(PALE) == [], section
 
 
+@pytest.mark.promise("dashboard-outage")
 def test_an_outage_is_told_and_ends_by_itself(page):
     stage = Stage()
     with served(application(stage)) as server, visit(page, server.url, expected=REFUSED):
@@ -335,7 +341,7 @@ def test_an_outage_is_told_and_ends_by_itself(page):
         expect(banner).to_have_text(
             re.compile(r"^nobody answers at redis.internal:6379. Figures are of [0-9:]{8}.$")
         )
-        expect(link).to_have_text("no news")
+        expect(link).to_have_text("offline")
         expect(page.locator(".tile").first).to_contain_text("jobs/s")  # the last that is known
         page.keyboard.press("2")
         expect(page.locator("main .hint[role=status]")).to_have_text(stage.away)

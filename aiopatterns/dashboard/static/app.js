@@ -16,7 +16,7 @@ const SECTIONS = [
 ];
 const THEMES = ["auto", "light", "dark"];
 const STORED = "aiopatterns-theme";
-const STATES = { live: "live", away: "no news", connecting: "connecting" };
+const STATES = { live: "live", away: "offline", connecting: "connecting" };
 
 const live = new Live();
 const panel = document.getElementById("panel");

@@ -104,7 +104,7 @@ export class Table {
     this.body = h("tbody", { role: "rowgroup" });
     this.empty = h("p", { class: "empty", hidden: true }, empty);
     const heads = columns.map((each) => h("th", { scope: "col", role: "columnheader", class: (each.kind ?? "").replace(/mono|strong|words/g, "").trim() }, each.head));
-    this.frame = h("div", { class: "scroll" },
+    this.frame = h("div", { class: "scroll", role: "group", "aria-label": label },
       h("table", { role: "table", class: kind }, h("caption", {}, label), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads)), this.body));
     this.node = h("div", {}, this.frame, this.empty);
   }

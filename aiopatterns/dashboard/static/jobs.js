@@ -7,7 +7,10 @@ import { confirm, dialog, report } from "./talk.js";
 
 const STATES = ["queued", "running", "scheduled", "waiting", "dead"];
 const PAGE = 50;
+const LETTERS = 200;
 const PATIENCE = 250;
+// Looks after which an overview that says something else is not only behind.
+const LAGGING = 3;
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value)).toString();
 
@@ -36,16 +39,16 @@ export async function detail(queue, id, again, actions) {
   const does = (text, name, kind = "") => buttons.push(button(text, async () => {
     if (await order(name, { queue, ids: [id] }, job.name || id)) box.close(), again();
   }, kind));
-  if (actions && job.state === "dead") does("Remove", "purge", "risk"), does("Queue again", "requeue", "main");
+  if (actions && job.state === "dead") does("Delete", "purge", "risk"), does("Requeue", "requeue", "main");
   else if (actions && STATES.includes(job.state)) does("Cancel job", "cancel", "risk");
   if (buttons.length) body.push(h("div", { class: "buttons" }, buttons));
   const { box } = dialog(job.name || "Job that cannot be read", body);
 }
 
-const DONE = { requeue: "queued again", cancel: "cancelled", purge: "removed" };
+const DONE = { requeue: "requeued", cancel: "cancelled", purge: "deleted" };
 const ASKED = {
   cancel: ["Cancel", "It ends without a result. A job that runs is asked to end.", "Cancel job", "risk"],
-  purge: ["Remove", "It is gone for good, with its arguments and its error.", "Remove", "risk"],
+  purge: ["Delete", "It is gone for good, with its arguments and its error.", "Delete", "risk"],
 };
 
 /** Do something to jobs, after a question where it cannot be undone. */
@@ -126,7 +129,7 @@ export class Jobs extends Asked {
     });
     this.card = card("Jobs", "as of the last look; the list stands still while it is read",
       h("div", { class: "filters" }, field("Queue", this.queue, "field grow"), field("State", this.state, "field grow"),
-        field("Job", this.search, "field grow"), h("span", { class: "space" }), button("Look again", () => this.load())),
+        field("Job", this.search, "field grow"), h("span", { class: "space" }), button("Refresh", () => this.load())),
       this.hint, this.table.node, h("div", { class: "buttons" }, this.more));
     this.node = h("div", { class: "stack" }, this.card, this.without);
   }
@@ -170,7 +173,7 @@ export class Dead extends Asked {
   constructor(live) {
     super(live);
     const acts = (row) => h("span", {},
-      button("Remove", () => this.#order("purge", row.item), "small risk"), button("Queue again", () => this.#order("requeue", row.item), "small"));
+      button("Delete", () => this.#order("purge", row.item), "small risk"), button("Requeue", () => this.#order("requeue", row.item), "small"));
     this.table = new Table({
       label: "Dead letters", kind: "letters", key: (each) => each.id, empty: "No dead letter. Jobs that have failed for good are kept here.",
       columns: [
@@ -181,15 +184,19 @@ export class Dead extends Asked {
         { head: "", kind: "acts", make: acts, show: (node) => (node.hidden = !this.live.view.actions) },
       ],
     });
-    this.all = [button("Remove all", () => this.#every("purge"), "risk"), button("Queue all again", () => this.#every("requeue"))];
+    this.all = [button("Delete all", () => this.#every("purge"), "risk"), button("Requeue all", () => this.#every("requeue"))];
     this.card = card("Dead letters", "jobs that have failed for good, newest first",
       h("div", { class: "filters" }, field("Queue", this.queue, "field grow"), h("span", { class: "space" }), this.all,
-        button("Look again", () => this.load())), this.hint, this.table.node);
+        button("Refresh", () => this.load())), this.hint, this.table.node);
     this.node = h("div", { class: "stack" }, this.card, this.without);
   }
 
+  /** The list stands still; where the queue has others by now, say so. An overview may be a look behind. */
   adjust(view) {
     for (const each of this.all) each.hidden = !view.actions;
+    const now = view.queues.find((each) => each.name === this.queue.value)?.dead;
+    this.looks = now === this.known ? 0 : this.looks + 1;
+    if (this.looks > LAGGING) write(this.hint, `${count(now)} by now: refresh to see them`);
   }
 
   #open(letter) {
@@ -203,20 +210,22 @@ export class Dead extends Asked {
   async #every(name) {
     const queue = this.queue.value;
     const [title, text, yes, kind] = name === "purge"
-      ? [`Remove all dead letters of ${queue}?`, "They are gone for good, with their arguments and errors.", "Remove all", "risk"]
-      : [`Queue all dead letters of ${queue} again?`, "They run as soon as a worker is free, with all their attempts before them.", "Queue all again", "main"];
+      ? [`Delete all dead letters of ${queue}?`, "They are gone for good, with their arguments and errors.", "Delete all", "risk"]
+      : [`Requeue all dead letters of ${queue}?`, "They run as soon as a worker is free, with all their attempts before them.", "Requeue all", "main"];
     if (!(await confirm(title, text, yes, kind))) return;
     const done = (answer) => `${count(answer.done)} ${answer.done === 1 ? "job" : "jobs"} of ${queue}: ${DONE[name]}`;
     if (await report(act(name, { queue, all: true }), done)) this.load();
   }
 
   fetch() {
-    return ask(`dead?${query({ queue: this.queue.value })}`);
+    return ask(`dead?${query({ queue: this.queue.value, limit: LETTERS })}`);
   }
 
   fill(page) {
     const letters = page.letters;
     this.table.update(letters);
+    this.known = letters.length < LETTERS ? letters.length : this.live.view.queues.find((each) => each.name === this.queue.value)?.dead;
+    this.looks = 0;
     for (const each of this.all) each.disabled = letters.length === 0;
     write(this.hint, letters.length ? `the newest ${count(letters.length)}` : "");
   }

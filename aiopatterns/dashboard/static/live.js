@@ -62,9 +62,11 @@ export class History {
     }
   }
 
-  /** Begin with what the server has kept: {at, queues: {name: {throughput, ...}}, streams}. */
-  begin(kept) {
+  /** Take what the server has kept, {at, queues: {name: {throughput, ...}}, streams}, unless it is less. */
+  take(kept) {
+    if (kept.at.length < this.at.length) return;
     this.at = kept.at;
+    this.series = new Map();
     for (const [name, plots] of Object.entries(kept.queues)) {
       for (const what of WHAT) this.series.set(`${what} ${name}`, plots[what]);
     }
@@ -100,8 +102,7 @@ export class Live extends EventTarget {
     this.next = performance.now() + SILENCE / 2;
   }
 
-  async start() {
-    await ask("history").then((kept) => this.history.begin(kept), () => {});
+  start() {
     this.#connect();
     setInterval(() => this.#watch(), 1000);
     document.addEventListener("visibilitychange", () => this.#seen());
@@ -110,17 +111,18 @@ export class Live extends EventTarget {
   /** Nobody looks at a hidden page: the server need not look either. */
   #seen() {
     this.next = performance.now() + SILENCE;
-    if (document.hidden) this.source.close();
-    else if (this.source.readyState === EventSource.CLOSED) this.#connect();
+    if (document.hidden) this.source?.close();
+    else if (this.source?.readyState === EventSource.CLOSED) this.#connect();
   }
 
-  #connect() {
+  async #connect() {
+    await ask("history").then((kept) => this.history.take(kept), () => {});
     this.source?.close();
     this.source = new EventSource(`${ROOT}/api/live`);
     this.source.addEventListener("overview", (event) => this.#show(JSON.parse(event.data)));
     this.source.addEventListener("error", () => this.#broken());
     this.source.addEventListener("outage", (event) => this.#away(JSON.parse(event.data).error));
-    this.source.addEventListener("log", (event) => this.#note(JSON.parse(event.data)));
+    this.source.addEventListener("log", (event) => this.#note(JSON.parse(event.data), Number(event.lastEventId)));
   }
 
   #show(view) {
@@ -143,8 +145,11 @@ export class Live extends EventTarget {
     this.#become("away", `${error}.`);
   }
 
-  #note(line) {
-    this.log.push({ ...line, number: (this.noted += 1) });
+  /** A new connection tells again what the one before has told. */
+  #note(line, number) {
+    if (number <= this.noted) return;
+    this.noted = number;
+    this.log.push({ ...line, number });
     if (this.log.length > LOGGED) this.log.shift();
     this.dispatchEvent(new Event("log"));
   }
@@ -162,7 +167,7 @@ export class Live extends EventTarget {
     this.next = Infinity;
     try {
       this.#show(await ask("overview"));
-      if (this.source.readyState === EventSource.CLOSED) this.#connect();
+      if (this.source?.readyState === EventSource.CLOSED) this.#connect();
     } catch (problem) {
       this.next = performance.now() + this.wait;
       this.wait = Math.min(this.wait * 1.5, 10000);

@@ -12,7 +12,7 @@ export class Log {
     this.level = h("select", { on: { change: () => this.show() } });
     choices(this.level, LEVELS.map((each) => [each, each === "debug" ? "all" : each === "error" ? "errors" : `${each} and above`]));
     this.search = h("input", { type: "search", placeholder: "event or words", autocomplete: "off", on: { input: () => this.show() } });
-    this.stop = button("Hold", () => this.#hold());
+    this.stop = button("Pause", () => this.#hold());
     this.held = null;
     this.hint = h("p", { class: "hint", role: "status" });
     this.list = h("ol", { class: "log", role: "log", "aria-live": "off", "aria-label": "Events, newest first" });
@@ -26,7 +26,7 @@ export class Log {
 
   #hold() {
     this.held = this.held ? null : [...this.live.log];
-    write(this.stop, this.held ? "Go on" : "Hold");
+    write(this.stop, this.held ? "Resume" : "Pause");
     this.show();
   }
 
@@ -38,7 +38,7 @@ export class Log {
     const wanted = this.search.value.trim().toLowerCase();
     const found = all.filter((each) => LEVELS.indexOf(each.level) >= least && `${each.event} ${each.text} ${each.source}`.toLowerCase().includes(wanted));
     const missed = this.held ? this.live.log.length - this.live.log.indexOf(this.held.at(-1)) - 1 : 0;
-    write(this.hint, this.held ? `held; ${count(missed)} came since` : found.length > SHOWN ? `the newest ${SHOWN} of ${count(found.length)}` : found.length ? "" : "Nothing of that kind.");
+    write(this.hint, this.held ? `paused; ${count(missed)} came since` : found.length > SHOWN ? `the newest ${SHOWN} of ${count(found.length)}` : found.length ? "" : "Nothing of that kind.");
     keep(this.list, found.slice(-SHOWN).reverse(), (each) => each.number, (each) => h("li", { class: each.level },
       h("time", { datetime: new Date(each.at * 1000).toISOString() }, time(each.at)),
       h("span", {}, h("span", { class: "event" }, each.event), h("span", { class: "fields" }, `${each.text} (${each.source})`))), () => {});

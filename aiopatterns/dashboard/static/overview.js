@@ -1,6 +1,6 @@
 /* The first page: the figures that matter most, four plots, and the queues. */
 
-import { Table, button, card, choices, field, h, keep, nothing, write } from "./dom.js";
+import { Table, button, card, choices, field, h, write } from "./dom.js";
 import { act } from "./live.js";
 import { confirm, report } from "./talk.js";
 import { NONE, count, seconds, short } from "./format.js";

@@ -101,7 +101,7 @@ export class Plot {
     this.legend = h("ul", { class: "legend" });
     this.list = h("table", {}, h("caption", {}, title), h("thead"), h("tbody"));
     this.table = h("details", { on: { toggle: () => this.#tabled() } },
-      h("summary", {}, "as a table"), h("div", { class: "points", tabindex: 0 }, this.list));
+      h("summary", {}, "Show as a table"), h("div", { class: "points", tabindex: 0 }, this.list));
     this.node = h("section", { class: "card", "aria-label": title },
       h("div", { class: "head" }, h("h2", {}, title), h("span", { class: "hint" }, hint)),
       this.frame, this.spoken, this.legend, this.table);
