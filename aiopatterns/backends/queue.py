@@ -104,7 +104,7 @@ JobState: TypeAlias = Literal[
     "queued", "scheduled", "waiting", "running", "done", "dead", "cancelled", "unknown"
 ]
 UniqueMode: TypeAlias = Literal["drop", "throttle", "debounce", "keep_last"]
-How: TypeAlias = Literal["done", "retry", "release", "dead", "cancelled"]
+How: TypeAlias = Literal["done", "retry", "demote", "release", "dead", "cancelled"]
 EventKind: TypeAlias = Literal[
     "queued", "started", "progress", "retrying", "done", "dead", "cancelled", "gap"
 ]
@@ -174,7 +174,8 @@ class Settled(NamedTuple):
 
     Args:
         id: The job.
-        how: ``done``; ``retry`` after ``delay``; ``release`` gives it back to the head of its
+        how: ``done``; ``retry`` after ``delay``; ``demote``, the same with a priority that is one
+            lower, if it is not 0; ``release`` gives it back to the head of its
             lane; ``dead`` makes it a dead letter; ``cancelled`` ends it.
         data: The result (done) or the error (retry, dead), as bytes.
         delay: Seconds until the retry.

@@ -283,7 +283,10 @@ class Attempt:
     def _settle(self, hold: Hold, verdict: Verdict, seconds: float) -> None:
         """Say what becomes of a job, count it, tell it."""
         how, data, delay, counted, _ = verdict
-        if not hold.turns.settle(hold, how, data, delay=delay, counted=counted):
+        falls = how == "retry" and counted and self.job.options.demote
+        if not hold.turns.settle(
+            hold, "demote" if falls else how, data, delay=delay, counted=counted
+        ):
             if listening():
                 self._tell(JobLost, hold)
             return

@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     limits: Limits | None
     unique: Unique | None
     result_ttl: float
+    demote: bool
 
 
 @final
@@ -44,6 +45,8 @@ class JobOptions:
         limits: How often and how many at once, over all processes.
         unique: The key that one job at a time may have.
         result_ttl: Seconds for which the result is kept; 0 keeps none.
+        demote: Whether each attempt that fails lowers the priority by one, down to 0, so that what
+            fails stands behind what has not; ``RetryLater`` leaves it.
 
     Raises:
         ValueError: A value is out of its range.
@@ -55,6 +58,7 @@ class JobOptions:
     limits: Limits | None = None
     unique: Unique | None = None
     result_ttl: float = 3600.0
+    demote: bool = False
 
     def __post_init__(self) -> None:
         if self.retry is not None:

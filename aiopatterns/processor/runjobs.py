@@ -181,7 +181,7 @@ def run_queue(backend: Backend | str) -> JobQueue:
     )
     work = _Work(queue)
     for fn in (work.ingestion, work.processing, work.names, work.analysis, work.words):
-        queue.job(retry=_AGAIN, timeout=CHUNK_TIMEOUT, result_ttl=TTL)(fn)
+        queue.job(retry=_AGAIN, timeout=CHUNK_TIMEOUT, result_ttl=TTL, demote=True)(fn)
     return queue
 
 

@@ -77,6 +77,28 @@ class SettlingConformance(Conformance):
         await self.pause(3)
         assert await hand.take_ids() == ["a"]
 
+    async def test_a_demoted_job_comes_back_behind_those_of_its_priority(
+        self, backend: Backend
+    ) -> None:
+        """``demote``: "the same with a priority that is one lower, if it is not 0"."""
+        jobs = [NewJob("a", b"1", 1), NewJob("b", b"", 1), NewJob("c", b"", 0)]
+        queue, hand = await _held(backend, *jobs, take=1)
+        await hand.turn([Settled("a", "demote", b"why")])
+        assert await hand.take_ids() == ["b"]
+        assert await hand.take_ids() == ["c"]
+        assert await self._claim(hand) == ("a", b"1", 2, False)
+        await hand.turn([Settled("a", "demote", counted=False)])
+        assert await self._claim(hand) == ("a", b"1", 2, False)
+        await hand.settle("done", "a", "b", "c")
+        assert (await queue.counts()).running == 0
+
+    async def test_a_demoted_job_can_be_cancelled(self, backend: Backend) -> None:
+        """It is found where it is, at its due time and in its lane."""
+        queue, hand = await _held(backend, NewJob("a", b"", 5))
+        await hand.turn([Settled("a", "demote", b"", 60)])
+        assert await queue.cancel(["a"]) == {"a": "cancelled"}
+        assert (await queue.counts()).scheduled == 0
+
     async def test_retries_do_not_use_up_attempts(self, backend: Backend) -> None:
         """``attempts``: "How often it may be started before a *crash* makes it a dead letter"."""
         _, hand = await _held(backend, NewJob("a", b"1", attempts=1))

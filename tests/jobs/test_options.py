@@ -17,6 +17,7 @@ def test_defaults():
     options = JobOptions()
     assert (options.retry, options.timeout, options.priority) == (None, None, 0)
     assert (options.limits, options.unique, options.result_ttl) == (None, None, 3600.0)
+    assert not options.demote
 
 
 @pytest.mark.parametrize(

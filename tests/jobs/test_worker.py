@@ -47,6 +47,29 @@ async def failed(handle) -> JobFailedError:
 # ------------------------------------------------------------------------------------ the basics
 
 
+@pytest.mark.parametrize("demote", [True, False])
+async def test_what_fails_may_go_behind_what_has_not(demote):
+    jobs = JobQueue("q")
+    begun: list[str] = []
+
+    @jobs.job(retry=Retry(on=OSError, attempts=3, backoff=Constant(0.0)), demote=demote)
+    async def work(name: str) -> None:
+        begun.append(name)
+        if begun == ["later", "fails"]:
+            raise RetryLater  # which lowers nothing
+        if begun == ["later", "fails", "fails"]:
+            raise OSError
+
+    async with jobs:
+        await work.using(priority=9).enqueue("later")
+        await work.using(priority=5).enqueue("fails")
+        for priority in (4, 4, 3):
+            await work.using(priority=priority).enqueue(str(priority))
+        await Worker(jobs, concurrency=1).run_until_empty()
+    again = ["4", "4", "fails", "3"] if demote else ["fails", "4", "4", "3"]
+    assert begun == ["later", "fails", "fails", *again]
+
+
 async def test_runs_jobs_and_keeps_their_results():
     jobs = JobQueue("q")
 

@@ -20,7 +20,6 @@ from aiopatterns.processor.output import Output
 from aiopatterns.processor.report import render_report
 from aiopatterns.processor.runjobs import QUEUE, Made, run_queue
 from aiopatterns.processor.system import DataProcessor
-from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
 from tests.jobs.fleet import on_one_loop
 from tests.processor.chaos import Chaos, coordinator, library, until, worker
@@ -132,7 +131,7 @@ async def test_a_server_that_forgets_costs_its_chunks_anew(tmp_path):
 async def test_values_that_were_forgotten_are_made_anew_but_not_for_ever(
     tmp_path, monkeypatch, times
 ):
-    get, forgotten = MemoryKv.get, []
+    get, forgotten = MemoryKv.get, list[str]()
 
     async def forgetful(self, key):
         if len(forgotten) < times:
@@ -164,11 +163,12 @@ async def test_a_run_that_was_ended_begins_anew_under_its_id(tmp_path):
 @pytest.mark.real
 @on_one_loop
 async def test_a_server_that_stays_away_ends_the_run(tmp_path, monkeypatch):
-    again = Retry(on=BackendUnavailableError, attempts=2, backoff=Constant(0.01))
+    again = Retry(on=BackendUnavailableError, attempts=1)
     monkeypatch.setattr(module, "_PATIENT", again)
     monkeypatch.setattr(module, "_LOOK", 0.05)
+    monkeypatch.setattr(module, "_FAREWELL", 0.1)
     with RedisServer(private=True) as server:
-        fleet = Fleet(server.url, processes=0)
+        fleet = Fleet(open_backend(server.url, timeout=0.3), processes=0)
         async with anyio.create_task_group() as tasks:
 
             async def kill() -> None:

@@ -114,7 +114,7 @@ async def test_a_machine_with_the_files_does_the_work_of_another(chunk, tmp_path
 
 @pytest.mark.usefixtures("soon")
 async def test_an_outage_costs_no_attempt(chunk, monkeypatch):
-    kept, lost = MemoryKv.set, []
+    kept, lost = MemoryKv.set, list[str]()
 
     async def away(self, key, value, *, ttl=None):
         if not lost:

@@ -119,6 +119,9 @@ class Machine:
             job.holder = job.fraction = None
             if how == "retry":
                 self._retry(job, each, now)
+            elif how == "demote":
+                job.priority = max(0, job.priority - 1)
+                self._retry(job, each, now)
             elif how == "release":
                 self._give_back(job, backs, now)
             else:

@@ -53,8 +53,10 @@ _LETTERS: Final[Mapping[How, str]] = MappingProxyType(
         "cancelled": "c",
         "release": "l",
         "retry": "r",
+        "demote": "f",
     }
 )
+_DELAYED: Final = frozenset({"retry", "demote"})
 _MODES: Final[Mapping[UniqueMode, str]] = MappingProxyType(
     {
         "drop": "d",
@@ -130,7 +132,7 @@ def turn_words(channel: str, turn: Turn) -> list[Any]:
     words[6] = len(settled)
     for job_id, how, data, delay, counted in settled:
         code = _LETTERS[how]
-        if how == "retry":
+        if how in _DELAYED:
             code += str(whole(delay))
         words += (job_id, code if counted else code.upper(), data)
     for job_id, fraction in (progress or {}).items():

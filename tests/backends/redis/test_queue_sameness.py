@@ -53,7 +53,7 @@ BUCKETS = [
     Bucket("both", Rate(1, per=10), 1),
 ]
 MODES: tuple[UniqueMode, ...] = ("drop", "throttle", "debounce", "keep_last")
-HOWS: list[How] = ["done", "done", "done", "retry", "release", "dead", "cancelled"]
+HOWS: list[How] = ["done", "done", "done", "retry", "demote", "release", "dead", "cancelled"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 -- One turn of a worker. ARGV: 1 channel, 2 worker, 3 number, 4 ms of lease, 5 how many more it can
 -- take, 6 '1' if it leaves, 7 how many are settled; of each id, code, data; then id, fraction of
--- each progress. Codes: d done, x dead, c cancelled, l released, r and ms until the retry; in
--- capitals if the attempt does not count.
+-- each progress. Codes: d done, x dead, c cancelled, l released, r and ms until the retry, f the same
+-- with a lower priority; in capitals if the attempt does not count.
 -- Returns {claimed id, value, ...}, {tries of these} or {}, {stale}, {cancels}, bits (1 reaped,
 -- 2 quarantine, 4 more, 8 paused, 16 alone), ms until the next is due or -1, now, ms until the
 -- lease of another worker may end or -1.
@@ -150,6 +150,12 @@ local function count_try(id)
   present[TRIES] = true
   return call('HINCRBY', TRIES, id, 1)
 end
+local function demoted(id, value)
+  local lower = math.max(0, priority_of(value) - 1)
+  value = string.sub(value, 1, 1) .. string.char(lower) .. string.sub(value, 3)
+  call('HSET', JOBS, id, value)
+  return value
+end
 local function retry(id, value, delay, counted, err)
   local tries = counted and count_try(id) or tries_of(id)
   if has(STOP) and call('SISMEMBER', STOP, id) == 1 then
@@ -168,7 +174,8 @@ local function settle_one(id, value, code, data, backs)
   if has(PROGRESS) then call('HDEL', PROGRESS, id) end
   if how == 'l' then
     give_back(id, value, backs)
-  elseif how == 'r' then
+  elseif how == 'r' or how == 'f' then
+    if how == 'f' then value = demoted(id, value) end
     retry(id, value, tonumber(string.sub(code, 2)), how == letter, data)
   else
     finish(id, value, STATES[how], data, tries_of(id) + (how == letter and 1 or 0))
