@@ -168,10 +168,10 @@ class ChaosAct:
         """Say how it went."""
         facts = self.facts()
         kills = f"{self._worker_kills} workers"
-        kills += f" and Redis {self._server_kills} times" if self._server is not None else ""
+        kills += f", {self._server_kills} times Redis" if self._server is not None else ""
         return (
             f"{facts['done']:,} of {self._accepted:,} jobs done, {self._lost} lost,"
-            f" {facts['twice']} run twice; killed: {kills}, in {self._watch.seconds:.1f} s"
+            f" {facts['twice']} twice; killed: {kills}; {self._watch.seconds:.1f} s"
         )
 
     def well(self) -> bool:

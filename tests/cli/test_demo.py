@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from aiopatterns.cli import app
 from aiopatterns.cli import demo as module
 from aiopatterns.cli.app import main
-from aiopatterns.cli.exits import DONE, FAILED, USAGE
+from aiopatterns.cli.exits import DONE, FAILED, INTERRUPTED, USAGE
 from tests.cli.acting import Toy
 
 pytestmark = pytest.mark.real
@@ -54,3 +62,39 @@ def test_an_act_that_does_not_show_what_it_should_is_the_exit_code(toys, capsys)
 def test_an_unknown_act(capsys):
     assert main(["demo", "--act", "play"]) == USAGE
     assert "--act: invalid choice: 'play'" in capsys.readouterr().err
+
+
+def of(folder: Path) -> list[int]:
+    """Processes whose environment names a folder."""
+    found: list[int] = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder).encode() in (each / "environ").read_bytes():
+                found.append(int(each.name))
+    return found
+
+
+@pytest.mark.timeout(40)
+@pytest.mark.promise("cli-demo-ends")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_whoever_ends_the_demo_leaves_no_process_behind(tmp_path, number):
+    command = [sys.executable, "-m", "aiopatterns", "demo", "--act", "chaos"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: any(tmp_path.glob("ap-chaos-*/ledger")) and len(of(tmp_path)) >= 3)
+        process.send_signal(number)
+        _, told = process.communicate()
+    until(lambda: not of(tmp_path))
+    if number is signal.SIGINT:
+        assert (process.returncode, told) == (INTERRUPTED, "aiopatterns: interrupted\n")
+        assert not [*tmp_path.iterdir()]
+
+
+def until(told: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    began = time.monotonic()
+    while not told():
+        assert time.monotonic() - began < 20
+        time.sleep(0.02)

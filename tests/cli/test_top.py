@@ -85,6 +85,7 @@ async def test_queues_and_workers_as_text_and_as_json(redis_url, capsys):
     assert [each["pid"] for each in told["workers"]] == [os.getpid()]
 
 
+@pytest.mark.promise("cli-top-outage")
 @on_one_loop
 async def test_lines_through_an_outage_until_a_signal():
     """JSON each look; the outage is one line on standard error; SIGTERM ends with 0."""

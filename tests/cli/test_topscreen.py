@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from aiopatterns.cli.topscreen import Screen
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import simulate
@@ -87,6 +89,7 @@ def test_the_window_moves_and_never_beyond_the_ends():
     assert "w39" in lines(screen, height=12)[-1]
 
 
+@pytest.mark.promise("cli-top-hostile")
 def test_markup_of_others_is_text():
     screen = Screen(Terminal())
     screen.show(fleet(queues=[queue("[red]mail[/]")]))

@@ -65,6 +65,7 @@ def test_only_so_many_figures_of_an_owner_are_shown():
     assert found["figures"].count("figure") == 6
 
 
+@pytest.mark.promise("cli-top-hostile")
 def test_names_of_others_cannot_move_the_cursor_and_are_not_endless():
     evil = queue("\x1b[2J\x07" + "x" * 500)
     (found,) = rows(fleet(queues=[evil]), "queues")
