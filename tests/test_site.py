@@ -149,6 +149,14 @@ def test_the_page_of_the_front_door_has_every_headline():
     assert FRONT_DOOR.read_text("utf-8") == front_door(), "if it is meant, run `make exports`"
 
 
+def test_every_page_stands_in_the_navigation():
+    settings = (ROOT / "mkdocs.yml").read_text("utf-8")
+    listed = re.findall(r"^ +- .*: ([\w/.-]+\.md)$", settings, re.MULTILINE)
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert set(listed) == pages, "mkdocs.yml lists every page, and no other"
+    assert len(listed) == len(set(listed))
+
+
 @pytest.mark.promise("habits-example-each")
 def test_every_pattern_has_an_example():
     table = [
