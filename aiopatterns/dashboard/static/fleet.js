@@ -11,7 +11,7 @@ export class Services {
   constructor(live) {
     this.live = live;
     this.cards = h("div", { class: "stack" });
-    this.empty = nothing("No service is known", "Services show up when a process that registers them, or looks for them, publishes its figures.");
+    this.empty = nothing("No service is known", "Services show up when a process tells of its ServiceRegistry by a StatisticsPublisher.");
     this.node = h("div", { class: "stack" }, this.cards, this.empty);
   }
 
@@ -46,7 +46,7 @@ export class Flows {
   constructor(live) {
     this.live = live;
     this.cards = h("div", { class: "stack" });
-    this.empty = nothing("No flow runs", "Graphs of tasks, pipelines and sagas are drawn here while their process publishes them.");
+    this.empty = nothing("No flow runs", "Graphs of tasks, pipelines and sagas are drawn here while their process tells of them by a StatisticsPublisher.");
     this.node = h("div", { class: "stack" }, this.cards, this.empty);
     new ResizeObserver(() => this.show()).observe(this.node);
   }

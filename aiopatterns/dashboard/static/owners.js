@@ -85,7 +85,7 @@ export class Patterns {
     this.kind = h("select", { on: { change: () => this.show() } });
     this.cards = h("div", { class: "cards" });
     this.empty = nothing("Nothing is published yet",
-      "Breakers, limiters, caches, pools, pipelines and peers show up here when their process publishes them.");
+      "Breakers, limiters, caches, pools, pipelines and peers show up here when their process tells of them by a StatisticsPublisher.");
     this.none = nothing("Nothing of that name", "Another word, or another kind, may find something.");
     this.filters = h("div", { class: "filters" }, field("Kind", this.kind, "field grow"), field("Search", this.search, "field grow"));
     this.node = h("div", { class: "stack" }, this.filters, this.cards, this.empty, this.none);
