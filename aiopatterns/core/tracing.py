@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_SPAN",
     "Endpoint",
+    "Fact",
     "Messages",
     "Request",
     "Span",
