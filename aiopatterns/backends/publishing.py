@@ -55,6 +55,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         number: Tells owners of one name in one process apart.
         started_at: When it began, in seconds since 1970, by its own clock.
         figures: Its statistics, as plain data; None if they are too long, or none can be had.
+        at: When it said so, in seconds since 1970, by its own clock.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     number: str
     started_at: float
     figures: dict[str, Any] | None = None
+    at: float = 0.0
 
 
 @final
@@ -107,12 +109,13 @@ class Publisher:
             await sleep(INTERVAL)
 
     def _encoded(self) -> bytes:
+        now = msgspec.structs.replace(self._who, at=wall())
         try:
             figures = msgspec.to_builtins(self._figures())
-            data = MSGPACK.encode(msgspec.structs.replace(self._who, figures=figures))
+            data = MSGPACK.encode(msgspec.structs.replace(now, figures=figures))
         except (CodecError, TypeError):
             data = b""
-        return data if 0 < len(data) <= MAX_BYTES else MSGPACK.encode(self._who)
+        return data if 0 < len(data) <= MAX_BYTES else MSGPACK.encode(now)
 
 
 async def published(backend: Backend, *, kind: str | None = None) -> list[Published]:

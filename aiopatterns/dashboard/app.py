@@ -32,6 +32,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import quote
 
 from anyio import CancelScope
 
@@ -147,7 +148,7 @@ class Dashboard(Owner):
         Args:
             base: Where the page is, such as ``http://127.0.0.1:8000`` or ``https://x.org/ops``.
         """
-        return f"{base.rstrip('/')}/?token={self._token}"
+        return f"{base.rstrip('/')}/?token={quote(self._token, safe='')}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI wants it."""

@@ -21,7 +21,7 @@ from aiopatterns.backends.publishing import published
 from aiopatterns.cluster.instance import service_name
 from aiopatterns.cluster.record import read
 from aiopatterns.cluster.registration import directory_name
-from aiopatterns.core.clock import monotonic, wall
+from aiopatterns.core.clock import wall
 from aiopatterns.core.errors import CodecError
 from aiopatterns.dashboard.overview import (
     FlowView,
@@ -33,7 +33,7 @@ from aiopatterns.dashboard.overview import (
     StreamView,
     WorkerView,
 )
-from aiopatterns.dashboard.pace import Pace
+from aiopatterns.dashboard.pace import Counter, Pace
 from aiopatterns.flow.mapping import amap
 from aiopatterns.jobs.statistics import summed
 
@@ -101,11 +101,11 @@ class Fleet:
 
     async def _looked(self, workers: list[Published], named: Mapping[str, int]) -> list[QueueView]:
         """Return the queues, with what their workers say of them."""
-        counters: dict[tuple[str, str], int] = {}
+        counters: dict[tuple[str, str], Counter] = {}
         for each in workers:
             for name, figures in _table(_figures(each), "queues").items():
-                counters[each.number, name] = _count(figures, "processed")
-        paces = self._pace.look(counters, monotonic())
+                counters[each.number, name] = Counter(_count(figures, "processed"), each.at)
+        paces = self._pace.look(counters)
         known = await self._queues.meet({**dict.fromkeys(paces, 0), **named})
         counts = await amap(_summed, known)
         return [

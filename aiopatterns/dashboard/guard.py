@@ -111,17 +111,11 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            key = name.decode("latin-1").lower()
-            headers[key] = (
-                f"{headers[key]}, {value.decode('latin-1')}"
-                if key in headers
-                else (value.decode("latin-1"))
-            )
+        headers = _headers_of(scope)
         root = scope.get("root_path", "")
-        refusal = self._foreign(scope["method"], headers)
-        if refusal is None and self._presents_token(scope, root):
+        is_page = scope["path"].removeprefix(root) in {"", "/"}
+        refusal = self._foreign(scope["method"], headers, is_page=is_page)
+        if refusal is None and is_page and self._presents_token(scope):
             await self._welcome(scope, root, send)
             return
         if refusal is None and not self._has_cookie(headers.get("cookie", "")):
@@ -131,14 +125,16 @@ class Guard:
             return
         await self._app(scope, receive, _dressed(send))
 
-    def _foreign(self, method: str, headers: dict[str, str]) -> Refusal | None:
+    def _foreign(self, method: str, headers: dict[str, str], *, is_page: bool) -> Refusal | None:
         """Return why a request is not from this page, or not for this machine."""
         host = headers.get("host", "")
         if _name_of(host) not in self._hosts:
             return Refusal(403, "this Host is not allowed; add it with --allow-host")
         site = headers.get("sec-fetch-site")
         if method in _SAFE:
-            return None
+            # Another port of this machine is the same site, so it is sent the cookie.
+            strange = not is_page and site in {"same-site", "cross-site"}
+            return Refusal(403, "only the page itself may ask") if strange else None
         if headers.get(ACTION_HEADER) != "1":
             return Refusal(403, "the header X-Aiopatterns-Action: 1 is missing")
         origin = headers.get("origin")
@@ -150,9 +146,9 @@ class Guard:
             return Refusal(403, "actions are taken from the page itself only")
         return None
 
-    def _presents_token(self, scope: Scope, root: str) -> bool:
+    def _presents_token(self, scope: Scope) -> bool:
         """Whether the page is asked for with the right token in its address."""
-        if scope["method"] not in _SAFE or scope["path"].removeprefix(root) not in {"", "/"}:
+        if scope["method"] not in _SAFE:
             return False
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
         return any(self._is_token(each) for each in given)
@@ -183,6 +179,15 @@ class Guard:
         ]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers of a request by their names; those that come several times, joined."""
+    found: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name, told = raw.decode("latin-1").lower(), value.decode("latin-1")
+        found[name] = f"{found[name]}; {told}" if name in found else told
+    return found
 
 
 def _name_of(host: str) -> str:

@@ -1,26 +1,28 @@
 """Pace: how many jobs a second, told from counters that are published every two seconds.
 
-A look between two publications sees no change, the one after it the change of two seconds. So the
-pace is that of a window of two publications, over which such steps cancel out::
+A publication says when it was made, so a pace is the difference of two by their own clock, however
+often somebody looks in between::
 
-    published   0 ... 2000 ... 4000 ... 6000          every 2 s
-    looks       0 0 2000 2000 4000 4000 6000          every 1 s;  (6000 - 2000) / 4 s
+    published   0 at 10.0 s        2000 at 12.0 s        4000 at 14.0 s
+    looks          0      0            1000   1000           1000
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Final, final
-
-from aiopatterns.backends.publishing import INTERVAL
+from typing import TYPE_CHECKING, NamedTuple, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Pace"]
+__all__ = ["Counter", "Pace"]
 
-#: Seconds over which counters are compared.
-WINDOW: Final = 2 * INTERVAL
+
+@final
+class Counter(NamedTuple):
+    """What a process has counted, and when it said so, by its own clock."""
+
+    value: int
+    at: float
 
 
 @final
@@ -33,23 +35,20 @@ class Pace:
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+        self._seen: dict[tuple[str, str], tuple[Counter, float]] = {}
 
-    def look(self, counters: Mapping[tuple[str, str], int], at: float) -> dict[str, float]:
+    def look(self, counters: Mapping[tuple[str, str], Counter]) -> dict[str, float]:
         """Return how much is added a second, by the second part of the counters' names.
 
         Args:
-            counters: Their values by (process, what it counts).
-            at: The time, in monotonic seconds.
+            counters: By (process, what it counts).
         """
         seen, paces = self._seen, dict[str, float]()
         self._seen = {}
-        for key, value in counters.items():
-            points = self._seen[key] = seen.get(key) or deque()
-            points.append((at, value))
-            while len(points) > 2 and at - points[1][0] >= WINDOW:
-                points.popleft()
-            (began, before) = points[0]
-            pace = (value - before) / (at - began) if at > began else 0.0
-            paces[key[1]] = paces.get(key[1], 0.0) + max(pace, 0.0)
+        for key, now in counters.items():
+            before, pace = seen.get(key, (now, 0.0))
+            if now.at > before.at:
+                pace = max(0.0, (now.value - before.value) / (now.at - before.at))
+            self._seen[key] = now, pace
+            paces[key[1]] = paces.get(key[1], 0.0) + pace
         return paces

@@ -38,11 +38,13 @@ def test_figures_are_there_while_their_owner_lives_and_gone_after_the_ttl():
                 (one,) = await published(backend)
                 assert (one.kind, one.name, one.pid) == ("worker", "q", os.getpid())
                 assert one.figures == {"done": 0, "text": ""}
-                done = 5
+                assert one.at >= one.started_at > 0
+                done, before = 5, one.at
                 await sleep(INTERVAL)
                 (one,) = await published(backend, kind="worker")
                 assert one.figures is not None
                 assert one.figures["done"] == 5
+                assert one.at == pytest.approx(before + INTERVAL)
                 assert await published(backend, kind="pool") == []
                 tasks.cancel_scope.cancel()
             await sleep(TTL)

@@ -86,9 +86,11 @@ async def test_all_that_runs_over_redis_is_shown(redis_url):
     await everything(open_backend(redis_url))
 
 
-def published(kind: str, name: str = "x", number: str = "1", **figures: Any) -> tuple[str, bytes]:
+def published(
+    kind: str, name: str = "x", number: str = "1", at: float = 0.0, **figures: Any
+) -> tuple[str, bytes]:
     who = Published(
-        kind=kind, name=name, host="h", pid=1, number=number, started_at=0.0, figures=figures
+        kind=kind, name=name, host="h", pid=1, number=number, started_at=0.0, figures=figures, at=at
     )
     return f"{kind}/{name}/{number}", MSGPACK.encode(who)
 
@@ -158,7 +160,11 @@ def test_paces_and_quantiles_are_those_of_all_workers():
         done = 100 * number
         slow: dict[str, Any] = {"queues": {"q": {"processed": done}}, "p50": 1.0, "p99": 2.0}
         fast: dict[str, Any] = {"queues": {"q": {"processed": 3 * done}}, "p50": 0.2, "p99": 9.0}
-        return [published("worker", number="1", **slow), published("worker", number="2", **fast)]
+        at = float(number)
+        return [
+            published("worker", number="1", at=at, **slow),
+            published("worker", number="2", at=at, **fast),
+        ]
 
     (queue,) = looked(looks=8, step=step).queues
     assert queue.throughput == pytest.approx(400)

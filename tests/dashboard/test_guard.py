@@ -81,6 +81,13 @@ async def test_the_token_becomes_a_cookie_and_leaves_the_address():
         assert (await http.get("/")).text == "shown"
 
 
+async def test_a_token_of_any_characters_survives_its_way(backend):
+    token = "a+b&c=d%20#e?f/g:h@i~j|k<l>m"
+    async with Dashboard(backend, token=token) as dashboard, client(dashboard) as http:
+        assert (await http.get(dashboard.address(BASE))).status_code == 303
+        assert (await http.get("/api/overview")).status_code == 200
+
+
 async def test_over_tls_the_cookie_is_secure():
     async with client(guarded(), base="https://localhost") as http:
         answer = await http.get(f"/?token={TOKEN}")
@@ -116,6 +123,10 @@ async def test_the_cookie_is_found_among_others():
             f"{guard._cookie}=wrong; {guard._cookie}={TOKEN}",
         ):
             assert (await http.get("/", headers={"Cookie": header})).status_code == 200
+        twice = [("Cookie", "a=b"), ("Cookie", f"{guard._cookie}={TOKEN}")]
+        assert (await http.get("/", headers=twice)).status_code == 200
+        hosts = [("Host", "localhost"), ("Host", "localhost"), *twice]
+        assert (await http.get("/", headers=hosts)).status_code == 403
         for header in (f"other={TOKEN}", TOKEN, f"x{guard._cookie}={TOKEN}"):
             assert (await http.get("/", headers={"Cookie": header})).status_code == 401
 
@@ -197,6 +208,19 @@ async def test_a_form_of_another_site_cannot_send_an_order(backend):
                 "/api/actions/pause", content=b'{"queue": "q"}', headers=headers
             )
             assert answer.status_code == 415
+
+
+async def test_another_port_or_site_can_open_the_page_and_nothing_else(backend):
+    async with opened(backend) as (dashboard, http):
+        for site in ("same-site", "cross-site"):
+            headers = {"Sec-Fetch-Site": site}
+            assert (await http.get("/", headers=headers)).status_code == 200
+            for path in PATHS[1:]:
+                assert (await http.get(path, headers=headers)).status_code == 403, path
+        for site in ("same-origin", "none"):
+            headers = {"Sec-Fetch-Site": site}
+            assert (await http.get("/api/overview", headers=headers)).status_code == 200
+        assert (await http.post(dashboard.address(BASE), headers=ACTING)).status_code == 405
 
 
 async def test_other_origins_get_no_permission_to_read(backend):
