@@ -137,7 +137,9 @@ def test_a_merge_starts_from_the_latest_base_that_all_know():
 
 
 @pytest.mark.parametrize(
-    "strategy", [LastWriteWins(), FirstWriteWins(), Manual(), Merge(three_way)], ids=repr
+    "strategy",
+    [LastWriteWins(), FirstWriteWins(), Manual(), Merge(three_way)],
+    ids=["last", "first", "manual", "merge"],  # a repr of a function is another in each worker
 )
 def test_records_come_to_the_same_in_any_order(strategy):
     base = version("a", 1, {"x": 0, "y": 0}, a=1)
