@@ -167,8 +167,8 @@ class ChaosAct:
     def ending(self) -> str:
         """Say how it went."""
         facts = self.facts()
-        kills = f"{self._worker_kills} workers"
-        kills += f", {self._server_kills} times Redis" if self._server is not None else ""
+        kills = f"workers {self._worker_kills} times"
+        kills += f", Redis {self._server_kills} times" if self._server is not None else ""
         return (
             f"{facts['done']:,} of {self._accepted:,} jobs done, {self._lost} lost,"
             f" {facts['twice']} twice; killed: {kills}; {self._watch.seconds:.1f} s"
@@ -199,8 +199,9 @@ class ChaosAct:
     async def _start_server(self, stack: AsyncExitStack) -> Backend:
         server = RedisServer(config=_DURABLE)
         await stack.enter_async_context(server)
+        backend = open_backend(server.url)
         self._server, self._store = server, f"pid {server.pid}"
-        return open_backend(server.url)
+        return backend
 
     async def _enqueue(self, queue: JobQueue) -> None:
         """Hand in all jobs; they count once the queue has acknowledged them."""

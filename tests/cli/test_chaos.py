@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.memory.queue import MemoryQueue
+from aiopatterns.backends.opening import open_backend
 from aiopatterns.cli import chaos
 from aiopatterns.cli.chaos import ChaosAct
 from aiopatterns.core.clock import sleep
@@ -45,6 +46,35 @@ def test_where_there_is_no_redis_it_is_played_in_memory(monkeypatch, error):
     simulate(act.run)
     assert act.well()
     assert act.facts()["store"] == "memory"
+
+
+def test_without_the_extra_it_is_played_in_memory_too(monkeypatch):
+    """A server program is there, and no client of it."""
+    opened = open_backend
+
+    def refuse(url):
+        if url.startswith("unix"):
+            raise ImportError("unix:// needs redis")
+        return opened(url)
+
+    class Server:
+        url = "unix:///socket"
+
+        def __init__(self, **_: object) -> None:
+            """Need nothing."""
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            return None
+
+    monkeypatch.setattr(chaos, "open_backend", refuse)
+    monkeypatch.setattr(chaos, "RedisServer", Server)
+    act = ChaosAct(jobs=10)
+    simulate(act.run)
+    assert act.well()
+    assert "Redis" not in act.ending()
 
 
 def test_while_nobody_answers_nothing_counts_as_lost(monkeypatch):
