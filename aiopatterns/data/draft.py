@@ -27,6 +27,7 @@ from aiopatterns.core.clock import wall
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import CodecError
+from aiopatterns.data.clock import Stamp
 from aiopatterns.data.record import Record, joined, packed, unpacked
 from aiopatterns.data.vector import VersionVector
 from aiopatterns.data.version import Versioned
@@ -184,20 +185,32 @@ class Draft:
     # ------------------------------------------------------------------------ records, by name
 
     def put(self, key: str, value: Any, *, deleted: bool = False) -> Versioned:
-        """Write a version that knows of all versions that are here, also of those that cannot be read.
+        """Write a version that knows of all that are here, also of those that cannot be read.
 
         Raises:
             CodecError: The value is none that can be written; nothing is changed.
         """
         old = self._readable(key)
-        leaves = () if old is None else old.leaves
-        stamp = self._clock.now(after=max((each.stamp for each in leaves), default=None))
-        vector = self._known(key).raised(self.state.node, self.state.seq + 1)
-        created = min((each.created for each in leaves), default=stamp)
-        version = Versioned(key, value, stamp, created, vector, self._clock.node, deleted)
-        base = self._base(old)
-        self._write(key, (version,), {} if base is None else {vector: base}, shared=False)
-        return version
+        stamp = self._clock.now(after=_last(old))
+        return self._follow(key, old, value, stamp, self._known(key), deleted=deleted)
+
+    def bury(self, key: str, *, purged: VersionVector) -> Versioned:
+        """Delete what another store has seen, deleted and forgotten.
+
+        The tombstone is as old as it can be, for nobody knows when that was: any later edit that
+        did not know of the deletion has a later stamp.
+
+        Args:
+            key: Which record.
+            purged: What the other store has forgotten; other versions of this record among it.
+        """
+        old = self._readable(key)
+        last = _last(old)
+        if last is None:
+            stamp = self._clock.now()
+        else:
+            stamp = Stamp(last.time, last.counter + 1, self._clock.node)
+        return self._follow(key, old, None, stamp, self._known(key).merge(purged), deleted=True)
 
     def take(self, theirs: Record, *, strategy: Strategy) -> Joined | None:
         """Make what has come from another store a part of this one.
@@ -281,6 +294,24 @@ class Draft:
 
     # --------------------------------------------------------------------------- private core
 
+    def _follow(
+        self,
+        key: str,
+        old: Record | None,
+        value: Any,
+        stamp: Stamp,
+        known: VersionVector,
+        *,
+        deleted: bool,
+    ) -> Versioned:
+        """Write the version that comes after what is here."""
+        created = stamp if old is None else min(each.created for each in old.leaves)
+        vector = known.raised(self.state.node, self.state.seq + 1)
+        version = Versioned(key, value, stamp, created, vector, self._clock.node, deleted)
+        base = self._base(old)
+        self._write(key, (version,), {} if base is None else {vector: base}, shared=False)
+        return version
+
     def _write(
         self,
         key: str,
@@ -333,3 +364,8 @@ class Draft:
         else:
             self.held[key] = held
         self.change(held=self.state.held + (key in self.held) - was)
+
+
+def _last(record: Record | None) -> Stamp | None:
+    """Return the latest stamp of what is here."""
+    return None if record is None else max(each.stamp for each in record.leaves)

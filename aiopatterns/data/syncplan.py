@@ -19,12 +19,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.core.errors import CodecError
-from aiopatterns.data.clock import Stamp
 from aiopatterns.data.conflict import Conflict, Manual
 from aiopatterns.data.draft import Held
 from aiopatterns.data.record import joined, packed, unpacked
 from aiopatterns.data.vector import VersionVector
-from aiopatterns.data.version import Versioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,45 +95,18 @@ def retry(draft: Draft, held: Iterable[Held], *, strategy: Strategy) -> Outcome:
 def bury(draft: Draft, keys: Iterable[str], *, source: State) -> Outcome:
     """Delete what another store has seen, deleted and forgotten.
 
-    The tombstone is as old as it can be, for nobody knows when that was: any later edit that did
-    not know of the deletion has a later stamp.
-
     Args:
         draft: The transaction.
         keys: Of records that the other store does not have.
         source: What the other store knows of itself.
     """
-    written = 0
+    written, purged = 0, VersionVector(source.purged)
     for key in keys:
         row = draft.row(key)
         if row is not None and not row.deleted and source.forgot(row.head().vectors):
-            written += _bury(draft, row)
+            draft.bury(key, purged=purged)
+            written += 1
     return Outcome(written)
-
-
-def _bury(draft: Draft, row: Row) -> bool:
-    try:
-        record = unpacked(row)
-    except CodecError:
-        return False  # nobody can tell what it was
-    vector = VersionVector()
-    for each in record.leaves:
-        vector = vector.merge(each.vector)
-    last, node = max(each.stamp for each in record.leaves), draft.state.name
-    tombstone = Versioned(
-        row.key,
-        None,
-        Stamp(last.time, last.counter + 1, node),
-        min(each.created for each in record.leaves),
-        vector.raised(draft.state.node, draft.state.seq + 1),
-        node,
-        deleted=True,
-    )
-    try:
-        draft.take(replace(record, leaves=(tombstone,), bases={}), strategy=Manual())
-    except ValueError:
-        return False  # this store has let its own clock run too far ahead
-    return True
 
 
 def _take(draft: Draft, row: Row, strategy: Strategy, conflicts: list[Conflict]) -> bool:

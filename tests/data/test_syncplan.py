@@ -208,7 +208,7 @@ async def test_bury_deletes_what_the_other_has_forgotten_and_nothing_else():
 
 
 @pytest.mark.parametrize("why", ["damaged", "from the future"])
-async def test_bury_leaves_alone_what_it_cannot_follow(why):
+async def test_bury_deletes_what_cannot_be_read_or_understood_as_well(why):
     source, target = MemorySyncStore("source", max_drift=7_200), MemorySyncStore("target")
     await source.put("gone", 1)
     (old,) = (await leaves(source))["gone"]
@@ -222,4 +222,21 @@ async def test_bury_leaves_alone_what_it_cannot_follow(why):
     await source.purge()
     state = await source.state()
     outcome = await target.transact(["gone"], lambda draft: bury(draft, ["gone"], source=state))
+    assert outcome == Outcome(1)
+    assert await values(target) == {}
+
+
+async def test_what_was_buried_stays_so_when_a_later_version_comes_from_elsewhere():
+    source, target, third = (MemorySyncStore(name) for name in ("source", "target", "third"))
+    await source.put("gone", 1)
+    await received(target, *(await source.fetch(["gone"])).values())
+    await source.put("gone", 2)
+    await received(third, *(await source.fetch(["gone"])).values())
+    await source.delete("gone")
+    await source.purge()
+    state = await source.state()
+    await target.transact(["gone"], lambda draft: bury(draft, ["gone"], source=state))
+    merged = Merge(lambda _base, left, right: left + right)  # with which a live version would stay
+    outcome = await received(target, *(await third.fetch(["gone"])).values(), strategy=merged)
     assert outcome == Outcome()
+    assert await values(target) == {}
