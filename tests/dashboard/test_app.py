@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from contextlib import AsyncExitStack
 
+import anyio
 import pytest
 
 from aiopatterns.backends.opening import open_backend
@@ -136,3 +139,38 @@ async def test_nothing_is_asked_while_nobody_watches():
 
         await sleep(0.01)
         assert dashboard.statistics().points == 0
+
+
+@pytest.mark.real
+async def test_an_outage_of_redis_is_shown_and_ends_by_itself(fault_proxy, monkeypatch):
+    monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.1)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(fault_proxy)
+        backend = open_backend(proxy.url, timeout=0.3)
+        dashboard, http = await stack.enter_async_context(opened(backend, queues=["mail"]))
+        found: list[str] = []
+
+        async def read() -> None:
+            async for chunk in dashboard._watch.stream():
+                found.extend(re.findall(r"^event: (\w+)$", chunk.decode(), re.MULTILINE))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await seen(found, "overview")
+            proxy.refuse()
+            proxy.cut()
+            await seen(found, "outage")
+            answer = await http.get("/api/jobs?queue=mail")
+            assert answer.status_code == 503
+            assert (await http.get("/")).status_code == 200
+            proxy.accept()
+            await seen(found, "overview")
+            assert (await http.get("/api/jobs?queue=mail")).status_code == 200
+            tasks.cancel_scope.cancel()
+
+
+async def seen(found: list[str], event: str) -> None:
+    """Wait until a new event of this kind has come."""
+    found.clear()
+    while event not in found:
+        await anyio.sleep(0.02)
