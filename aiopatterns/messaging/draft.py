@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from aiopatterns.core.tracing import tracer
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.serving import origin
 from aiopatterns.messaging.tracing import onward
@@ -76,7 +77,7 @@ class Draft:
         self._scribe = scribe
         self._deadline = deadline
         self._reply_to = reply_to
-        self._headers = onward(labels[-1])
+        self._headers = labels[-1] if tracer() is None else onward(labels[-1])
         self._origin = origin(topic)
         self._envelope: bytes | None = None
 

@@ -34,7 +34,7 @@ from aiopatterns.core.context import Steps, forget_deadline
 from aiopatterns.core.errors import QueueFullError
 from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import emit, listening
-from aiopatterns.core.tracing import NO_SPAN
+from aiopatterns.core.tracing import NO_SPAN, tracer
 from aiopatterns.core.waiters import Waiters, cancel_requested
 from aiopatterns.messaging.brokerevents import BrokerHandlerFailed, BrokerMessagesDropped
 from aiopatterns.messaging.frames import Outcome
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from aiopatterns.core.clock import Home, Parked
+    from aiopatterns.core.tracing import Span
     from aiopatterns.messaging.message import Message
 
 __all__ = ["Answer", "Handler", "Intake", "Overflow", "SubscriptionStatistics", "Terms"]
@@ -337,8 +338,9 @@ class Intake:
         variables = self._base.copy()
         run = variables.run
         run(serve, message)
-        span = processing("broker", message, group=self.terms.group, pattern=self.pattern)
-        if span is not NO_SPAN:
+        span: Span = NO_SPAN
+        if tracer() is not None:
+            span = processing("broker", message, group=self.terms.group, pattern=self.pattern)
             run(span.activate)
         try:
             value: Any = run(self._handler, message)  # something to await, or the value itself

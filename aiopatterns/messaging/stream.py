@@ -35,6 +35,7 @@ from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.core.lifecycle import Owner
+from aiopatterns.core.tracing import tracer
 from aiopatterns.core.validate import optional_count
 from aiopatterns.messaging.envelope import MAX_BYTES, Envelopes
 from aiopatterns.messaging.letters import read_letter
@@ -257,7 +258,7 @@ class Stream(Owner):
         if isinstance(payload, Message):
             headers = onward(payload.headers)
             return msgspec.structs.replace(payload, topic=self.name, deadline=None, headers=headers)
-        headers = onward(headers)
+        headers = headers if tracer() is None else onward(headers)
         correlation, causation, hops = origin(self.name)
         message_id = new_id()
         more: dict[str, Any] = {} if headers is None else {"headers": headers}

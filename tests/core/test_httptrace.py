@@ -9,6 +9,7 @@ from aiopatterns.core.tracing import NO_SPAN, Request, install_tracer
 from tests.core.test_tracing import PARENT, Noted, Tracing
 
 
+@pytest.mark.promise("telemetry-off")
 def test_nothing_is_read_while_nobody_traces():
     assert serving({}) is NO_SPAN
 

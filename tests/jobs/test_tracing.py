@@ -19,6 +19,7 @@ from aiopatterns.resilience import Constant, Retry
 from tests.contrib.spans import attributes, id_of, seen
 
 
+@pytest.mark.promise("telemetry-off")
 def test_nothing_is_made_while_nobody_traces():
     assert sending("mails") is NO_SPAN
     job: Any = None

@@ -23,6 +23,7 @@ from tests.contrib.spans import attributes, id_of, seen
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
+@pytest.mark.promise("telemetry-off")
 def test_nothing_is_made_while_nobody_traces():
     headers = {"a": "b"}
     assert sending("broker", "a.b", "publish") is NO_SPAN
