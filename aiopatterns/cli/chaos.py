@@ -182,26 +182,34 @@ class ChaosAct:
 
     async def _prepare(self, stack: AsyncExitStack, folder: Path) -> Backend:
         """Start a Redis and make places for processes; without one, places for tasks."""
-        ledger = folder / "ledger"
-        try:
-            if self._memory:
-                raise BackendUnavailableError("asked for")
-            backend = await self._start_server(stack)
-        except (BackendUnavailableError, ImportError):
+        ledger, log = folder / "ledger", folder / "log"
+        backend = None if self._memory else await self._start_server(stack)
+        if backend is None:
             backend = open_backend("memory://")
             self._places = [TaskPlace(backend, ledger, each) for each in range(_WORKERS)]
             self._note("without a Redis: workers are tasks, cancelled instead of killed")
-        else:
-            log = stack.enter_context((folder / "log").open("ab"))
-            self._places = [ProcessPlace(backend.url, ledger, log) for _ in range(_WORKERS)]
+            return backend
+        words = stack.enter_context(log.open("ab"))
+        self._places = [ProcessPlace(backend.url, ledger, words) for _ in range(_WORKERS)]
+        stack.callback(self._explain, log)
         return backend
 
-    async def _start_server(self, stack: AsyncExitStack) -> Backend:
-        server = RedisServer(config=_DURABLE)
-        await stack.enter_async_context(server)
-        backend = open_backend(server.url)
+    async def _start_server(self, stack: AsyncExitStack) -> Backend | None:
+        """Start a Redis; None where that cannot be."""
+        try:
+            server = await stack.enter_async_context(RedisServer(config=_DURABLE))
+            backend = open_backend(server.url)
+        except (BackendUnavailableError, ImportError) as error:
+            self._note(str(error))
+            return None
         self._server, self._store = server, f"pid {server.pid}"
         return backend
+
+    def _explain(self, log: Path) -> None:
+        """If it did not go well, note the last words of the workers."""
+        words = log.read_text("utf-8", "replace").split("\n")[-2:]
+        if not self.well():
+            self._note(f"a worker said: {' '.join(words).strip() or 'nothing'}")
 
     async def _enqueue(self, queue: JobQueue) -> None:
         """Hand in all jobs; they count once the queue has acknowledged them."""

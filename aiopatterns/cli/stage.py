@@ -173,6 +173,7 @@ def drawn(act: Act) -> Panel:
     """Draw what is to be seen of an act now."""
     from rich.console import Group
     from rich.panel import Panel
+    from rich.text import Text
 
     scene = act.scene()
     parts: list[RenderableType] = [_figures(scene.figures)]
@@ -180,7 +181,7 @@ def drawn(act: Act) -> Panel:
         parts += ["", _bars(scene.bars)]
     if scene.room:
         free = max(0, scene.room - len(scene.notes))
-        parts += ["", *(f"[dim]{each}[/]" for each in scene.notes), *[""] * free]
+        parts += ["", *(Text(each, style="dim") for each in scene.notes), *[""] * free]
     title = f"[bold]{act.title}[/]"
     return Panel(
         Group(*parts),

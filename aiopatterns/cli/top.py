@@ -34,6 +34,7 @@ from aiopatterns.cli.topscreen import Screen
 from aiopatterns.cli.topsections import aligned, sections
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendError
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.dashboard.fleet import Fleet
 from aiopatterns.dashboard.queues import Queues
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from anyio import CancelScope
-    from anyio.abc import TaskStatus
+    from anyio.abc import TaskGroup, TaskStatus
 
     from aiopatterns.dashboard.overview import Overview
 
@@ -78,13 +79,21 @@ async def _run(options: Namespace) -> None:
         if options.once:
             _tell(await fleet.look(), json=options.json, once=True)
             return
-        async with create_task_group() as tasks:
-            await tasks.start(_obey, tasks.cancel_scope)
-            if sys.stdout.isatty() and not options.json and find_spec("rich") is not None:
-                await _show(fleet, options.interval)
-            else:
-                await _print(fleet, options.interval, json=options.json)
-            tasks.cancel_scope.cancel()
+        try:
+            async with create_task_group() as tasks:
+                await _watch(fleet, options, tasks)
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
+
+
+async def _watch(fleet: Fleet, options: Namespace, tasks: TaskGroup) -> None:
+    """Look again and again, until a key or a signal."""
+    await tasks.start(_obey, tasks.cancel_scope)
+    if sys.stdout.isatty() and not options.json and find_spec("rich") is not None:
+        await _show(fleet, options.interval, tasks)
+    else:
+        await _print(fleet, options.interval, json=options.json)
+    tasks.cancel_scope.cancel()
 
 
 async def _obey(scope: CancelScope, *, task_status: TaskStatus[None]) -> None:
@@ -109,14 +118,12 @@ async def _print(fleet: Fleet, interval: float, *, json: bool) -> None:
         await sleep(interval)
 
 
-async def _show(fleet: Fleet, interval: float) -> None:
+async def _show(fleet: Fleet, interval: float, tasks: TaskGroup) -> None:
     """Show a live screen until ``q``."""
     screen, keyboard = Screen(sys.stdout), Keyboard(sys.stdin)
     with keyboard.single() as pressed, screen:
-        async with create_task_group() as tasks:
-            tasks.start_soon(_follow, fleet, screen, interval)
-            await (_obey_keys(keyboard, screen) if pressed else sleep_forever())
-            tasks.cancel_scope.cancel()
+        tasks.start_soon(_follow, fleet, screen, interval)
+        await (_obey_keys(keyboard, screen) if pressed else sleep_forever())
 
 
 async def _obey_keys(keyboard: Keyboard, screen: Screen) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import anyio
@@ -7,7 +8,7 @@ import pytest
 
 from aiopatterns.backends.memory.queue import MemoryQueue
 from aiopatterns.backends.opening import open_backend
-from aiopatterns.cli import chaos
+from aiopatterns.cli import chaos, chaoscrew
 from aiopatterns.cli.chaos import ChaosAct
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
@@ -125,6 +126,17 @@ def test_a_job_of_which_nobody_knows_is_lost(monkeypatch):
     assert act.facts()["lost"] == 1
     assert not act.well()
     assert ("lost", "1", "bad") in [(f.label, f.value, f.tone) for f in act.scene().figures]
+
+
+@pytest.mark.real
+@on_one_loop
+async def test_if_no_worker_can_begin_its_last_words_are_told(monkeypatch):
+    words = (sys.executable, "-S", "-c", "print('no such module')")
+    monkeypatch.setattr(chaoscrew, "_COMMAND", words)
+    act = ChaosAct(jobs=5, within=0.7)
+    await act.run()
+    assert not act.well()
+    assert "a worker said: no such module" in act.scene().notes[-1]
 
 
 @pytest.mark.real

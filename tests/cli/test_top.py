@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.redis.embedded import RedisServer
+from aiopatterns.cli import top as module
 from aiopatterns.cli.app import main
 from aiopatterns.cli.exits import DONE, FAILED, USAGE
 from aiopatterns.jobs import JobQueue, Worker
@@ -59,6 +61,15 @@ def test_once_with_nothing_there(redis_url, capsys):
     out = capsys.readouterr().out
     assert ": queues 1, workers 0" in out
     assert "waiting-room" in out
+
+
+def test_a_reader_that_goes_away_is_one_line(redis_url, monkeypatch, capsys):
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(module, "_tell", broken)
+    assert main(["top", "--backend", redis_url]) == FAILED
+    assert capsys.readouterr().err == "aiopatterns: Broken pipe\n"
 
 
 @on_one_loop
