@@ -132,7 +132,10 @@ def _read_section(page: Page, section: str) -> int:
     expect(page.get_by_role("tab", selected=True)).to_have_attribute("id", f"tab-{section}")
     page.locator("main .stack > *").first.wait_for()
     if section in {"jobs", "dead"}:
-        page.locator("main tbody tr").first.wait_for()
+        page.locator("main tbody tr").first.get_by_role("button").first.click()
+        page.get_by_role("dialog").wait_for()
+        assert page.evaluate(PALE) == [], f"dialog of {section}"
+        page.keyboard.press("Escape")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, section
     assert page.evaluate(PALE) == [], section
     assert page.evaluate(NAMELESS) == [], section
@@ -232,7 +235,7 @@ def _settle_dead_letters(page: Page, stage: Stage) -> None:
     expect(page.locator("#toast")).to_contain_text("send_receipt: requeued")
     assert stage.orders == [("requeue", {"queue": "mail", "ids": ["01J000000"]})]
     page.get_by_role("button", name="Delete all").click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Back").click()
     expect(rows).to_have_count(2)
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
@@ -256,6 +259,8 @@ def test_a_persons_path_by_keys(page, fleet):
         selected = page.get_by_role("tab", selected=True)
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the figures")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#panel")).to_be_focused()
         page.get_by_role("tab", name="Overview").focus()
         for key, name in (("ArrowLeft", "Events"), ("Home", "Overview"), ("ArrowRight", "Jobs")):
             page.keyboard.press(key)

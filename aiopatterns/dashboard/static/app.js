@@ -135,6 +135,10 @@ build();
 dress(THEMES.includes(localStorage.getItem(STORED)) ? localStorage.getItem(STORED) : "auto");
 theme.addEventListener("click", turn);
 document.getElementById("help").addEventListener("click", help);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names a section, and this is none
+  panel.focus();
+});
 document.addEventListener("keydown", key);
 addEventListener("hashchange", route);
 live.addEventListener("overview", told);

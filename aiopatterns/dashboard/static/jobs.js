@@ -57,10 +57,7 @@ async function order(name, body, what) {
     const [verb, text, yes, kind] = ASKED[name];
     if (!(await confirm(`${verb} ${what}?`, text, yes, kind))) return false;
   }
-  return report(act(name, body), (done) => {
-    const changed = done.done;
-    return changed === 0 ? "Nothing had to be done: it has gone on meanwhile" : `${changed === 1 || body.ids ? what : count(changed)}: ${DONE[name]}`;
-  });
+  return report(act(name, body), ({ done }) => (done ? `${what}: ${DONE[name]}` : "Nothing had to be done: it has gone on meanwhile"));
 }
 
 /** A list that is asked for, not pushed: filters above, rows below, what went wrong between them. */
@@ -195,7 +192,7 @@ export class Dead extends Asked {
   adjust(view) {
     for (const each of this.all) each.hidden = !view.actions;
     const now = view.queues.find((each) => each.name === this.queue.value)?.dead;
-    this.looks = now === this.known ? 0 : this.looks + 1;
+    this.looks = this.known === undefined || now === this.known ? 0 : this.looks + 1;
     if (this.looks > LAGGING) write(this.hint, `${count(now)} by now: refresh to see them`);
   }
 

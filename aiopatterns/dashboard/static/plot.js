@@ -224,7 +224,7 @@ export class Plot {
   }
 }
 
-const ago = (span) => (span < 120 ? `${Math.round(span)} s` : `${+(span / 60).toFixed(span < 300 ? 1 : 0)} min`);
+const ago = (span) => (span < 120 ? `${Math.round(span)} s` : `${+(span / 60).toFixed(span < 180 ? 1 : 0)} min`);
 
 /** A small line without axes. */
 export const spark = () => s("svg", { class: "spark", viewBox: "0 0 92 22", "aria-hidden": "true" }, s("path"));

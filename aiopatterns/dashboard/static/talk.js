@@ -7,7 +7,10 @@ const STAYS = 5000;
 /** Say something for a while, at the page's lower edge. */
 export function toast(text, kind = "") {
   const line = h("p", { class: kind }, text);
-  document.getElementById("toast").append(line);
+  const place = document.getElementById("toast");
+  place.append(line);
+  place.hidePopover();
+  place.showPopover(); // above a dialog that was opened before
   setTimeout(() => line.remove(), STAYS);
 }
 
@@ -42,7 +45,7 @@ export function dialog(title, body, kind = "") {
 
 /** Ask whether something is to be done; true if so. */
 export async function confirm(title, text, yes, kind = "main") {
-  const no = button("Cancel", () => box.close());
+  const no = button("Back", () => box.close());
   const go = button(yes, () => box.close("yes"), kind);
   const { box, closed } = dialog(title, [h("p", {}, text), h("div", { class: "buttons" }, no, go)], "narrow");
   (kind === "main" ? go : no).focus();
