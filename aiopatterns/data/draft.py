@@ -349,7 +349,7 @@ class Draft:
 
     def _base(self, old: Record | None) -> Versioned | None:
         """Return the last version that others may have, of what is about to be replaced."""
-        if old is None or len(old.leaves) > 1:
+        if old is None or len(old.leaves) != 1:
             return None
         leaf = old.leaves[0]
         if old.shared or old.seq <= max(self.state.peers.values(), default=0):

@@ -171,3 +171,25 @@ def test_who_knows_what_this_store_has_written_is_no_reason():
     state = draft.state
     draft.saw(VersionVector({state.node: 1, "b:1": 7}))
     assert draft.state.epoch == state.epoch
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_is_buried_is_no_later_than_it_must_be_and_knows_what_was_forgotten(readable):
+    place = Place()
+    draft = place.draft()
+    draft.take(foreign("k", 1, 4, ahead=30), strategy=LastWriteWins())
+    place.keep(draft)
+    (old,) = unpacked(place.rows["k"]).leaves
+    if not readable:
+        place.rows["k"] = place.rows["k"]._replace(body=b"\xff")
+    draft = place.draft()
+    tombstone = draft.bury("k", purged=VersionVector({"z:0": 9, "y:0": 1}))
+    assert tombstone.deleted
+    assert (tombstone.vector["z:0"], tombstone.vector["y:0"]) == (9, 1)
+    assert tombstone.vector[draft.state.node] == 2
+    if readable:
+        assert tombstone.stamp == (old.stamp.time, old.stamp.counter + 1, "a")
+        assert tombstone.created == old.created
+    record = draft.record("k")
+    assert record is not None
+    assert record.leaves == (tombstone,)
