@@ -88,7 +88,8 @@ class Queues:
 
         Complexity: O(queues); some round trips for each that is new.
         """
-        for name in {*self._told, *named} - self._known.keys():
+        others = (each for each in named if _is_name(each))
+        for name in {*self._told, *others} - self._known.keys():
             if len(self._known) >= MAX_QUEUES:
                 break
             self._known[name] = await self._introduced(name, named.get(name, 0))
@@ -116,6 +117,16 @@ class Queues:
                 break
             found.append(part)
         return tuple(found)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a queue, and its parts, can be called so; names are what others have written."""
+    try:
+        check_name("name", f"{name}:{_MAX_PARTITIONS}")
+        check_name("name", name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _counts(store: Queue) -> Counts:

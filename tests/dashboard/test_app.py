@@ -9,9 +9,10 @@ import pytest
 
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.contrib.asgi import lifespan
-from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.core.errors import BackendUnavailableError, ClosedError
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.dashboard.app import Dashboard, DashboardStatistics
+from aiopatterns.testing import Trial, cancel_everywhere
 from tests.dashboard.door import BASE, TOKEN, client, opened
 
 
@@ -174,3 +175,30 @@ async def seen(found: list[str], event: str) -> None:
     found.clear()
     while event not in found:
         await anyio.sleep(0.02)
+
+
+def test_cancelled_anywhere_it_leaves_nothing_open():
+    def scenario() -> Trial:
+        backend = open_backend("memory://")
+        dashboard = Dashboard(backend, token=TOKEN, queues=["mail"])
+
+        async def work() -> None:
+            async with dashboard, client(dashboard) as http:
+                await http.get(dashboard.address(BASE))
+                await http.get("/api/overview")
+                stream = dashboard._watch.stream()
+                try:
+                    await anext(stream)
+                    await anext(stream)
+                finally:
+                    await stream.aclose()
+
+        async def check() -> None:
+            assert not dashboard.is_open
+            assert dashboard.statistics().viewers == 0
+            with pytest.raises(ClosedError):
+                await backend.time()
+
+        return Trial(work(), check)
+
+    cancel_everywhere(scenario, minimum=2)

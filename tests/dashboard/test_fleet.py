@@ -3,7 +3,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.backends.publishing import DIRECTORY, Published
@@ -177,3 +180,39 @@ def test_much_is_cut():
     members += [published("worker", number=f"{number}") for number in range(300)]
     seen = looked(*members)
     assert len(seen.owners) == len(seen.workers) == 200
+
+
+FIELDS = st.sampled_from(
+    ("queues", "processed", "p50", "p99", "flows", "services", "partitions", "in_hand", "state")
+)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(FIELDS | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.untraced
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("worker", "queue", "registry", "consumer", "dag", "x")),
+            st.sampled_from(("", "a", "a/b", "/", "a b", "x" * 2_000, "é", "\x00")),
+            st.dictionaries(FIELDS, PLAIN, max_size=4),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_is_published_is_looked_at(given):
+    members = [
+        published(kind, name, number=f"{at}", **figures)
+        for at, (kind, name, figures) in enumerate(given)
+    ]
+    members = [(f"{at}", data) for at, (_, data) in enumerate(members)]
+    seen = looked(*members, looks=2)
+    assert len(seen.workers) + len(seen.owners) == len(given)
+    assert msgspec.json.encode(seen)

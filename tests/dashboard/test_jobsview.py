@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiopatterns.backends.opening import open_backend
+from aiopatterns.backends.queue import NewJob, Settled, Turn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.context import bind_correlation
 from aiopatterns.dashboard import jobsview
@@ -11,6 +15,7 @@ from aiopatterns.dashboard.queues import Queues
 from aiopatterns.jobs.context import Context
 from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
+from aiopatterns.testing import simulate
 
 
 @pytest.fixture
@@ -209,3 +214,28 @@ async def test_places_are_those_of_pages(backend, after):
             await Jobs(arguments=True).page(
                 await known(jobs), "queued", name="", after=after, limit=1
             )
+
+
+@pytest.mark.untraced
+@settings(max_examples=30)
+@given(st.binary(max_size=60), st.binary(max_size=40))
+def test_whatever_lies_in_a_queue_is_shown(body, error):
+    async def run():
+        async with open_backend("memory://") as backend:
+            (queue,) = await Queues(backend, ["q"]).meet({})
+            (store,) = queue.stores
+            await store.enqueue([NewJob("dead", body), NewJob("late", body, delay=60)])
+            await store.step(Turn("w", 1, 15, free=1))
+            await store.step(Turn("w", 2, 15, settled=[Settled("dead", "dead", error)]))
+            view = Jobs(arguments=True)
+            return [
+                await view.letters(queue, 5),
+                await view.page(queue, "scheduled", name="", after=None, limit=5),
+                await view.detail(queue, "dead"),
+                await view.detail(queue, "late"),
+            ]
+
+    letters, page, dead, late = simulate(run)
+    assert len(letters) == len(page.jobs) == 1
+    assert (dead.state, late.state) == ("dead", "scheduled")
+    assert msgspec.json.encode([letters, page, dead, late])
