@@ -16,17 +16,17 @@ The context travels as the W3C ``traceparent``: in the header of jobs and messag
 HTTP requests. A span that processes one message is the child of the span that has sent it and has
 a link to it; one that processes a batch has links alone.
 
-======================================  ===========================================================
-metric                                  of
-======================================  ===========================================================
+=======================================  ======================================
+metric                                   of
+=======================================  ======================================
 ``messaging.client.operation.duration``  sends and requests, in seconds
-``messaging.client.sent.messages``      messages and jobs that were sent
-``messaging.client.consumed.messages``  those whose processing began
-``messaging.process.duration``          processing, in seconds
-``http.server.request.duration``        requests served
-``http.client.request.duration``        requests of the gateway to services
-``aiopatterns.events``                  events, by name
-======================================  ===========================================================
+``messaging.client.sent.messages``       messages and jobs that were sent
+``messaging.client.consumed.messages``   those whose processing began
+``messaging.process.duration``           processing, in seconds
+``http.server.request.duration``         requests served
+``http.client.request.duration``         requests of the gateway to services
+``aiopatterns.events``                   events, by name
+=======================================  ======================================
 
 Events of the library (a retry, a circuit that opens) become events of the span in which they
 happen, so a trace shows why a step took as long as it did.
@@ -35,7 +35,7 @@ Guarantees: what tracing itself raises, a processor of spans for example, is log
 the work; an error ends its span as one, with its type, and is recorded; a metric has at most
 :data:`MAX_DESTINATIONS` values of a name that users choose, all others count as ``_OTHER``.
 
-Not guaranteed: ``tracestate`` and baggage do not travel with jobs and messages.
+Not guaranteed: that ``tracestate`` and baggage travel with jobs and messages.
 """
 
 from __future__ import annotations
