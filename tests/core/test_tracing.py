@@ -87,7 +87,9 @@ def test_one_tracer_at_a_time():
 
 @pytest.mark.parametrize("lacks", ["start", "traceparent"])
 def test_what_is_no_tracer_is_refused(lacks):
-    wrong = type("Wrong", (), {need: lambda *_: None for need in {"start", "traceparent"} - {lacks}})
+    wrong = type(
+        "Wrong", (), {need: lambda *_: None for need in {"start", "traceparent"} - {lacks}}
+    )
     with pytest.raises(TypeError, match=rf"tracer\.{lacks} must be a function, not None"):
         install_tracer(cast("Any", wrong()))
     assert tracer() is None
