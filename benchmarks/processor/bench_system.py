@@ -90,13 +90,15 @@ whole.at_most(0.75, of="serial loop")
 async def analysis_alone(rounds: int) -> None:
     """Measure the analysis stage in processes that run, beside the same in a loop."""
     ratios, ours, theirs = [], [], []
-    processor = DataProcessor(corpus(), executor=Processes(WORKERS, preload=PRELOAD))
-    async with processor._executor:
+    executor = Processes(WORKERS, preload=PRELOAD)
+    processor = DataProcessor(corpus(), executor=executor)
+    async with executor:
         found = await processor._ingestion()
-        lexicon = await processor._processing(found)
+        processed = await processor._processing(found)
+        lexicon = processed.lexicon
         for _ in range(rounds + 1):
             begun = time.perf_counter()
-            same(await processor._analysis(found, lexicon))
+            same(await processor._analysis(found, processed))
             middle = time.perf_counter()
             same(serial.analysis(corpus(), found, lexicon.names, lexicon.volume))
             ours.append(middle - begun)

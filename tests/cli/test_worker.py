@@ -79,6 +79,8 @@ def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
         (["shop:jobs", "--grace", "soon"], "--grace: must be a number of seconds >= 0"),
         (["shop:jobs", "--max-jobs", "0"], "--max-jobs: must be a whole number >= 1"),
         (["shop:jobs", "--processes", "2"], "whose backend processes share"),
+        (["shop:jobs", "--backend", "redis://h"], "its backend is memory://, so none may be given"),
+        (["aiopatterns.processor.runjobs:run_queue"], "neither backend nor AIOPATTERNS_BACKEND"),
     ],
 )
 def test_bad_usage_is_one_line_and_code_2(argv, text, shop, monkeypatch, capsys):

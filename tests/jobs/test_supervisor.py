@@ -219,6 +219,18 @@ async def test_a_process_that_does_not_obey_is_killed(target, jobs, monkeypatch)
 
 
 @pytest.mark.promise("jobs-worker-input")
+def test_children_have_the_backend_from_their_environment(target, tmp_path):
+    (tmp_path / "made_queue.py").write_text(
+        "from aiopatterns.jobs import JobQueue\n"
+        "def make(backend):\n    return JobQueue('made', backend)\n"
+    )
+    supervisor = Supervisor("made_queue:make", backend="redis://:secret@host/0")
+    assert supervisor._environment == {"AIOPATTERNS_BACKEND": "redis://:secret@host/0"}
+    assert not any("secret" in each for each in supervisor._arguments)
+    assert Supervisor(target)._environment == {}
+    sys.modules.pop("made_queue", None)
+
+
 def test_bad_input(target, tmp_path):
     (tmp_path / "in_memory_queue.py").write_text(
         "from aiopatterns.jobs import JobQueue\njobs = JobQueue('m')\n"

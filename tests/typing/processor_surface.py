@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import assert_type
 
+from aiopatterns.backends import open_backend
+from aiopatterns.contrib.dask import DaskExecutor
 from aiopatterns.flow import Inline, Processes
-from aiopatterns.processor import Analysis, Corpus, DataProcessor, render_report
+from aiopatterns.processor import Analysis, Corpus, DataProcessor, Fleet, render_report
 from aiopatterns.testing import Trial, Visited, cancel_everywhere, explore, simulate
 
 
@@ -16,6 +18,15 @@ async def process() -> None:
     assert_type(analysis.files, int)
     assert_type(render_report(analysis, processor.progress, title="sources"), str)
     DataProcessor(Corpus.standard_library(), executor=Inline())
+
+
+async def distributed() -> None:
+    async with DaskExecutor("tcp://scheduler:8786", limit=8) as cluster:
+        assert_type(await cluster.run(len, "text"), int)
+        fleet = Fleet("redis://localhost", processes=4, run="nightly", executor=cluster)
+        assert_type(await DataProcessor(Corpus.at("sources"), executor=fleet).run(), Analysis)
+        assert_type(fleet.run, str)
+    Fleet(open_backend("memory://"), processes=0)
 
 
 async def forty_two() -> int:
