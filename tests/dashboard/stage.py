@@ -23,7 +23,7 @@ from starlette.routing import Route
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-    " object-src 'none'"
+    " object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 #: Markup in every text that others have written.
 EVIL = "<img src=x onerror=alert(1)>"
@@ -254,6 +254,7 @@ class Stage:
         orders: What the page has asked for: (action, body).
         lines: Lines of the event log.
         foreign: What stands where others have written markup.
+        viewers: Pages that get live figures.
     """
 
     def __init__(self) -> None:
@@ -265,6 +266,7 @@ class Stage:
         self.paused: set[str] = set()
         self.orders: list[tuple[str, dict[str, Any]]] = []
         self.foreign = EVIL
+        self.viewers = 0
         self.lines = [
             {
                 "at": time.time() - 8,
@@ -382,15 +384,21 @@ class Stage:
         return json.dumps(value).replace(EVIL, self.foreign)
 
     async def stream(self):
-        yield b"retry: 1000\n\n"
-        for number, each in enumerate(self.lines, 1):
-            yield f"event: log\nid: {number}\ndata: {self.encoded(each)}\n\n".encode()
-        while not self.locked:
-            kind, data = (
-                ("outage", {"error": self.away}) if self.away else ("overview", self.overview())
-            )
-            yield f"event: {kind}\ndata: {self.encoded(data)}\n\n".encode()
-            await anyio.sleep(0.5)
+        self.viewers += 1
+        try:
+            yield b"retry: 1000\n\n"
+            for number, each in enumerate(self.lines, 1):
+                yield f"event: log\nid: {number}\ndata: {self.encoded(each)}\n\n".encode()
+            while not self.locked:
+                yield self._look().encode()
+                await anyio.sleep(0.5)
+        finally:
+            self.viewers -= 1
+
+    def _look(self) -> str:
+        if self.away:
+            return f"event: outage\ndata: {json.dumps({'error': self.away})}\n\n"
+        return f"event: overview\ndata: {self.encoded(self.overview())}\n\n"
 
 
 def application(stage: Stage) -> Starlette:

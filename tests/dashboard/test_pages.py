@@ -12,14 +12,16 @@ from playwright.sync_api import expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.dashboard.browser import chromium, served, visit
+from tests.dashboard.browser import PATIENCE, chromium, served, visit
 from tests.dashboard.shop import TOKEN, Shop
 from tests.dashboard.stage import EVIL, Stage, application
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Page
+
+expect.set_options(timeout=PATIENCE)
 
 pytestmark = [pytest.mark.real, pytest.mark.untraced]
 
@@ -359,6 +361,33 @@ def test_an_outage_is_told_and_ends_by_itself(page):
         expect(link).to_have_text("live")
         stage.locked = True
         expect(banner).to_have_text(re.compile("^The token is no longer valid"))
+
+
+def test_a_hidden_page_asks_for_nothing_and_tells_no_line_twice(page):
+    stage = Stage()
+    hide = """hidden => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    with served(application(stage)) as server, visit(page, server.url):
+        page.keyboard.press("8")
+        expect(page.locator(".log li")).to_have_count(3)
+        assert stage.viewers == 1
+        page.evaluate(hide, True)
+        _until(page, lambda: stage.viewers == 0)
+        stage.lines.append({**stage.lines[0], "text": "worker mail-2 has joined"})
+        page.evaluate(hide, False)
+        expect(page.locator(".log li")).to_have_count(4)
+        expect(page.locator(".log li").first).to_contain_text("mail-2")
+
+
+def _until(page: Page, true: Callable[[], bool]) -> None:
+    """Wait for the server, while the page goes on."""
+    for _ in range(PATIENCE // 50):
+        if true():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("it never came true")
 
 
 def test_flows_are_laid_out_without_overlap_and_arrows_run_forward(page, fleet):
