@@ -40,6 +40,12 @@ async def test_parts_are_bounded(monkeypatch):
         assert len(found.stores) == len(told.stores) == 2
 
 
+async def test_what_can_be_no_name_is_passed_over():
+    async with open_backend("memory://") as backend:
+        longest = "x" * 1_024
+        assert await Queues(backend).meet({"": 0, longest: 0, longest + "x": 0, "é" * 600: 3}) == []
+
+
 async def test_what_a_producer_says_is_believed():
     async with open_backend("memory://") as backend:
         several, one = await Queues(backend).meet({"a": 3, "b": 1})
