@@ -51,7 +51,7 @@ _SAFE: Final = ("GET", "HEAD")
 _MIN_TOKEN: Final = 16
 _POLICY: Final = (
     b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-    b" object-src 'none'"
+    b" object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS: Final = (
     (b"content-security-policy", _POLICY),

@@ -244,6 +244,7 @@ async def test_no_inline_code_no_other_host_no_frame(backend):
             assert "http:" not in policy
             assert "frame-ancestors 'none'" in policy
             assert "base-uri 'none'" in policy
+            assert "trusted-types 'none'" in policy  # text cannot become markup by any script
             assert headers["x-frame-options"] == "DENY"
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["cross-origin-resource-policy"] == "same-origin"
