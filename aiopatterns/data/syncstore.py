@@ -30,18 +30,20 @@ of each: Wuu and Bernstein, "Efficient Solutions to the Replicated Log", PODC 19
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiopatterns.core.clock import wall
-from aiopatterns.core.validate import non_negative, text
+from aiopatterns.core.validate import instance, non_negative, text
 from aiopatterns.core.waiters import Waiters
 from aiopatterns.data.clock import MAX_DRIFT, HybridClock
 from aiopatterns.data.draft import Draft
 from aiopatterns.data.record import unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -105,6 +107,26 @@ class SyncStore(ABC):
         """
         checked_key(key)
         return await self.transact((key,), lambda draft: draft.put(key, value))
+
+    async def put_many(self, values: Mapping[str, Any]) -> None:
+        """Write many records, as :meth:`put` does, :data:`PAGE` in each transaction.
+
+        Args:
+            values: What to write, by key.
+
+        Raises:
+            CodecError: A value is none that can be written. Of its page nothing is, of those
+                before it everything.
+            TypeError: ``values`` is no mapping, or a key no text.
+            ValueError: A key is empty or too long; nothing is written.
+            BackendError: The store failed.
+
+        Cancellation: a number of whole pages is written.
+        """
+        instance("values", values, Mapping, "a mapping of keys to values")
+        waiting = iter([(checked_key(key), value) for key, value in values.items()])
+        while page := dict(islice(waiting, PAGE)):
+            await self.transact(page, partial(_put_all, values=page))
 
     async def get(self, key: str) -> Versioned | None:
         """Return the version in force, or None if there is no record, or it was deleted.
@@ -367,6 +389,11 @@ def _is_unicode(key: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _put_all(draft: Draft, *, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        draft.put(key, value)
 
 
 def _passed(state: State) -> int:

@@ -116,6 +116,22 @@ async def test_what_is_no_key_or_no_value_is_refused(store):
     assert await store.get("x" * 500) is None
 
 
+async def test_many_are_written_page_by_page(store, monkeypatch):
+    monkeypatch.setattr(syncstore, "PAGE", 3)
+    await store.put_many({})
+    await store.put_many({f"{number}": number for number in range(7)})
+    assert [each.value async for each in store.records()] == list(range(7))
+    assert store.writes == 3
+    with pytest.raises(ValueError, match="key must"):
+        await store.put_many({"new": 1, "": 2})
+    with pytest.raises(CodecError, match="'bad'"):
+        await store.put_many({"a": 1, "b": 2, "c": 3, "d": 4, "bad": object()})
+    assert (await keys_of(store))[7:] == ["a", "b", "c"]
+    unfit: Any = [("a", 1)]
+    with pytest.raises(TypeError, match="values must be a mapping"):
+        await store.put_many(unfit)
+
+
 async def test_conflicts_stay_until_somebody_writes(store):
     await store.put("k", "ours")
     found = await taken(store, foreign("k", "theirs"), strategy=Manual())
