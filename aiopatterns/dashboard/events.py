@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from aiopatterns.core.telemetry import Event
 
-__all__ = ["DashboardActed"]
+__all__ = ["DashboardActed", "DashboardFailed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +26,19 @@ class DashboardActed(Event):
     action: str
     queue: str
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardFailed(Event):
+    """A request raised what it may not; the browser got 500.
+
+    Args:
+        path: What was asked for.
+        error: What was raised, in words, without what looks like a secret.
+    """
+
+    name: ClassVar[str] = "aiopatterns.dashboard.failed"
+    level: ClassVar[str] = "error"
+
+    path: str
+    error: str

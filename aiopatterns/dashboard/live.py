@@ -182,7 +182,7 @@ class Watch:
         for viewer in self._viewers:
             viewer.tell(line)
 
-    def told(self, action: str, queue: str, jobs: int) -> None:
+    def acted(self, action: str, queue: str, jobs: int) -> None:
         """Put an action from the page into the log."""
         text = f"{action} of queue {queue}" if not jobs else f"{action} of {jobs} in queue {queue}"
         self.note(_own(wall(), "warning", f"dashboard.{action}", text))

@@ -31,8 +31,10 @@ from starlette.routing import Route
 import aiopatterns
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.errors import BackendError, ClosedError, CodecError
+from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.validate import choice
 from aiopatterns.dashboard.actions import ACTIONS, Order, act
+from aiopatterns.dashboard.events import DashboardFailed
 from aiopatterns.dashboard.files import load
 from aiopatterns.dashboard.jobsview import LISTED
 from aiopatterns.dashboard.live import MAX_VIEWERS
@@ -191,7 +193,7 @@ class _Routes:
             raise HTTPException(404, f"no such action; there are {', '.join(ACTIONS)}")
         order = _order_of(await _body(request))
         done = await act(action, order, await self._queue(order.queue))
-        self._sight.watch.told(action, order.queue, done)
+        self._sight.watch.acted(action, order.queue, done)
         return _json({"done": done})
 
     async def _queue(self, name: str) -> KnownQueue:
@@ -242,5 +244,8 @@ async def _failed(status: int, _request: Request, error: Exception) -> Response:
     return _json({"error": clean(str(error))}, status)
 
 
-async def _broken(_request: Request, _error: Exception) -> Response:
+async def _broken(request: Request, error: Exception) -> Response:
+    if listening():
+        told = clean(f"{type(error).__name__}: {error}")
+        emit(DashboardFailed(path=request.url.path, error=told))
     return _json({"error": "something went wrong; the log of the dashboard has it"}, 500)

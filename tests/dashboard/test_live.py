@@ -238,8 +238,8 @@ def test_a_question_takes_the_look_of_the_last_second():
 
 def test_actions_are_lines():
     async def during(watch, fleet, backend):
-        watch.told("requeue", "mail", 3)
-        watch.told("pause", "mail", 0)
+        watch.acted("requeue", "mail", 3)
+        watch.acted("pause", "mail", 0)
         return [json.loads(line.decode().split("data: ")[1]) for _, line in watch._lines]
 
     found = watching(1, during)

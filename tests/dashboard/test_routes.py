@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopatterns.backends.opening import open_backend
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
+from aiopatterns.core.telemetry import listen
 from aiopatterns.dashboard import live, routes
+from aiopatterns.dashboard.events import DashboardFailed
 from aiopatterns.jobs.queue import JobQueue
 from aiopatterns.jobs.worker import Worker
 from tests.dashboard.door import ACTING, opened
@@ -152,16 +156,21 @@ async def test_an_outage_is_503_without_the_password(jobs, monkeypatch):
             assert "u:***@h" in answer.json()["error"]
 
 
-async def test_a_bug_is_500_and_tells_nothing(jobs, monkeypatch):
+async def test_a_bug_is_500_and_is_told_to_the_log_alone(jobs, monkeypatch):
+    heard: list[Any] = []
     async with opened(jobs.backend) as (_, http):
 
         async def fail():
-            raise KeyError("geheim")
+            raise KeyError("redis://u:geheim@h/0")
 
         monkeypatch.setattr("aiopatterns.dashboard.fleet.Fleet.look", lambda self: fail())
         answer = await http.get("/api/overview")
         assert answer.status_code == 500
-        assert "geheim" not in answer.text
+        assert "KeyError" not in answer.text
+        with listen(heard.append):
+            await http.get("/api/overview?secret=geheim")
+    error = "KeyError: 'redis://u:***@h/0'"
+    assert heard == [DashboardFailed(path="/api/overview", error=error)]
 
 
 async def test_too_many_viewers_are_told_so(jobs, monkeypatch):
