@@ -103,9 +103,14 @@ class State(msgspec.Struct, frozen=True):
         return MSGPACK.decode(data, State)
 
 
-def fresh_state(name: str) -> State:
-    """Return the state of a store that holds nothing."""
-    return State(name, new_id()[:_EPOCH_LENGTH])
+def fresh_state(name: str, seq: int = 0) -> State:
+    """Return the state of a new store.
+
+    Args:
+        name: What it is called.
+        seq: The highest number that its records have, if there are any.
+    """
+    return State(name, new_id()[:_EPOCH_LENGTH], seq, horizon=seq)
 
 
 @final

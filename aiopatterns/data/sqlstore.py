@@ -66,6 +66,7 @@ _BY_DEATH: Final = (
 )
 _TABLES: Final = (_CREATE, _CREATE_NOTES, _CREATE_QUARANTINE, _BY_SEQ, _BY_BUCKET, _BY_DEATH)
 _BEGIN: Final = "INSERT INTO {notes} (name, body) VALUES ('', :body) ON CONFLICT DO NOTHING"
+_LATEST: Final = "SELECT COALESCE(MAX(seq), 0) FROM {table}"
 _STATE: Final = "SELECT body FROM {notes} WHERE name = ''"
 _STATE_LOCKED: Final = "SELECT body FROM {notes} WHERE name = ''{locked}"
 _NOTE: Final = "SELECT body FROM {notes} WHERE name = :name"
@@ -267,7 +268,7 @@ class SqlSyncStore(SyncStore):
 
     def _known(self, answer: Answer) -> State:
         if not answer.rows:
-            msg = f"{self._database.place}: the state in {self._table}_notes is gone; so is the log"
+            msg = f"{self._database.place}: the state in {self._table}_notes is gone; start again"
             raise BackendError(msg)
         state = State.unpack(bytes(answer.rows[0][0]))
         if state.name != self.name:
@@ -283,7 +284,8 @@ class SqlSyncStore(SyncStore):
         if self._created:
             return
         await self._database.create(*(self._worded(each) for each in _TABLES))
-        body = fresh_state(self.name).pack()
+        ((seq,),) = (await self._database.run(self._worded(_LATEST))).rows
+        body = fresh_state(self.name, seq).pack()
         await self._database.run(self._worded(_BEGIN), body=body)
         self._known(await self._database.run(self._worded(_STATE)))
         self._created = True

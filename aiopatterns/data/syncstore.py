@@ -21,7 +21,8 @@ Guarantees:
   that slept.
 
 Not guaranteed: every version of a record. What is overwritten before a peer reads it is never seen
-by that peer.
+by that peer. And an edit that a peer made while it was forgotten comes back with it, for nobody
+has deleted that.
 
 Source: the log is CouchDB's changes feed; numbering events per store and remembering what was seen
 of each: Wuu and Bernstein, "Efficient Solutions to the Replicated Log", PODC 1984.
@@ -403,12 +404,11 @@ def _passed(state: State) -> int:
 
 def _purge(draft: Draft, *, keys: Sequence[str], before: float) -> int:
     """Forget those that still are what they were when they were looked for."""
-    passed, purged = _passed(draft.state), 0
+    passed, seen, purged = _passed(draft.state), draft.state.seen, 0
     for key in keys:
         row = draft.row(key)
         if row is None or not row.deleted or row.seq > passed or row.changed_at > before:
             continue
-        seen = draft.state.seen
         if all(seen.dominates(each) for each in row.head().vectors):
             draft.remove(key)
             purged += 1

@@ -107,14 +107,21 @@ async def test_another_name_than_the_first_one_is_refused(tmp_path):
         await other.get("k")
 
 
-async def test_a_state_that_is_gone_is_said(tmp_path):
+async def test_a_state_that_is_gone_is_said_and_made_anew_at_the_next_start(tmp_path):
     store = lite(tmp_path)
     await store.put("k", 1)
+    epoch = (await store.state()).epoch
     with closing(sqlite3.connect(tmp_path / "records.db")) as connection:
         connection.execute(f"DELETE FROM {RECORDS_TABLE}_notes")
         connection.commit()
     with pytest.raises(BackendError, match="the state in aiopatterns_records_notes is gone"):
         await store.put("k", 2)
+    await store.aclose()
+    store = lite(tmp_path)
+    state = await store.state()
+    assert (state.seq, state.horizon, state.epoch == epoch) == (1, 1, False)
+    await store.put("l", 2)
+    assert [each.seq for each in await store.changes(0, 10)] == [1, 2]
 
 
 async def test_a_damaged_record_harms_no_other(tmp_path):
