@@ -60,7 +60,6 @@ from aiopatterns.resilience.retry import Retry, Until
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterator,
         Awaitable,
         Callable,
         Iterator,
@@ -172,7 +171,8 @@ class Fleet:
         """Read, decode, hash and measure; facts come chunk by chunk."""
         book = await self._book(chunks, ("ingestion",))
         facts: list[Facts] = []
-        async for number in book.done("ingestion", progress):
+        for number in book.begun("ingestion", progress):
+            await book.finished("ingestion", number, progress)
             facts += wire.read_facts(await book.value("ingestion", number))
         return facts
 
@@ -183,7 +183,8 @@ class Fleet:
         names: dict[str, int] = {}
         volumes: list[Volume] = []
         troubles: list[Trouble] = []
-        async for number in book.done("processing", progress):
+        for number in book.begun("processing", progress):
+            await book.finished("processing", number, progress)
             if book.completes(number):
                 part = wire.read_processed(await book.value("names", number // _GROUP))
                 add(names, tokens.unpack(part.names))
@@ -198,7 +199,8 @@ class Fleet:
         book = self._books[-1]
         packages: dict[str, dict[str, int]] = {}
         troubles: list[Trouble] = []
-        async for number in book.done("analysis", progress):
+        for number in book.begun("analysis", progress):
+            await book.finished("analysis", number, progress)
             if book.completes(number):
                 part = wire.read_counted(await book.value("words", number // _GROUP))
                 add_counted(packages, part)
@@ -254,7 +256,8 @@ class _Book:
         self._chunks = chunks
         self._stages = stages
         self._tasks = [(stamp(each), wire.write_chunk(each)) for each in chunks]
-        digest = sha256(b"".join(chunk for _, chunk in self._tasks)).hexdigest()
+        # Of the files as they are now: when one has changed, what was found before is of no use.
+        digest = sha256(b"".join(part for task in self._tasks for part in task)).hexdigest()
         self._stem = f"{run}.{digest[:16]}"
         self._generation = 0
         self._handles: dict[str, Handle[Made]] = {}
@@ -276,14 +279,16 @@ class _Book:
                 return
             self._generation += 1
 
-    async def done(self, stage: str, progress: Progress) -> AsyncIterator[int]:
-        """Wait for the chunks of a stage, in their order; yields the number of each."""
+    def begun(self, stage: str, progress: Progress) -> range:
+        """Note that all chunks of a stage are under way; return their numbers."""
         for _ in self._chunks:
             progress.start(stage)
-        for number, chunk in enumerate(self._chunks):
-            made = await self._made(stage, number)
-            progress.finish(stage, chunk, _timed(made, number))
-            yield number
+        return range(len(self._chunks))
+
+    async def finished(self, stage: str, number: int, progress: Progress) -> None:
+        """Wait for a chunk, and keep the record of it."""
+        made = await self._made(stage, number)
+        progress.finish(stage, self._chunks[number], _timed(made, number))
 
     def completes(self, number: int) -> bool:
         """Whether a chunk is the last of its group."""
@@ -300,7 +305,7 @@ class _Book:
 
     async def close(self) -> None:
         """Cancel what has not ended, and remove what was found."""
-        ids = [*self._handles]
+        ids = [*self._ids()]
         await self._queue.cancel(ids)
         for start in range(0, len(ids), _AT_ONCE):
             await self._queue.backend.kv.delete(*map(key_of, ids[start : start + _AT_ONCE]))
@@ -361,6 +366,14 @@ class _Book:
         return job.using(id=self._id(name, number), priority=_PRIORITIES[name], after=after).job(
             task
         )
+
+    def _ids(self) -> Iterator[str]:
+        """All ids, also of jobs whose enqueue was cut off."""
+        for stage in self._stages:
+            for number in range(len(self._chunks)):
+                yield self._id(stage, number)
+                if stage in _SUMS and self.completes(number):
+                    yield self._id(_SUMS[stage], number // _GROUP)
 
     def _id(self, name: str, number: int) -> str:
         return f"{self._stem}.{self._generation}.{name}.{number}"

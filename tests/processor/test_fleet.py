@@ -21,6 +21,7 @@ from aiopatterns.processor.report import render_report
 from aiopatterns.processor.runjobs import QUEUE, Made, run_queue
 from aiopatterns.processor.system import DataProcessor
 from aiopatterns.resilience.retry import Retry
+from aiopatterns.testing import Trial, cancel_everywhere
 from tests.jobs.fleet import on_one_loop
 from tests.processor.chaos import Chaos, coordinator, library, until, worker
 from tests.processor.records import make_progress
@@ -160,6 +161,27 @@ async def test_a_run_that_was_ended_begins_anew_under_its_id(tmp_path):
             assert await DataProcessor(corpus, executor=fleet).run() == await serial(tmp_path)
 
 
+@pytest.mark.untraced
+def test_wherever_it_is_cancelled_no_job_and_no_value_is_left(tmp_path):
+    corpus = Corpus.at(grow(tmp_path, 1))
+
+    def scenario() -> Trial:
+        backend = open_backend("memory://")
+        processor = DataProcessor(corpus, executor=Fleet(backend, processes=1))
+
+        async def work() -> None:
+            async with backend:
+                try:
+                    await processor.run()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await nothing_is_in(backend)
+
+        return Trial(work())
+
+    cancel_everywhere(scenario, kinds=("native", "scope"), minimum=5)
+
+
 @pytest.mark.real
 @on_one_loop
 async def test_a_server_that_stays_away_ends_the_run(tmp_path, monkeypatch):
@@ -204,6 +226,10 @@ def test_bad_arguments_are_refused():
 async def nothing_is_left(url: str) -> None:
     """Only outcomes with a life are left: no value, no job that waits."""
     async with open_backend(url) as backend:
-        assert not (await backend.kv.scan("run:", limit=10_000)).keys
-        counts = await backend.queue(QUEUE).counts()
-        assert (counts.queued, counts.scheduled, counts.running) == (0, 0, 0)
+        await nothing_is_in(backend)
+
+
+async def nothing_is_in(backend) -> None:
+    assert not (await backend.kv.scan("run:", limit=10_000)).keys
+    counts = await backend.queue(QUEUE).counts()
+    assert (counts.queued, counts.scheduled, counts.running) == (0, 0, 0)
