@@ -101,6 +101,14 @@ async def test_the_newest_of_one_id_is_listed(registries):
             assert not after.lost
 
 
+async def test_the_services_of_a_process_have_names(registries):
+    async with registries() as here:
+        assert here.services == frozenset()
+        async with here.register(who("a")), here.watch("orders"):
+            assert here.services == {"users", "orders"}
+        assert here.services == frozenset()
+
+
 async def test_who_left_is_not_kept(registries):
     here, there = registries(ttl=600), registries(ttl=600)
     async with there:

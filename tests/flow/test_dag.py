@@ -315,3 +315,23 @@ def test_mermaid():
         "    t0 -.-> t2",
         "    t1 --> t2",
     ]
+
+
+async def test_its_runs_can_be_looked_at():
+    dag, seen = Dag("etl"), list[tuple[int, dict[str, TaskState]]]()
+
+    @dag.task
+    async def extract() -> None: ...
+
+    @dag.task(after=[extract])
+    async def load() -> None:
+        (run,) = dag.runs
+        seen.append((len(run.graph), run.states))
+        raise ValueError
+
+    assert dag.graph.edges == [("extract", "load")]
+    assert (dag.runs, dag.last_states) == ((), {})
+    with pytest.raises(ValueError):
+        await dag.run()
+    assert seen == [(2, {"extract": OK, "load": TaskState.RUNNING})]
+    assert (dag.runs, dag.last_states) == ((), {"extract": OK, "load": FAILED})

@@ -22,6 +22,12 @@ def test_order_and_heights():
     assert list(graph.before("load")) == ["clean", "audit"]
     assert list(graph.after("extract")) == ["clean", "audit"]
     assert len(graph) == 4
+    assert set(graph.edges) == {
+        ("extract", "clean"),
+        ("extract", "audit"),
+        ("clean", "load"),
+        ("audit", "load"),
+    }
 
 
 def test_paths():
