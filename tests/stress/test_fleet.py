@@ -21,20 +21,22 @@ from tests.processor.chaos import ROOT, children
 pytestmark = [pytest.mark.stress, pytest.mark.real, pytest.mark.timeout(600)]
 
 COPIES = 4
+# Seconds after which the program is killed, each time it goes on.
+PROGRAM_AT = (2.0, 3.0, 4.0)
 WORKERS = 4
 EVERY = 2.0
 SERVER_AT = (3.0, 9.0)
 
 
-def copies(root: Path) -> Path:
+def copies(root: Path, number: int = COPIES) -> Path:
     """The standard library several times, no file of it equal to another; some 120 MB."""
     library = Corpus.standard_library()
-    for number in range(COPIES):
+    for copy in range(number):
         for each in library.walk().documents:
-            target = root / f"copy{number}" / each.path
+            target = root / f"copy{copy}" / each.path
             target.parent.mkdir(parents=True, exist_ok=True)
             data = Path(library.root, each.path).read_bytes()
-            target.write_bytes(data + b"# %d\n" % number)
+            target.write_bytes(data + b"# %d\n" % copy)
     return root
 
 
@@ -88,3 +90,17 @@ def test_a_worker_every_two_seconds_and_redis_twice(tmp_path):
     assert kills["worker"] >= 3
     assert kills["server"] == len(SERVER_AT)
     assert found == expected
+
+
+@pytest.mark.promise("processor-fleet-resume")
+def test_a_program_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path):
+    root = copies(tmp_path / "corpus", 2)
+    expected = result(tmp_path, command(tmp_path, root, "--executor", "inline"))
+    with RedisServer(config={"appendonly": "yes"}) as server:
+        options = ("--backend", server.url, "--workers", WORKERS, "--id", "nightly")
+        for seconds in PROGRAM_AT:
+            with command(tmp_path, root, *options) as process:
+                time.sleep(seconds)
+                process.kill()
+        assert result(tmp_path, command(tmp_path, root, *options)) == expected
+        assert server.command("KEYS", "*run:nightly*") == []
