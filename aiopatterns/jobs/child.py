@@ -82,6 +82,7 @@ class Child:
         "_process",
         "_scope",
         "_stopping",
+        "failures",
         "restarts",
     )
 
@@ -101,6 +102,7 @@ class Child:
         self._scope = CancelScope()  # of the wait before the next start
         self._stopping = False
         self._crashes = 0
+        self.failures: int = 0  # in a row: ends by itself, with an error, soon after the start
         self.restarts: int = 0
 
     @property
@@ -113,10 +115,12 @@ class Child:
         while True:
             born = monotonic()
             pid, code = await self._run()
+            lived = monotonic() - born >= _LIVED
+            self.failures = self.failures + 1 if code > 0 and not lived else 0
             if code == 0:
                 self._crashes = 0
             elif not self._stopping:
-                self._crashes = 1 if monotonic() - born >= _LIVED else self._crashes + 1
+                self._crashes = 1 if lived else self._crashes + 1
                 await self._pause(pid, code)
             if self._stopping:
                 return

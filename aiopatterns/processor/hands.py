@@ -5,7 +5,9 @@ its standard input is a pipe from here. It prints nothing, for a screen or a res
 be on the same terminal; what matters of a job is told by its outcome.
 
 Guarantees: a process that is killed is replaced, at once at first and then less and less often;
-none outlives the block.
+none outlives the block. If none can work, since each ends
+by an error whenever it is started, the block ends by one as well, after a minute or more, which an
+outage of the backend may take.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from anyio import Event, move_on_after
 
+from aiopatterns.core.clock import sleep
+from aiopatterns.core.errors import WorkerCrashedError
 from aiopatterns.core.lifecycle import Owner
 from aiopatterns.jobs.child import MARGIN, Child
 from aiopatterns.jobs.supervisor import SupervisorStatistics
@@ -28,6 +32,9 @@ TARGET: Final = "aiopatterns.processor.runjobs:run_queue"
 """What a worker is started with, here and on other machines."""
 
 _GRACE: Final = 1.0
+# Ends by an error after which there is no hope; by the waits in between, more than a minute.
+_HOPELESS: Final = 20
+_LOOK: Final = 1.0
 # One chunk at a time, since it takes a whole processor.
 _ARGUMENTS: Final = (TARGET, "--child", "--concurrency", "1", "--grace", f"{_GRACE:g}")
 
@@ -68,6 +75,17 @@ class Hands(Owner):
             child = Child(_ARGUMENTS, environment, grace=_GRACE, quiet=True)
             self._children.append(child)
             tasks.start_soon(self._keep, child)
+        tasks.start_soon(self._watch)
+
+    async def _watch(self) -> None:
+        """Give up when no process can work."""
+        while min(each.failures for each in self._children) < _HOPELESS:
+            await sleep(_LOOK)
+        message = (
+            f"no worker process stays alive: each has ended {_HOPELESS} times in a row by an error;"
+            f" see which by: python -m aiopatterns worker {TARGET} --backend URL"
+        )
+        raise WorkerCrashedError(message, attempts=_HOPELESS)
 
     async def _drain(self) -> None:
         """Stop them; kill those that do not obey."""

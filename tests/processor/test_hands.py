@@ -6,8 +6,10 @@ import signal
 import anyio
 import pytest
 
+from aiopatterns.core.errors import WorkerCrashedError
 from aiopatterns.jobs import ChildCrashed
 from aiopatterns.jobs import child as module
+from aiopatterns.processor import hands
 from aiopatterns.processor.hands import Hands
 from aiopatterns.testing import capture_events
 from tests.jobs.fleet import on_one_loop
@@ -19,20 +21,20 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(50)]
 @on_one_loop
 async def test_processes_are_replaced_and_end_with_the_block(redis_url, capfd):
     with capture_events() as events:
-        async with Hands(redis_url, 2) as hands:
+        async with Hands(redis_url, 2) as some:
 
             async def two() -> bool:
-                return len(hands.statistics().pids) == 2
+                return len(some.statistics().pids) == 2
 
             await until(two)
-            victim = hands.statistics().pids[0]
+            victim = some.statistics().pids[0]
             os.kill(victim, signal.SIGKILL)
 
             async def replaced() -> bool:
-                return await two() and victim not in hands.statistics().pids
+                return await two() and victim not in some.statistics().pids
 
             await until(replaced)
-            figures = hands.statistics()
+            figures = some.statistics()
             assert (figures.processes, figures.restarts) == (2, 1)
         assert not children()
     assert [each.code for each in events if isinstance(each, ChildCrashed)] == [-signal.SIGKILL]
@@ -60,4 +62,14 @@ async def test_a_block_that_fails_leaves_none(redis_url, monkeypatch):
         async with Hands(redis_url, 1):
             await anyio.sleep(0.01)
             raise KeyError
+    assert not children()
+
+
+@on_one_loop
+async def test_processes_that_cannot_work_end_the_block_by_an_error(monkeypatch):
+    monkeypatch.setattr(hands, "_HOPELESS", 2)
+    monkeypatch.setattr(hands, "_LOOK", 0.05)
+    with pytest.raises(WorkerCrashedError, match="no worker process stays alive: each has ended"):
+        async with Hands("nonsense://", 1):  # which no child can open
+            await anyio.sleep(30)
     assert not children()
