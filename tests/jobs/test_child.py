@@ -62,7 +62,6 @@ async def test_one_that_ends_well_is_started_at_once_and_one_that_crashes_later(
             await until(lambda: child.restarts == 3)
             assert child.failures == 3
             child.stop()
-        assert child.failures == 0
     delays = [each.delay for each in events if isinstance(each, ChildCrashed)]
     assert len(delays) == 3
     assert 0.1 <= delays[0] <= 0.2
