@@ -218,7 +218,6 @@ async def test_a_process_that_does_not_obey_is_killed(target, jobs, monkeypatch)
     await leave_nothing(jobs)
 
 
-@pytest.mark.promise("jobs-worker-input")
 def test_children_have_the_backend_from_their_environment(target, tmp_path):
     (tmp_path / "made_queue.py").write_text(
         "from aiopatterns.jobs import JobQueue\n"
@@ -231,6 +230,7 @@ def test_children_have_the_backend_from_their_environment(target, tmp_path):
     sys.modules.pop("made_queue", None)
 
 
+@pytest.mark.promise("jobs-worker-input")
 def test_bad_input(target, tmp_path):
     (tmp_path / "in_memory_queue.py").write_text(
         "from aiopatterns.jobs import JobQueue\njobs = JobQueue('m')\n"
