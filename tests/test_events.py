@@ -15,7 +15,7 @@ import pytest
 import aiopatterns
 
 PACKAGE = Path(aiopatterns.__file__).resolve().parent
-PAGE = PACKAGE.parent / "docs" / "guides" / "events.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "guides" / "events.md"
 BEGIN = "<!-- events: written by `make exports` -->\n"
 END = "<!-- end of events -->\n"
 HEAD = "| event | level | fields | when |\n|---|---|---|---|\n"

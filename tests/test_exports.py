@@ -87,8 +87,9 @@ def test_the_front_door_loads_nothing_but_itself():
 @pytest.mark.promise("habits-lazy-import")
 def test_no_room_loads_what_only_some_of_its_users_need():
     heavy = ["redis", "structlog", "rich", "uvloop", "multiprocessing", "aiohttp"]
-    # The test kit, and an adapter that is of no use without its framework, may.
-    light = [room for room in rooms() if not room.endswith((".testing", ".contrib.aiohttp"))]
+    # The test kit, and adapters that are of no use without their framework, may.
+    free = (".testing", ".contrib.aiohttp", ".contrib.dask")
+    light = [room for room in rooms() if not room.endswith(free)]
     imports = "; ".join(f"import {room}" for room in light)
     seen = f"print([m for m in {heavy!r} if m in sys.modules and m not in before])"
     code = f"import sys; before = set(sys.modules); {imports}; {seen}"
