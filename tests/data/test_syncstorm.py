@@ -17,7 +17,7 @@ def test_stores_end_with_the_same_and_with_all_that_was_written(strategy):
     async def scenario() -> None:
         assert await storm(strategy) > 0
 
-    explore(scenario, range(12))
+    explore(scenario, range(8))
 
 
 @every_strategy
@@ -26,4 +26,4 @@ def test_stores_that_forget_their_peers_end_with_the_same(strategy):
     async def scenario() -> None:
         await storm(strategy, forgetful=True)
 
-    explore(scenario, range(100, 108))
+    explore(scenario, range(100, 104))
