@@ -145,14 +145,7 @@ class Child:
 
     async def _run(self) -> tuple[int, int]:
         """Run one process to its end; returns its id and its exit code."""
-        process = await open_process(
-            self._arguments,
-            stdin=subprocess.PIPE,
-            env={**os.environ, **self._environment},
-            stdout=self._output,
-            stderr=self._output,
-            start_new_session=True,
-        )
+        process = await self._start()
         self._process = process
         if self._stopping:
             self._signal()
@@ -164,6 +157,22 @@ class Child:
             self._process = None
             with CancelScope(shield=True):
                 await process.aclose()
+
+    async def _start(self) -> Process:
+        """Start a process; of a start that is cut off nobody would await the end, so none is."""
+        started: list[Process] = []
+        with CancelScope(shield=True):
+            started.append(
+                await open_process(
+                    self._arguments,
+                    stdin=subprocess.PIPE,
+                    env={**os.environ, **self._environment},
+                    stdout=self._output,
+                    stderr=self._output,
+                    start_new_session=True,
+                )
+            )
+        return started[0]
 
     async def _end(self, process: Process) -> None:
         """The supervisor is cancelled: end the process, whatever it takes."""
