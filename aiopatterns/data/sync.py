@@ -143,8 +143,8 @@ class Synchronizer:
         Args:
             direction: ``"pull"``: from right to left; ``"push"``: from left to right; ``"both"``:
                 first pull, then push.
-            dry_run: Whether to write nothing, and only say what would come over. Of what a pull
-                would merge, the way back is not counted.
+            dry_run: Whether to write nothing, and only say what would come over. A conflict is
+                told for each direction then, and not counted on its way back.
 
         Returns:
             What it came to.
