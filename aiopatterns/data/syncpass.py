@@ -214,6 +214,7 @@ class SyncPass:
             outcome = await self._target.transact(
                 [each.key for each in held], plan, dry_run=self._dry_run
             )
+            self._tell_of_conflicts(outcome)
             self._told(outcome, 0)
 
     # ------------------------------------------------------------------------------ checkpoints
@@ -252,13 +253,16 @@ class SyncPass:
         self, keys: Sequence[str], plan: Callable[[Draft], Outcome], *, left: int
     ) -> None:
         outcome = await self._target.transact(keys, plan, dry_run=self._dry_run)
+        self._tell_of_conflicts(outcome)
         if listening() and not self._dry_run:
-            source, target = self._source.name, self._target.name
-            for conflict in outcome.conflicts:
-                emit(SyncConflictFound(source, target, conflict.key))
             for held in outcome.quarantined:
-                emit(SyncQuarantined(source, target, held.key, held.reason))
+                emit(SyncQuarantined(self._source.name, self._target.name, held.key, held.reason))
         self._told(outcome, left)
+
+    def _tell_of_conflicts(self, outcome: Outcome) -> None:
+        if listening() and not self._dry_run:
+            for conflict in outcome.conflicts:
+                emit(SyncConflictFound(self._source.name, self._target.name, conflict.key))
 
     def _tell_of_start(self, since: int) -> None:
         if listening() and not self._dry_run:

@@ -39,6 +39,18 @@ async def test_quarantine_is_told_once():
     assert [each.key for each in report.quarantined] == ["k", "k"]
 
 
+async def test_a_conflict_that_waited_in_quarantine_is_told_when_it_is_decided():
+    def refuse(*_: object) -> object:
+        raise RuntimeError("cannot")
+
+    left, right = await filled("left", k=1), await filled("right", k=2)
+    await Synchronizer(left, right, strategy=Merge(refuse)).run("pull")
+    with capture_events() as events:
+        report = await Synchronizer(left, right, strategy=LastWriteWins()).run("pull")
+    assert events == [SyncConflictFound("right", "left", "k")]
+    assert [each.key for each in report.conflicts] == ["k"]
+
+
 async def test_a_start_from_nothing_is_told():
     left, right = await filled("left", k=1), MemorySyncStore("right")
     await left.delete("k")
