@@ -10,6 +10,7 @@ from aiopatterns.core.errors import BackendUnavailableError, ConflictError
 from aiopatterns.data import FirstWriteWins, LastWriteWins, Manual, Merge, three_way
 from aiopatterns.data.memorystore import MemorySyncStore
 from aiopatterns.data.sync import Synchronizer, SyncProgress, SyncReport
+from tests.data.recordplaces import PLACES, made
 from tests.data.syncplaces import Frail, assert_at_rest, assert_equal, filled, leaves, values
 
 LAST = LastWriteWins()
@@ -164,6 +165,37 @@ async def test_a_store_that_is_away_is_an_error_and_nothing_is_lost():
         await Synchronizer(left, Frail(right, away), strategy=LAST).run()
     await Synchronizer(left, right, strategy=LAST).run()
     await assert_equal(left, right)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+async def test_all_of_it_with_a_store_in_every_place(kind, request, tmp_path):
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("no")
+
+    left = await filled("left", a=1, b=2, c=3)
+    async with made(kind, request, tmp_path, "right") as right:
+        sync = Synchronizer(left, right, strategy=LAST, batch=2)
+        await right.put("d", 4)
+        assert await sync.run(dry_run=True) == await sync.run() == SyncReport(pushed=3, pulled=1)
+        await right.delete("a")
+        await left.put("b", 20)
+        assert await sync.run() == SyncReport(pushed=1, pulled=1)
+        await assert_at_rest(left, right, LAST)
+        assert await right.purge() == 1
+        await left.put("c", "left")
+        await right.put("c", "right")
+        held = await Synchronizer(left, right, strategy=Merge(refuse)).run("push")
+        assert [each.key for each in held.quarantined] == ["c"]
+        assert [each.key async for each in right.quarantined()] == ["c"]
+        assert {each.key for each in (await sync.run()).conflicts} == {"c"}
+        await right.forget("left")
+        await right.delete("d")
+        await right.purge()  # before the other one has it: all is compared
+        await sync.run()
+        live = await leaves(left, tombstones=False)
+        assert live == await leaves(right, tombstones=False)
+        assert live.keys() == {"b", "c"}
+        assert await sync.run() == SyncReport()
 
 
 async def test_three_stores_in_a_row():
