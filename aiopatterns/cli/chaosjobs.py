@@ -87,4 +87,4 @@ class Ledger:
 
 
 if URL in os.environ:
-    jobs = define(os.environ[URL], Path(os.environ[LEDGER]))
+    jobs: JobQueue = define(os.environ[URL], Path(os.environ[LEDGER]))

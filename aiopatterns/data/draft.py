@@ -161,9 +161,9 @@ class Draft:
         held: Mapping[str, Held],
     ) -> None:
         self._clock = clock
-        self._rows = dict(rows)
-        self.state = state
-        self.held = dict(held)
+        self._rows: dict[str, Row] = dict(rows)
+        self.state: State = state
+        self.held: dict[str, Held] = dict(held)
         self.writes: dict[str, Row] = {}
         self.removals: list[str] = []
         self.holds: dict[str, Held | None] = {}
