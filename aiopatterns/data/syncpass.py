@@ -67,10 +67,12 @@ class SyncPass:
         "_batch",
         "_dry_run",
         "_histories",
+        "_missed",
         "_note",
         "_session",
         "_source",
         "_strategy",
+        "_sure",
         "_target",
         "_told",
     )
@@ -95,6 +97,8 @@ class SyncPass:
         self._told = told
         self._note: Final = note_name(source.name, target.name)
         self._histories = (History(), History())
+        self._sure = 0  # what was purged up to here, the target has
+        self._missed = False
 
     async def run(self) -> None:
         """Bring to the target what the source has, up to the end of its log.
@@ -104,13 +108,22 @@ class SyncPass:
         there = await self._target.state()
         if there.held:
             await self._retry()
+        await self._once(there)
+        while self._missed:
+            await self._once(await self._target.state())
+
+    async def _once(self, there: State) -> None:
+        self._missed = False
         since = await self._checkpoint()
         state = await self._introduced(since)
+        self._sure = state.horizon if state.expired(since) else since
         if state.expired(since):
             self._tell_of_start(since)
             await self._compare(state)
             since = state.seq
             await self._write((), since, None, left=0)
+            if self._missed:
+                return
         known = there.seen.dominates(state.seen)
         if since < state.seq or not known:
             await self._follow(state, since, known=known)
@@ -133,8 +146,10 @@ class SyncPass:
             rows = await self._missing(heads)
             seen = state.seen if at_end and not known and not state.held else None
             last = at_end or since > state.seq
-            if rows or seen is not None or (last and since > noted):
+            if rows or seen is not None or (last and noted < max(since, state.seq)):
                 await self._write(rows, since, seen, left=max(state.seq - since, 0))
+                if self._missed:
+                    return
                 noted = since
 
     async def _missing(self, heads: Sequence[Head]) -> Sequence[Row]:
@@ -241,11 +256,21 @@ class SyncPass:
         return await self._source.state()
 
     async def _passed(self, to: int) -> None:
-        def plan(draft: Draft) -> None:
+        """Note at the source how far the target has come, unless it has missed something.
+
+        That is what was purged while it was under way, after the target was forgotten as a peer.
+        """
+
+        def plan(draft: Draft) -> bool:
+            if draft.state.horizon > self._sure:
+                return False
             draft.passed(self._target.name, to)
             draft.notes[self._note] = self._reached(0, to).pack()
+            return True
 
-        await self._source.transact((), plan, dry_run=self._dry_run)
+        noted = await self._source.transact((), plan, dry_run=self._dry_run)
+        self._missed = not noted and not self._dry_run
+        self._sure = to if noted else self._sure
 
     # ---------------------------------------------------------------------------------- telling
 

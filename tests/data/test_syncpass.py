@@ -24,7 +24,7 @@ from tests.data.recordplaces import a_moment, foreign, take
 from tests.data.syncplaces import Frail, assert_at_rest, assert_equal, filled, leaves, values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiopatterns.data import Strategy
     from aiopatterns.data.syncstore import SyncStore
@@ -367,3 +367,41 @@ async def test_what_is_in_quarantine_is_not_taken_for_deleted():
     assert await right.purge()  # so that the two have to be compared
     await sync.run()
     assert (await values(left))["k"] == "dear"
+
+
+class Forgetful(Frail):
+    """A store that before one of its calls forgets its peer, and purges what that has not seen."""
+
+    def __init__(self, inner: SyncStore, peer: str, *, at: int) -> None:
+        super().__init__(inner, self._count)
+        self.peer = peer
+        self.left = at
+
+    def _count(self) -> None:
+        self.left -= 1
+
+    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self.left in {0, -1}:
+            self.left = -2
+            await self.inner.forget(self.peer)
+            assert await self.inner.purge() <= 1
+        return await super()._call(call)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 9])
+@pytest.mark.parametrize("kind", ["followed", "compared"])
+async def test_what_is_purged_while_a_run_is_under_way_is_deleted_at_the_other_side(kind, batch):
+    for at in range(40):
+        left, right = await filled("left", a=1, b=1, c=1, d=1), MemorySyncStore("right")
+        await Synchronizer(left, right, strategy=LAST).run()
+        if kind == "compared":
+            await left.transact((), lambda draft: draft.renew())
+        await left.put_many({"a": 2, "b": 2})
+        await left.delete("c")
+        await left.put("d", 2)
+        forgetful = Forgetful(left, "right", at=at)
+        await Synchronizer(forgetful, right, strategy=LAST, batch=batch).run("push")
+        assert await values(right) == {"a": 2, "b": 2, "d": 2}
+        await Synchronizer(left, right, strategy=LAST).run()
+        assert await values(left) == await values(right) == {"a": 2, "b": 2, "d": 2}
+        assert await Synchronizer(left, right, strategy=LAST).run() == SyncReport()
