@@ -42,6 +42,8 @@ def cluster():
         ) as found,
     ):
         yield found.scheduler_address
+        with Client(found) as client:  # it cannot close what it is just starting again
+            client.wait_for_workers(2, timeout=30)
 
 
 @on_one_loop
