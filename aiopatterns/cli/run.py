@@ -8,7 +8,9 @@ Then the system runs under a view of it, and at the end the result is printed, a
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -60,6 +62,7 @@ def run(options: Namespace) -> int:
     """
     corpus = _corpus(options.path)
     with ExitStack() as stack:
+        stack.enter_context(_ended_by_sigterm())
         report = _reserved(stack, "--report", options.report)
         trace = _reserved(stack, "--trace", options.trace) if options.trace else None
         engine = _engine(stack, options)
@@ -69,6 +72,19 @@ def run(options: Namespace) -> int:
         return _told(
             anyio.run(_work, processor, view, backend_options=uvloop), processor, options, trace
         )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left of it."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:

@@ -237,17 +237,19 @@ def test_the_command_over_jobs_gives_the_same(tree, capsys):
 
 
 @pytest.mark.promise("processor-interrupt")
-def test_ctrl_c_ends_a_run_over_jobs_and_its_workers(tree, redis_url):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_over_jobs_and_its_workers(tree, redis_url, number):
     with shell("--backend", redis_url, "--workers", 1, start_new_session=True) as process:
         assert process.stdout is not None
         assert "ingestion   begins" in process.stdout.readline()
         time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         err = process.communicate(timeout=20)[1]
     assert (process.returncode, err) == (INTERRUPTED, "aiopatterns: interrupted\n")
     assert here() == []
     with Wire(redis_url) as wire:
         assert wire.call("KEYS", "*kv*run*") == []
+        assert wire.call("KEYS", "*aiopatterns.run}:lane*") == []
 
 
 @pytest.mark.promise("processor-full-disk")
