@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = sys.argv[1:] if argv is None else [*argv]
+    _open_standard_files()
     try:
         return _run(given)
     except KeyboardInterrupt:
@@ -56,6 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return _code(error)
         return complain(_told(error), _code(error))
+
+
+def _open_standard_files() -> None:
+    """Have 0, 1 and 2 open, so that none of them becomes a pipe of a loop or of a worker."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _run(given: list[str]) -> int:

@@ -142,6 +142,17 @@ def test_a_reader_that_went_away_is_one_line(argv, tmp_path):
     assert done.stderr == "aiopatterns: Broken pipe\n"
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_standard_files_that_are_closed_harm_nobody(closed, tmp_path):
+    command = f'exec "{sys.executable}" -m aiopatterns run "{__file__}" --executor inline {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (DONE, "")
+    assert (tmp_path / "aiopatterns-report.html").exists()
+
+
 def test_the_module_is_the_command():
     done = shell("--version", stdout=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, "")
