@@ -167,9 +167,9 @@ def run_queue(backend: Backend | str) -> JobQueue:
     Args:
         backend: A backend or its URL.
 
-    Example (a worker on another machine)::
+    Example (a worker on another machine; one chunk keeps a processor busy)::
 
-        aiopatterns worker aiopatterns.processor.runjobs:run_queue --backend redis://...
+        aiopatterns worker aiopatterns.processor.runjobs:run_queue --backend URL --concurrency 1
     """
     queue = JobQueue(
         QUEUE,
