@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from aiopatterns.cli.exits import DONE, UsageError
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.dashboard.app import Dashboard
 from aiopatterns.dashboard.serving import serve
@@ -81,11 +82,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _serve(page: Dashboard, listening: socket.socket) -> None:
     """Serve, and say where as soon as it is true."""
-    async with page, anyio.create_task_group() as tasks:
-        await tasks.start(_serve_and_end, page, listening, tasks.cancel_scope)
-        host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(page.address(f"http://{shown}:{port}"), flush=True)
+    try:
+        async with page, anyio.create_task_group() as tasks:
+            await tasks.start(_serve_and_end, page, listening, tasks.cancel_scope)
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(page.address(f"http://{shown}:{port}"), flush=True)
+    except BaseExceptionGroup as errors:  # such as that nobody can read the address
+        raise_bare(errors)
 
 
 async def _serve_and_end(

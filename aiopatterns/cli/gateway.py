@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from aiopatterns.cli.exits import DONE
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.gateway.aioclient import require
 from aiopatterns.gateway.app import Gateway
@@ -87,17 +88,20 @@ async def _serve(
     door: Gateway, config: GatewayConfig, listening: socket.socket, grace: float
 ) -> None:
     """Serve, and reload at every SIGHUP."""
-    async with door, anyio.create_task_group() as tasks:
-        if hasattr(signal, "SIGHUP"):
-            await tasks.start(partial(reload_on_hangup, door, config))
-        await tasks.start(partial(_serve_and_end, door, listening, grace, tasks.cancel_scope))
-        host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(
-            f"aiopatterns gateway: http://{shown}:{port}, {len(door.routes)} routes\n"
-            f"Ctrl-C ends it gracefully, twice at once; SIGHUP reads {config.file} again",
-            flush=True,
-        )
+    try:
+        async with door, anyio.create_task_group() as tasks:
+            if hasattr(signal, "SIGHUP"):
+                await tasks.start(partial(reload_on_hangup, door, config))
+            await tasks.start(partial(_serve_and_end, door, listening, grace, tasks.cancel_scope))
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(
+                f"aiopatterns gateway: http://{shown}:{port}, {len(door.routes)} routes\n"
+                f"Ctrl-C ends it gracefully, twice at once; SIGHUP reads {config.file} again",
+                flush=True,
+            )
+    except BaseExceptionGroup as errors:  # such as that nobody can read the address
+        raise_bare(errors)
 
 
 async def _serve_and_end(

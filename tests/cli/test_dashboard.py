@@ -73,6 +73,13 @@ def test_what_is_wrong_is_one_line_and_a_code(capsys):
     assert told(capsys, "--backend", "redis://x", "--port", "0", "--allow-host", "")[0] == USAGE
 
 
+def test_an_address_that_nobody_can_read_is_one_line(redis_url, capsys, monkeypatch):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["dashboard", "--backend", redis_url, "--port", "0"]) == FAILED
+    assert capsys.readouterr().err == "aiopatterns: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("host", "names"),
     [

@@ -132,6 +132,17 @@ def test_a_file_can_be_looked_at_alone(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"{file}: 1 routes, nothing is wrong\n"
 
 
+def test_an_address_that_nobody_can_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(ROUTE.format(path="a", to="http://127.0.0.1:9"))
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["gateway", str(file), "--port", "0"]) == FAILED
+    assert said(capsys) == "aiopatterns: No space left on device"
+
+
 @pytest.mark.promise("gateway-reload")
 def test_a_hangup_puts_the_file_in_force_and_a_wrong_one_changes_nothing(
     service: str, tmp_path: Path
