@@ -8,6 +8,7 @@ Then the system runs under a view of it, and at the end the result is printed, a
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,9 @@ def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
     """Make what the work runs in, or say what is not there."""
     target = parse(options.backend)
     executor = _executor(options, local=target.scheme == "memory")
+    if options.executor.startswith("dask:") and "debug" not in options:  # it logs to stderr
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable()
     if target.scheme == "memory":
         if options.id is not None:
             raise UsageError("--id needs a --backend that outlives this process, as redis:// does")
@@ -104,11 +108,12 @@ def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
 def _executor(options: Namespace, *, local: bool) -> Executor | None:
     """Make the executor; a fleet has workers of its own in place of processes."""
     kind, _, address = options.executor.partition("://")
+    host, _, port = address.rpartition(":")
     if kind == "inline" and local:
         return Inline(1)
     if kind == "processes":
         return Processes(options.workers, preload=_PRELOAD) if local else None
-    if kind == "dask" and address:
+    if kind == "dask" and host and port.isdecimal():
         from aiopatterns.contrib.dask import DaskExecutor
 
         return DaskExecutor(f"tcp://{address}", limit=options.workers or _DASK_LIMIT)

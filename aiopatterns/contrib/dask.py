@@ -25,7 +25,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, move_on_after, sleep_forever
+from anyio import TASK_STATUS_IGNORED, CancelScope, fail_after, move_on_after, sleep_forever
 
 from aiopatterns.core.errors import BackendUnavailableError, WorkerCrashedError
 from aiopatterns.core.validate import count, instance, positive
@@ -114,7 +114,7 @@ class DaskExecutor(Executor):
         new: Callable[..., Any] = Client
         client: Any = new(address, asynchronous=True, set_as_default=False, timeout=self._timeout)
         try:
-            await _connected(client, address)
+            await _connected(client, address, self._timeout)
             task_status.started(client)
             await sleep_forever()
         finally:
@@ -142,9 +142,11 @@ class DaskExecutor(Executor):
             future.release()
 
 
-async def _connected(client: Any, address: str) -> None:
-    """Wait until a client is connected."""
+async def _connected(client: Any, address: str, timeout: float) -> None:
+    """Wait until a client is connected; what listens there may be none that ever answers."""
     try:
-        await client
+        with fail_after(timeout + _FAREWELL):  # who is not there at all, the client tells before
+            await client
     except (OSError, TimeoutError) as error:
-        raise BackendUnavailableError(f"no Dask scheduler answers at {address}: {error}") from error
+        why = str(error) or f"no answer within {timeout:g} s"
+        raise BackendUnavailableError(f"no Dask scheduler answers at {address}: {why}") from error

@@ -178,7 +178,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(tree, capsys, option,
 def test_what_this_command_does_not_have_is_refused(tree, capsys):
     line = refused(capsys, tree, "--backend", "http://user:secret@host/0")
     assert "http://user:***@host/0" in line
-    for wrong in ("threads", "dask://"):
+    for wrong in ("threads", "dask://", "dask://host", "dask://:1", "dask://host:http"):
         line = refused(capsys, tree, "--executor", wrong)
         assert f"--executor must be inline, processes or dask://host:port, not {wrong!r}" in line
     line = refused(capsys, tree, "--backend", "redis://host", "--executor", "inline")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
+import socket
 import sys
 from typing import Any, cast
 
@@ -14,6 +16,8 @@ import pytest
 from distributed import Client, Future, LocalCluster
 
 from aiopatterns.cli.app import main
+from aiopatterns.cli.exits import FAILED
+from aiopatterns.contrib import dask as module
 from aiopatterns.contrib.dask import DaskExecutor
 from aiopatterns.core.errors import BackendUnavailableError, ClosedError, WorkerCrashedError
 from aiopatterns.flow.executors import Inline
@@ -116,6 +120,16 @@ async def test_a_scheduler_that_does_not_answer_or_goes_away_is_one_error():
 
 
 @on_one_loop
+async def test_who_listens_but_never_speaks_is_no_scheduler(monkeypatch):
+    monkeypatch.setattr(module, "_FAREWELL", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BackendUnavailableError, match=f"at {address}: no answer within 0.2 s"):
+            async with DaskExecutor(address, timeout=0.2):
+                pass
+
+
+@on_one_loop
 async def test_a_client_is_used_and_left_open(cluster, tmp_path):
     async with Client(cluster, asynchronous=True, set_as_default=False) as client:
         async with DaskExecutor(client) as executor:
@@ -178,3 +192,16 @@ def test_the_command_runs_there(cluster, tmp_path, capsys, monkeypatch):
         del result["elapsed"], result["stages"]
         found.append(result)
     assert found[0] == found[1]
+
+
+def test_what_dask_logs_is_not_beside_the_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        logging.getLogger("distributed.client").critical("a traceback")
+        raise BackendUnavailableError("no")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DataProcessor, "run", refuse)
+    (tmp_path / "one.txt").write_text("one")
+    assert main(["run", "one.txt", "--executor", "dask://127.0.0.1:1"]) == FAILED
+    assert capsys.readouterr().err == "aiopatterns: no\n"
+    assert logging.root.manager.disable == logging.NOTSET
