@@ -146,7 +146,8 @@ class Corpus:
         """Return every regular file below ``path``, or the one file that it names.
 
         Args:
-            path: A folder or a file. A link is followed here, and nowhere below.
+            path: A folder or a file. A link is followed here, and nowhere below. Workers may stand
+                in another folder, so it is made absolute.
 
         Raises:
             OSError: Nothing is there, or it must not be read; says which.
@@ -157,12 +158,12 @@ class Corpus:
         mode = found.stat().st_mode
         if stat.S_ISDIR(mode):
             os.scandir(found).close()
-            return cls(found, str(found))
+            return cls(found.absolute(), str(found))
         if not stat.S_ISREG(mode):
             msg = f"path must be a folder or a regular file, not {os.fspath(path)!r}"
             raise ValueError(msg)
         with found.open("rb"):
-            return cls(found.parent, str(found), only=found.name)
+            return cls(found.absolute().parent, str(found), only=found.name)
 
     def walk(self) -> Listing:
         """List the documents.

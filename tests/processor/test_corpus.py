@@ -58,6 +58,14 @@ def test_a_link_that_is_named_is_followed(tmp_path):
     assert one == Document("link.py", "link", (tmp_path / "alpha/one.py").stat().st_size)
 
 
+def test_workers_that_stand_elsewhere_find_the_files_of_a_relative_path(tmp_path, monkeypatch):
+    make_tree(tmp_path / "tree")
+    monkeypatch.chdir(tmp_path)
+    folder, file = Corpus.at("tree"), Corpus.at("tree/top.md")
+    assert (folder.root, folder.title) == (tmp_path / "tree", "tree")
+    assert (file.root, file.title, file.only) == (tmp_path / "tree", "tree/top.md", "top.md")
+
+
 @pytest.mark.promise("processor-bad-input")
 def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
