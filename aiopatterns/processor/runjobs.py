@@ -76,10 +76,22 @@ __all__ = [
 T = TypeVar("T")
 V = TypeVar("V")
 
+
+def _host() -> str:
+    """Return the name of this machine, with a digest of its boot and of its mounts where it has one."""
+    name = platform.node()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        mounts = bytes(Path("/proc/self/ns/mnt").readlink())
+    except OSError:
+        return name
+    return f"{name}/{sha256(boot + mounts).hexdigest()[:8]}"
+
+
 QUEUE: Final = "aiopatterns.run"
 """Name of the queue in which all runs have their jobs."""
-HOST: Final = platform.node()
-"""This machine, as others call it."""
+HOST: Final = _host()
+"""This machine, as it sees its files: containers of one name are not the same."""
 TTL: Final = 6 * 3600.0
 """Seconds for which what was found is kept; a run that waits longer for a group begins it anew."""
 

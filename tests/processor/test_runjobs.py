@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -81,6 +84,18 @@ async def test_a_sum_of_what_is_gone_fails_for_good():
         with pytest.raises(JobFailedError, match="not kept any more: run:gone") as caught:
             await handle.result(timeout=5)
         assert caught.value.attempts == 1
+
+
+def test_machines_of_one_name_are_told_by_their_mounts(monkeypatch):
+    assert module._host() == HOST
+    assert HOST.startswith(platform.node())
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"boot")
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("mnt:[1]"))
+    one = module._host()
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("mnt:[2]"))
+    assert module._host() != one
+    monkeypatch.setattr(Path, "readlink", Path("/nowhere").stat)
+    assert module._host() == platform.node()
 
 
 @pytest.mark.usefixtures("soon")
