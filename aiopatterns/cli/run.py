@@ -206,7 +206,7 @@ def _as_text(analysis: Analysis, processor: DataProcessor, options: Namespace) -
 
 
 def _terms(terms: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(f"{text} {units.count(count)}" for text, count in terms[:_TOP])
+    return ", ".join(f"{units.cut(text)} {units.count(count)}" for text, count in terms[:_TOP])
 
 
 def _stage_lines(processor: DataProcessor) -> Iterator[str]:

@@ -196,7 +196,10 @@ def _vocabulary(analysis: Analysis) -> str:
 
 
 def _term_bars(terms: Sequence[Term], tone: str) -> list[Bar]:
-    return [Bar(each.text, each.number, units.count(each.number), tone) for each in terms[:_BARS]]
+    return [
+        Bar(units.cut(each.text), each.number, units.count(each.number), tone)
+        for each in terms[:_BARS]
+    ]
 
 
 def _outlier_table(analysis: Analysis) -> str:
@@ -220,7 +223,7 @@ def _packages(analysis: Analysis) -> str:
             units.size(each.size),
             f'<span class=bar style="width:{max(1.0, 100 * each.size / largest):.1f}%"></span>',
             units.short(each.words),
-            f"<span class=words>{escape(', '.join(each.keywords))}</span>",
+            f"<span class=words>{escape(', '.join(map(units.cut, each.keywords)))}</span>",
         ]
         for each in analysis.packages[:_PACKAGES]
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["count", "printable", "seconds", "short", "size"]
+__all__ = ["count", "cut", "printable", "seconds", "short", "size"]
 
 _SIZES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_LONGEST: Final = 80
 _COUNTS: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -37,6 +38,11 @@ def seconds(value: float | None) -> str:
 def printable(path: str) -> str:
     """Return a path that any terminal and any page can show, whatever bytes its name holds."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in path)
+
+
+def cut(word: str) -> str:
+    """Return the beginning of a word that would fill the page: files may hold one of megabytes."""
+    return word if len(word) <= _LONGEST else f"{word[: _LONGEST - 1]}…"
 
 
 def _scaled(value: float, scales: tuple[tuple[float, str], ...], unit: str) -> str:

@@ -82,6 +82,18 @@ def test_it_stays_small_whatever_the_corpus():
     assert "and 2970 more" in text
 
 
+@pytest.mark.promise("processor-self-contained")
+def test_it_stays_small_whatever_the_words():
+    long = "acgt" * 250_000
+    files = [Facts("dna", "dna", size=10**6, longest=10**6), Facts("b", "b", size=1, longest=1)]
+    words = {"dna": {long: 9}, "b": {"b": 1}}
+    whole = analyse(catalogue(files), words, {long: 9}, volume=Volume())
+    assert long in whole.packages[0].keywords
+    text = render_report(whole, Progress(), title="x")
+    assert len(text.encode()) < 100_000
+    assert "acgtacgt" in text
+
+
 def test_text_from_files_is_escaped():
     text = render_report(make_analysis(nasty=True), make_progress(), title=NASTY)
     page = Page(text)

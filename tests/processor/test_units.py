@@ -31,6 +31,11 @@ def test_seconds(value, text):
     assert units.seconds(value) == text
 
 
+def test_long_words_are_cut():
+    assert units.cut("a" * 80) == "a" * 80
+    assert units.cut("a" * 81) == "a" * 79 + "…"
+
+
 def test_counts_have_separators():
     assert units.count(1234567) == "1,234,567"
 
