@@ -58,6 +58,7 @@ __all__ = ["Sight", "application"]
 _MAX_BODY: Final = 65_536
 _MAX_JOBS: Final = 500
 _SOME: Final = 100
+_NO_QUEUE: Final = "no such queue, or nobody has worked for it yet"
 
 _order_of = JSON.decoder(Order)
 
@@ -95,7 +96,7 @@ def application(
             Route("/api/history", routes.history),
             Route("/api/live", routes.live),
             Route("/api/jobs", routes.listed),
-            Route("/api/jobs/{queue}/{id:path}", routes.detail),
+            Route("/api/jobs/{path:path}", routes.detail),
             Route("/api/dead", routes.dead),
             Route("/api/actions/{action}", routes.act, methods=["POST"]),
         ],
@@ -173,11 +174,11 @@ class _Routes:
         return _json(page)
 
     async def detail(self, request: Request) -> Response:
-        queue = await self._queue(request.path_params["queue"])
-        found = await self._sight.jobs.detail(queue, request.path_params["id"])
-        if found is None:
-            raise HTTPException(404, "no such job, or no longer kept")
-        return _json(found)
+        for queue, job_id in await self._parted(request.path_params["path"]):
+            found = await self._sight.jobs.detail(queue, job_id)
+            if found is not None:
+                return _json(found)
+        raise HTTPException(404, "no such job, or no longer kept")
 
     async def dead(self, request: Request) -> Response:
         asked = request.query_params
@@ -204,8 +205,23 @@ class _Routes:
             await self._sight.watch.overview()
             found = self._sight.queues.get(name)
         if found is None:
-            raise HTTPException(404, "no such queue, or nobody has worked for it yet")
+            raise HTTPException(404, _NO_QUEUE)
         return found
+
+    async def _parted(self, path: str) -> list[tuple[KnownQueue, str]]:
+        """Return the queues that a path may begin with, and the ids then: both may hold slashes."""
+        self._sight.check()
+        for look in (False, True):
+            if look:
+                await self._sight.watch.overview()
+            known = await self._sight.queues.meet({})
+            if found := [
+                (each, path[len(each.name) + 1 :])
+                for each in known
+                if path.startswith(f"{each.name}/")
+            ]:
+                return found
+        raise HTTPException(404, _NO_QUEUE)
 
 
 async def _body(request: Request) -> bytes:
@@ -223,7 +239,8 @@ async def _body(request: Request) -> bytes:
 def _limit(given: str | None) -> int:
     if given is None:
         return _SOME
-    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= _MAX_JOBS):
+    usual = given.isascii() and given.isdecimal() and len(given) <= len(str(_MAX_JOBS))
+    if not (usual and 1 <= int(given) <= _MAX_JOBS):
         msg = f"limit must be a whole number from 1 to {_MAX_JOBS}, not {given[:20]!r}"
         raise ValueError(msg)
     return int(given)
