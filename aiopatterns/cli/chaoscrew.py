@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "ProcessPlace", "TaskPlace"]
 
-_COMMAND: Final = (sys.executable, "-m", "aiopatterns", "worker", TARGET, "--child")
+_COMMAND: Final = (sys.executable, "-m", "aiopatterns", "worker", TARGET, "--child", "--grace", "1")
 _PAUSE: Final = 1.0
 
 

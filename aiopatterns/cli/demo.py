@@ -23,7 +23,7 @@ import anyio
 
 from aiopatterns.cli.breakeract import BreakerAct
 from aiopatterns.cli.chaos import ChaosAct
-from aiopatterns.cli.exits import DONE, FAILED
+from aiopatterns.cli.exits import DONE, FAILED, ended_by_sigterm
 from aiopatterns.cli.pipelineact import PipelineAct
 from aiopatterns.cli.poolact import PoolAct
 from aiopatterns.cli.stage import play, stage_for
@@ -74,7 +74,8 @@ def demo(options: Namespace) -> int:
     """
     chosen = acts(options.act, seed=options.seed, fast=options.fast)
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-    anyio.run(partial(_play, chosen, stage_for(json=options.json)), backend_options=uvloop)
+    with ended_by_sigterm():
+        anyio.run(partial(_play, chosen, stage_for(json=options.json)), backend_options=uvloop)
     if options.json:
         print(json.dumps({"seed": options.seed, "acts": [*map(_facts, chosen)]}, indent=1))
     return DONE if all(each.well() for each in chosen) else FAILED

@@ -6,16 +6,29 @@
     0           done
     1           the work failed, or some of it could not be done
     2           wrong usage: nothing was begun
-    130         interrupted by Ctrl-C
+    130         interrupted by Ctrl-C, or by SIGTERM where that ends no server
 """
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import suppress
-from typing import Final
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "USAGE", "UsageError", "complain"]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "USAGE",
+    "UsageError",
+    "complain",
+    "ended_by_sigterm",
+]
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -33,3 +46,16 @@ def complain(message: str, code: int) -> int:
     with suppress(OSError):
         print(f"aiopatterns: {line}", file=sys.stderr, flush=True)
     return code
+
+
+@contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left of it."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import anyio
 
 from aiopatterns.backends.url import parse
-from aiopatterns.cli.exits import DONE, FAILED, UsageError, complain
+from aiopatterns.cli.exits import DONE, FAILED, UsageError, complain, ended_by_sigterm
 from aiopatterns.cli.screen import view_for
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.outcome import Err, Ok
@@ -63,7 +61,7 @@ def run(options: Namespace) -> int:
     """
     corpus = _corpus(options.path)
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_sigterm())
+        stack.enter_context(ended_by_sigterm())
         report = _reserved(stack, "--report", options.report)
         trace = _reserved(stack, "--trace", options.trace) if options.trace else None
         engine = _engine(stack, options)
@@ -73,19 +71,6 @@ def run(options: Namespace) -> int:
         return _told(
             anyio.run(_work, processor, view, backend_options=uvloop), processor, options, trace
         )
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left of it."""
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
