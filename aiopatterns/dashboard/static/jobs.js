@@ -42,7 +42,7 @@ export async function detail(queue, id, again, actions) {
   if (actions && job.state === "dead") does("Delete", "purge", "risk"), does("Requeue", "requeue", "main");
   else if (actions && STATES.includes(job.state)) does("Cancel job", "cancel", "risk");
   if (buttons.length) body.push(h("div", { class: "buttons" }, buttons));
-  const { box } = dialog(job.name || "Job that cannot be read", body);
+  const { box } = dialog(job.name || (STATES.includes(job.state) ? "Job that cannot be read" : "Job"), body);
 }
 
 const DONE = { requeue: "requeued", cancel: "cancelled", purge: "deleted" };
@@ -86,7 +86,7 @@ class Asked {
   /** Opened from elsewhere, for a queue and perhaps a state. */
   open(options) {
     if (options.get("queue")) this.wanted = options.get("queue");
-    if (options.get("state") && this.state) this.state.value = options.get("state");
+    if (STATES.includes(options.get("state")) && this.state) this.state.value = options.get("state");
     this.loaded = undefined;
     this.show();
   }
