@@ -25,7 +25,7 @@ from aiopatterns.cli.benchcases import LOCAL
 from aiopatterns.cli.benchpage import render
 from aiopatterns.cli.benchstore import store_cases
 from aiopatterns.cli.calibration import Measured, repeated
-from aiopatterns.cli.exits import DONE
+from aiopatterns.cli.exits import DONE, ended_by_sigterm
 from aiopatterns.cli.machine import facts
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.processor.output import Output
@@ -71,8 +71,9 @@ def bench(options: Namespace) -> int:
     """
     effort = _QUICK if options.quick else _FULL
     with ExitStack() as stack:
+        stack.enter_context(ended_by_sigterm())
         page, data = (
-            None if path is None else stack.enter_context(_reserved(path))
+            None if path is None else stack.enter_context(Output(path))
             for path in (options.html, options.json)
         )
         machine = facts()
@@ -85,12 +86,6 @@ def bench(options: Namespace) -> int:
         if data is not None:
             data.write(_as_json(results, machine, effort))
     return DONE
-
-
-def _reserved(path: str) -> Output:
-    output = Output(path)
-    output.reserve()
-    return output
 
 
 async def _measure(effort: _Effort) -> list[Measured]:

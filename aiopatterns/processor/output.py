@@ -59,6 +59,7 @@ class Output:
             return
         if self._target.exists():
             self._check(self._target)
+        self.discard()
         name = f".{self._target.name}.{secrets.token_hex(4)}.tmp"
         reserved = self._target.with_name(name)
         try:

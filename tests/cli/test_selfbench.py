@@ -26,6 +26,7 @@ def brief(monkeypatch):
 def test_everything_is_measured_and_written(brief, capsys, tmp_path):
     page, data = tmp_path / "bench.html", tmp_path / "bench.json"
     assert main(["bench", "--quick", "--html", str(page), "--json", str(data)]) == DONE
+    assert sorted(tmp_path.iterdir()) == [page, data]
     out = capsys.readouterr().out
     told = json.loads(data.read_text("utf-8"))
     groups = {each["group"] for each in told["results"]}

@@ -53,6 +53,15 @@ def test_discarding_twice_or_after_somebody_else_is_harmless(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_place_that_is_reserved_twice_is_one(tmp_path):
+    output = Output(tmp_path / "report.html")
+    output.reserve()
+    with output:
+        assert len(names(tmp_path)) == 1
+        output.write("new")
+    assert names(tmp_path) == ["report.html"]
+
+
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
