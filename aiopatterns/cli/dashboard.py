@@ -69,6 +69,13 @@ def _names(host: str) -> tuple[str, ...]:
     return () if every or not host else (host.strip("[]"),)
 
 
+def _shown(host: str) -> str:
+    """Return how a browser here calls an address; every one of this machine is no name of it."""
+    if ipaddress.ip_address(host).is_unspecified:
+        return "[::1]" if ":" in host else "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """Take the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -86,8 +93,7 @@ async def _serve(page: Dashboard, listening: socket.socket) -> None:
         async with page, anyio.create_task_group() as tasks:
             await tasks.start(_serve_and_end, page, listening, tasks.cancel_scope)
             host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(page.address(f"http://{shown}:{port}"), flush=True)
+            print(page.address(f"http://{_shown(host)}:{port}"), flush=True)
     except BaseExceptionGroup as errors:  # such as that nobody can read the address
         raise_bare(errors)
 
