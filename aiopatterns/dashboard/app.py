@@ -34,10 +34,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote
 
-from anyio import CancelScope
-
 from aiopatterns.backends.opening import resolve
-from aiopatterns.core.lifecycle import Owner
+from aiopatterns.backends.owner import BackendOwner
 from aiopatterns.dashboard.fleet import Fleet
 from aiopatterns.dashboard.guard import Guard
 from aiopatterns.dashboard.jobsview import Jobs
@@ -46,8 +44,6 @@ from aiopatterns.dashboard.queues import Queues
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
-    from types import TracebackType
-    from typing import Self
 
     from anyio.abc import TaskGroup
 
@@ -75,7 +71,7 @@ class DashboardStatistics:
 
 
 @final
-class Dashboard(Owner):
+class Dashboard(BackendOwner):
     """The page, its figures and its actions, as an ASGI application.
 
     Args:
@@ -101,7 +97,7 @@ class Dashboard(Owner):
             await uvicorn.Server(uvicorn.Config(dashboard, port=8000, access_log=False)).serve()
     """
 
-    __slots__ = ("_backend", "_guard", "_token", "_watch")
+    __slots__ = ("_guard", "_token", "_watch", "backend")
 
     def __init__(
         self,
@@ -122,11 +118,11 @@ class Dashboard(Owner):
             raise ImportError(msg, name=missing[0])
         from aiopatterns.dashboard.routes import Sight, application
 
-        self._backend = resolve(backend)
+        self.backend = resolve(backend)
         self._token = secrets.token_urlsafe(32) if token is None else token
-        known = Queues(self._backend, queues)
-        fleet = Fleet(self._backend, known, actions=allow_actions)
-        self._watch = Watch(fleet, self._backend.pubsub)
+        known = Queues(self.backend, queues)
+        fleet = Fleet(self.backend, known, actions=allow_actions)
+        self._watch = Watch(fleet, self.backend.pubsub)
         sight = Sight(
             watch=self._watch,
             queues=known,
@@ -153,36 +149,6 @@ class Dashboard(Owner):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI wants it."""
         await self._guard(scope, receive, send)
-
-    async def __aenter__(self) -> Self:
-        """Open the backend.
-
-        Raises:
-            BackendUnavailableError: Nobody answers at the beginning; later that ends nothing.
-            RuntimeError: The dashboard is open already.
-        """
-        await self._backend.__aenter__()
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            await self._close_backend()
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End all streams, and close the backend."""
-        try:
-            await super().__aexit__(exc_type, exc, traceback)
-        finally:
-            await self._close_backend()
-
-    async def _close_backend(self) -> None:
-        with CancelScope(shield=True):
-            await self._backend.__aexit__(None, None, None)
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._watch.forget()

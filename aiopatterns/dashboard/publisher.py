@@ -27,15 +27,13 @@ from collections import deque
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from anyio import CancelScope
-
 from aiopatterns.backends.opening import resolve
+from aiopatterns.backends.owner import BackendOwner
 from aiopatterns.backends.protocols import Notice as Message
 from aiopatterns.backends.publishing import Publisher
 from aiopatterns.core.clock import sleep, wall
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.errors import BackendError
-from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.telemetry import install_listener
 from aiopatterns.dashboard.notices import LOG, Notice
 from aiopatterns.dashboard.redaction import shown
@@ -43,8 +41,6 @@ from aiopatterns.dashboard.subjects import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import Self
 
     from anyio.abc import TaskGroup
 
@@ -76,7 +72,7 @@ class PublisherStatistics:
 
 
 @final
-class StatisticsPublisher(Owner):
+class StatisticsPublisher(BackendOwner):
     """Publishes the figures of owners, and the events of this process.
 
     Args:
@@ -97,7 +93,6 @@ class StatisticsPublisher(Owner):
     """
 
     __slots__ = (
-        "_backend",
         "_dropped",
         "_events",
         "_forwarded",
@@ -105,6 +100,7 @@ class StatisticsPublisher(Owner):
         "_source",
         "_subjects",
         "_subscription",
+        "backend",
     )
 
     def __init__(
@@ -116,7 +112,7 @@ class StatisticsPublisher(Owner):
         name: str = "publisher",
     ) -> None:
         super().__init__(name)
-        self._backend = resolve(backend)
+        self.backend = resolve(backend)
         self._subjects = [Subject(each) for each in owners]
         self._subjects += [Subject(each, called) for called, each in (named or {}).items()]
         self._events = events
@@ -129,40 +125,10 @@ class StatisticsPublisher(Owner):
         """Return the figures so far."""
         return PublisherStatistics(len(self._subjects), self._forwarded, self._dropped)
 
-    async def __aenter__(self) -> Self:
-        """Open the backend.
-
-        Raises:
-            BackendUnavailableError: Nobody answers at the beginning; later that ends nothing.
-            RuntimeError: It is open already.
-        """
-        await self._backend.__aenter__()
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            await self._close_backend()
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Publish no more; what was told last stays until its ttl has passed."""
-        try:
-            await super().__aexit__(exc_type, exc, traceback)
-        finally:
-            await self._close_backend()
-
-    async def _close_backend(self) -> None:
-        with CancelScope(shield=True):
-            await self._backend.__aexit__(None, None, None)
-
     async def _start(self, tasks: TaskGroup) -> None:
         for each in self._subjects:
             publisher = Publisher(
-                self._backend, kind=each.kind, name=each.name, figures=each.figures
+                self.backend, kind=each.kind, name=each.name, figures=each.figures
             )
             tasks.start_soon(publisher.run)
             if each.watched:
@@ -197,7 +163,7 @@ class StatisticsPublisher(Owner):
 
     async def _send(self, lines: list[Message]) -> None:
         try:
-            await self._backend.pubsub.publish_many(lines)
+            await self.backend.pubsub.publish_many(lines)
         except BackendError:  # a log that comes late is none
             self._dropped += len(lines)
         else:

@@ -29,8 +29,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from aiopatterns.core.flight import Flight
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from aiopatterns.backends.dialects import Dialect
     from aiopatterns.backends.sql import Answer, SqlLink
 
-__all__ = ["ANSWERED_WITHIN", "Database", "seen_through"]
+__all__ = ["ANSWERED_WITHIN", "Database"]
 
 T = TypeVar("T")
 
@@ -126,17 +124,3 @@ class Database(ABC):
     ) -> None:
         """Close what is open."""
         await self.aclose()
-
-
-async def seen_through(fn: Callable[[], Awaitable[T]]) -> T:
-    """Return what ``fn`` returns, run where nobody can cancel it.
-
-    Cancellation: waits for its end; then it is raised.
-    """
-    flight = Flight(fn)
-    flight.keep()
-    seat = flight.board()
-    if (cancelled := await flight.end()) is not None:
-        flight.leave(seat)
-        raise cancelled
-    return await flight.ride(seat)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 from anyio import move_on_after
 
 from aiopatterns.backends.sql import Answer
+from aiopatterns.core.completion import cancelled_once
 from aiopatterns.core.errors import BackendError, OutcomeUnknownError
-from aiopatterns.data.completion import cancelled_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,10 +18,11 @@ from anyio import move_on_after
 
 from aiopatterns.backends.dialects import POSTGRESQL
 from aiopatterns.backends.sql import link
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.core.validate import count, text
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.data.database import ANSWERED_WITHIN, Database, seen_through
+from aiopatterns.data.database import ANSWERED_WITHIN, Database
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,7 +96,7 @@ class PostgresDatabase(Database):
             await self._turns.wait()
         self._used += 1
         try:
-            return await seen_through(lambda: self._in_time(work))
+            return await to_the_end(lambda: self._in_time(work))
         finally:
             self._used -= 1
             self._turns.wake()

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from anyio import fail_after
 
 from aiopatterns.backends.dialects import POSTGRESQL
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
-from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.participants import Fate, Prepared, Vote, participant_name
 from aiopatterns.data.postgresbranch import MARKS_TABLE, PostgresBranch, quoted
 from aiopatterns.data.postgresconnections import PostgresConnections

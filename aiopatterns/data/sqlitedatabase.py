@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 from aiopatterns.backends.dialects import SQLITE
 from aiopatterns.backends.errand import Errand
 from aiopatterns.backends.sql import Answer, link
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.core.flight import Flight
 from aiopatterns.core.validate import text
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.data.database import Database, seen_through
+from aiopatterns.data.database import Database
 
 if TYPE_CHECKING:
     import sqlite3
@@ -122,7 +123,7 @@ class SqliteDatabase(Database):
 
     async def transact(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
         """Run several statements as one transaction; it has the file to itself."""
-        return await seen_through(lambda: self._transaction(work))
+        return await to_the_end(lambda: self._transaction(work))
 
     async def aclose(self) -> None:
         """Close the file, when what has begun has ended."""

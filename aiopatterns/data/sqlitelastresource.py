@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.validate import instance
-from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.decisions import Decision
 from aiopatterns.data.participants import Fate, Vote, participant_name
 from aiopatterns.data.sqlitebranch import SqliteBranch, SqliteTurns, commit_work, undo_work

@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from aiopatterns.backends.errand import Errand
 from aiopatterns.core.codec import MSGPACK
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import ConflictError
 from aiopatterns.core.validate import text
-from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.participants import Fate, Prepared, Vote, participant_name
 from aiopatterns.data.sqlitebranch import (
     SqliteBranch,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from anyio import CancelScope, create_task_group, current_time, fail_after
 
 from aiopatterns.core.clock import wall
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import (
     BackendError,
     ClosedError,
@@ -29,7 +30,6 @@ from aiopatterns.core.errors import (
 from aiopatterns.core.notes import in_words, note
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.data.carrying import carry_out
-from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.decisions import Decision, Enlisted, Proposal
 from aiopatterns.data.participants import CommitsAlone, LastResource, Vote
 from aiopatterns.data.twophaseevents import (

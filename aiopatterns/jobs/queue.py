@@ -28,10 +28,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack, final
 
-from anyio import CancelScope
-
 from aiopatterns.backends.names import check_name
 from aiopatterns.backends.opening import resolve
+from aiopatterns.backends.owner import BackendOwner
 from aiopatterns.backends.queue import MAX_BATCH, UniqueKey
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import BackendError, ClosedError
@@ -55,8 +54,6 @@ from aiopatterns.jobs.tracing import sending
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-    from typing import Self
 
     from anyio.abc import TaskGroup
 
@@ -84,7 +81,7 @@ class Wire(TypedDict, total=False):
 
 
 @final
-class JobQueue(Definitions):
+class JobQueue(Definitions, BackendOwner):
     """A queue of typed jobs.
 
     Args:
@@ -151,7 +148,7 @@ class JobQueue(Definitions):
         self.lease: float = positive("lease", lease)
         self.lifespan: Lifespan | None = optional_function("lifespan", lifespan)
         self.envelopes: Envelopes = Envelopes(**wire)
-        self.backend: Backend = resolve(backend)
+        self.backend = resolve(backend)
         names = [name] if partitions == 1 else [f"{name}:{each}" for each in range(partitions)]
         self._stores = tuple(self.backend.queue(each) for each in names)
         self._desk: Desk | None = None
@@ -326,36 +323,6 @@ class JobQueue(Definitions):
     def events(self) -> JobEvents:
         """Look on what happens to jobs; ``async with jobs.events() as events: async for ...``."""
         return JobEvents(self.name, self.desk().stores, self.envelopes)
-
-    async def __aenter__(self) -> Self:
-        """Open the backend and the queue.
-
-        Raises:
-            BackendUnavailableError: Nobody answers.
-            RuntimeError: The queue is open already.
-        """
-        await self.backend.__aenter__()
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            await self._close_backend()
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the queue: who waits for a result is told; jobs stay where they are."""
-        try:
-            await super().__aexit__(exc_type, exc, traceback)
-        finally:
-            await self._close_backend()
-
-    async def _close_backend(self) -> None:
-        with CancelScope(shield=True):
-            await self.backend.__aexit__(None, None, None)
 
     async def _start(self, tasks: TaskGroup) -> None:
         now = await self.backend.time()

@@ -34,11 +34,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
-from anyio import CancelScope, Event, create_task_group, move_on_after
+from anyio import Event, create_task_group, move_on_after
 
 from aiopatterns.backends.names import check_name
+from aiopatterns.backends.owner import BackendOwner
 from aiopatterns.core.context import new_id
-from aiopatterns.core.lifecycle import Owner, raise_bare
+from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.validate import (
     count,
     function,
@@ -59,7 +60,6 @@ from aiopatterns.messaging.versioning import optional_upcasters
 from aiopatterns.resilience.backoff import Exponential
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from anyio.abc import TaskGroup
@@ -104,7 +104,7 @@ class ConsumerStatistics:
 
 
 @final
-class StreamConsumer(Owner):
+class StreamConsumer(BackendOwner):
     """One member of a group of consumers.
 
     Args:
@@ -143,6 +143,7 @@ class StreamConsumer(Owner):
         "_terms",
         "_turnstile",
         "_waiting",
+        "backend",
     )
 
     def __init__(
@@ -159,6 +160,7 @@ class StreamConsumer(Owner):
     ) -> None:
         self._stream = instance("stream", stream, Stream, "a Stream")
         super().__init__(f"{stream.name}/{check_name('group', group)}")
+        self.backend = stream.backend
         self._terms = FetchTerms(
             stream=stream.name,
             group=group,
@@ -295,7 +297,7 @@ class StreamConsumer(Owner):
             async with create_task_group() as tasks:
                 crew.start(tasks, fetcher, judge)
                 if ordered:
-                    lease = self._stream.backend.lease(f"stream:{self.name}")
+                    lease = self.backend.lease(f"stream:{self.name}")
                     turnstile = Turnstile(lease, fetcher, ttl=self._terms.claim_idle)
                     self._turnstile = turnstile
                     tasks.start_soon(turnstile.run)
@@ -338,35 +340,7 @@ class StreamConsumer(Owner):
         self._waiting.clear()
         self._arrivals.wake_all()
 
-    async def __aenter__(self) -> Self:
-        """Open the backend, make the group, begin to claim.
-
-        Raises:
-            BackendUnavailableError: Nobody answers.
-            RuntimeError: This consumer is open already.
-        """
-        await self._stream.backend.__aenter__()
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            await self._close_backend()
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End: what is at work has its grace if the block ended normally; the rest is given back."""
-        try:
-            await super().__aexit__(exc_type, exc, traceback)
-        finally:
-            await self._close_backend()
-
-    async def _close_backend(self) -> None:
+    async def _give_back(self) -> None:
         turnstile, self._turnstile = self._turnstile, None
-        with CancelScope(shield=True):
-            if turnstile is not None:
-                await turnstile.leave()
-            await self._stream.backend.__aexit__(None, None, None)
+        if turnstile is not None:
+            await turnstile.leave()

@@ -46,9 +46,9 @@ from aiopatterns.backends.errand import Errand
 from aiopatterns.backends.sql import link
 from aiopatterns.backends.sqlitelock import SqliteLock
 from aiopatterns.core.codec import JSON
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.context import run_in
 from aiopatterns.core.errors import CodecError, TimeoutExceededError
-from aiopatterns.core.flight import Flight
 from aiopatterns.core.notes import in_words, note
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.types import as_sink
@@ -358,13 +358,7 @@ class Outbox:
             msg = f"the database has not answered the outbox within {ANSWERED_WITHIN:g} s"
             raise TimeoutExceededError(msg, timeout=ANSWERED_WITHIN)
 
-        flight = Flight(in_time)
-        flight.keep()
-        seat = flight.board()
-        if (cancelled := await flight.end()) is not None:
-            flight.leave(seat)
-            raise cancelled
-        return await flight.ride(seat)
+        return await to_the_end(in_time)
 
     async def _claim(self, limit: int, done: _Round) -> Sequence[_Row]:
         if not done.own and await self._link.has_written():

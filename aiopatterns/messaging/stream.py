@@ -27,14 +27,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
-from anyio import CancelScope
 
 from aiopatterns.backends.names import check_name
 from aiopatterns.backends.opening import resolve
+from aiopatterns.backends.owner import BackendOwner
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import BackendUnavailableError
-from aiopatterns.core.lifecycle import Owner
 from aiopatterns.core.tracing import tracer
 from aiopatterns.core.validate import optional_count
 from aiopatterns.messaging.envelope import MAX_BYTES, Envelopes
@@ -45,8 +44,6 @@ from aiopatterns.messaging.tracing import onward, sending
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from aiopatterns.backends.protocols import Backend, Log
     from aiopatterns.core.codec import Codec
@@ -70,7 +67,7 @@ class StreamStatistics:
 
 
 @final
-class Stream(Owner):
+class Stream(BackendOwner):
     """A durable log of messages.
 
     Args:
@@ -92,7 +89,7 @@ class Stream(Owner):
             await stream.append({"id": 17}, key="customer-4", type="order.created")
     """
 
-    __slots__ = ("_appended", "_backend", "_max_length", "_since", "_trimmed", "envelopes")
+    __slots__ = ("_appended", "_max_length", "_since", "_trimmed", "backend", "envelopes")
 
     def __init__(
         self,
@@ -104,7 +101,7 @@ class Stream(Owner):
         max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__(check_name("name", name))
-        self._backend = resolve(backend)
+        self.backend = resolve(backend)
         self._max_length = optional_count("max_length", max_length)
         others = (each for each in (MSGPACK, JSON) if each.name != getattr(codec, "name", None))
         self.envelopes: Final[Envelopes] = Envelopes((codec, *others), max_bytes=max_bytes)
@@ -112,14 +109,9 @@ class Stream(Owner):
         self._since = 0  # appended since the last trimming
 
     @property
-    def backend(self) -> Backend:
-        """Where it is."""
-        return self._backend
-
-    @property
     def log(self) -> Log:
         """The log below it, of bare bytes."""
-        return self._backend.log(self.name)
+        return self.backend.log(self.name)
 
     def statistics(self) -> StreamStatistics:
         """Return the figures so far."""
@@ -285,33 +277,3 @@ class Stream(Owner):
                 with suppress(BackendUnavailableError):  # the messages are there all the same
                     await self.trim(self._max_length)
         return ids
-
-    async def __aenter__(self) -> Self:
-        """Open the backend.
-
-        Raises:
-            BackendUnavailableError: Nobody answers.
-            RuntimeError: This stream is open already.
-        """
-        await self._backend.__aenter__()
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            await self._close_backend()
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the backend, unless somebody else has it open."""
-        try:
-            await super().__aexit__(exc_type, exc, traceback)
-        finally:
-            await self._close_backend()
-
-    async def _close_backend(self) -> None:
-        with CancelScope(shield=True):
-            await self._backend.__aexit__(None, None, None)

@@ -106,10 +106,10 @@ def test_an_outage_drops_lines_and_ends_nothing():
                 raise BackendUnavailableError("away")
 
         async with publisher:
-            publisher._backend = SimpleNamespace(pubsub=Away())
+            publisher.backend = SimpleNamespace(pubsub=Away())
             emit(Happened("lost"))
             await sleep(2)
-            publisher._backend = backend
+            publisher.backend = backend
             emit(Happened("told"))
             await sleep(2)
         return publisher.statistics()

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from aiopatterns.core.clock import sleep
+from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.data import SqliteBranch, sqlitebranch
-from aiopatterns.data.completion import to_the_end
 from aiopatterns.data.sqlitebranch import SqliteTurns, commit_work, connect_durably, undo_work
 from aiopatterns.testing import Trial, cancel_everywhere
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from aiopatterns.core.clock import sleep
-from aiopatterns.data.completion import cancelled_once, to_the_end
+from aiopatterns.core.completion import cancelled_once, to_the_end
 from aiopatterns.testing import Trial, cancel_everywhere
 
 
