@@ -8,10 +8,10 @@ network are three orders of magnitude apart.
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from math import log10
 from typing import TYPE_CHECKING, Final
 
+from aiopatterns.processor.page import page
 from aiopatterns.processor.units import short
 
 if TYPE_CHECKING:
@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>aiopatterns on this machine</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>aiopatterns on this machine</h1><p>{subtitle}</p></header>
-<main>
-{content}
-</main>
-<footer>{footer}</footer>
-</body>
-</html>
-"""
 _STYLE: Final = """
 .rates { display: grid; grid-template-columns: minmax(0, 1fr) auto auto auto; gap: 4px 16px; align-items: baseline; }
 .rates > * { white-space: nowrap; font-variant-numeric: tabular-nums; text-align: right; }
@@ -65,11 +46,12 @@ def render(results: Sequence[Measured], machine: Mapping[str, str], *, effort: s
         _card(group, [each for each in results if each.group == group], f"tone-{1 + number % 4}")
         for number, group in enumerate(groups)
     ]
-    return _PAGE.format(
-        style=files("aiopatterns.processor").joinpath("report.css").read_text("utf-8") + _STYLE,
-        subtitle=escape(", ".join(f"{name} {value}" for name, value in machine.items())),
+    return page(
+        title="aiopatterns on this machine",
+        subtitle=", ".join(f"{name} {value}" for name, value in machine.items()),
         content="\n".join(cards),
-        footer=escape(f"{effort}; bars: operations a second, on a logarithmic scale"),
+        footer=f"{effort}; bars: operations a second, on a logarithmic scale",
+        style=_STYLE,
     )
 
 

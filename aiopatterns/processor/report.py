@@ -11,12 +11,12 @@ Guarantees: well-formed HTML; under 1 MB whatever the corpus, because every list
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from aiopatterns.processor import charts, units
 from aiopatterns.processor.charts import Bar
+from aiopatterns.processor.page import page
 from aiopatterns.processor.progress import HERE, StageState
 
 if TYPE_CHECKING:
@@ -34,26 +34,6 @@ _BARS: Final = 20
 _PACKAGES: Final = 24
 _LISTED: Final = 30
 _OUTLIERS: Final = 6
-
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>{title}</h1><p>{subtitle}</p></header>
-<main>
-{content}
-</main>
-<footer>{footer}</footer>
-</body>
-</html>
-"""
 
 
 def render_report(analysis: Analysis, progress: Progress, *, title: str, footer: str = "") -> str:
@@ -82,12 +62,11 @@ def render_report(analysis: Analysis, progress: Progress, *, title: str, footer:
         f"{units.count(len(analysis.packages))} packages; {len(found.duplicates)} groups of "
         f"duplicates, {len(found.undecodable)} undecodable files"
     )
-    return _PAGE.format(
-        title=escape(units.printable(title)),
-        style=files("aiopatterns.processor").joinpath("report.css").read_text("utf-8"),
-        subtitle=escape(subtitle),
+    return page(
+        title=units.printable(title),
+        subtitle=subtitle,
         content="\n".join(content),
-        footer=escape(footer),
+        footer=footer,
     )
 
 
