@@ -7,25 +7,26 @@ either is one line and an exit code.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from aiopatterns.cli.exits import DONE, UsageError
+from aiopatterns.cli.port import listen, url_of
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.dashboard.app import Dashboard
 from aiopatterns.dashboard.serving import serve
 
 if TYPE_CHECKING:
+    import socket
     from argparse import Namespace
 
 __all__ = ["dashboard"]
 
+# Connections that wait to be accepted.
 _BACKLOG: Final = 128
 
 
@@ -54,7 +55,10 @@ def dashboard(options: Namespace) -> int:
         show_arguments=options.show_arguments,
     )
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-    with _listen(options.host, options.port) as listening, install_listener(log_events()):
+    with (
+        listen(options.host, options.port, backlog=_BACKLOG) as listening,
+        install_listener(log_events()),
+    ):
         anyio.run(_serve, page, listening, backend_options=uvloop)
     print("ended", flush=True)
     return DONE
@@ -69,31 +73,12 @@ def _names(host: str) -> tuple[str, ...]:
     return () if every or not host else (host.strip("[]"),)
 
 
-def _shown(host: str) -> str:
-    """Return how a browser here calls an address; every one of this machine is no name of it."""
-    if ipaddress.ip_address(host).is_unspecified:
-        return "[::1]" if ":" in host else "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EINVAL, f"cannot listen at port {port}: {error.strerror}", host
-        ) from None
-
-
 async def _serve(page: Dashboard, listening: socket.socket) -> None:
     """Serve, and say where as soon as it is true."""
     try:
         async with page, anyio.create_task_group() as tasks:
             await tasks.start(_serve_and_end, page, listening, tasks.cancel_scope)
-            host, port = listening.getsockname()[:2]
-            print(page.address(f"http://{_shown(host)}:{port}"), flush=True)
+            print(page.address(url_of(listening)), flush=True)
     except BaseExceptionGroup as errors:  # such as that nobody can read the address
         raise_bare(errors)
 

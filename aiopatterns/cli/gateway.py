@@ -12,7 +12,6 @@ line and an exit code.
 from __future__ import annotations
 
 import signal
-import socket
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from aiopatterns.cli.exits import DONE
+from aiopatterns.cli.port import listen, url_of
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.gateway.aioclient import require
@@ -29,6 +29,7 @@ from aiopatterns.gateway.reloading import reload_on_hangup
 from aiopatterns.gateway.serving import serve
 
 if TYPE_CHECKING:
+    import socket
     from argparse import Namespace
 
     from aiopatterns.core.telemetry import Event, Listener
@@ -61,7 +62,10 @@ def gateway(options: Namespace) -> int:
     log = log_events()
     listener = log if "debug" in options else partial(_log_rare, log)
     uvloop = {"use_uvloop": find_spec("uvloop") is not None}
-    with _listen(options.host, options.port) as listening, install_listener(listener):
+    with (
+        listen(options.host, options.port, backlog=_BACKLOG) as listening,
+        install_listener(listener),
+    ):
         anyio.run(_serve, door, config, listening, options.grace, backend_options=uvloop)
     print("ended", flush=True)
     return DONE
@@ -73,17 +77,6 @@ def _log_rare(log: Listener, event: Event) -> None:
         log(event)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot listen at port {port}: {error.strerror}", host
-        ) from None
-
-
 async def _serve(
     door: Gateway, config: GatewayConfig, listening: socket.socket, grace: float
 ) -> None:
@@ -93,10 +86,8 @@ async def _serve(
             if hasattr(signal, "SIGHUP"):
                 await tasks.start(partial(reload_on_hangup, door, config))
             await tasks.start(partial(_serve_and_end, door, listening, grace, tasks.cancel_scope))
-            host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
             print(
-                f"aiopatterns gateway: http://{shown}:{port}, {len(door.routes)} routes\n"
+                f"aiopatterns gateway: {url_of(listening)}, {len(door.routes)} routes\n"
                 f"Ctrl-C ends it gracefully, twice at once; SIGHUP reads {config.file} again",
                 flush=True,
             )

@@ -81,19 +81,6 @@ def test_an_address_that_nobody_can_read_is_one_line(redis_url, capsys, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
-    [
-        ("127.0.0.1", "127.0.0.1"),
-        ("0.0.0.0", "127.0.0.1"),
-        ("::", "[::1]"),
-        ("fe80::1%eth0", "[fe80::1%eth0]"),
-    ],
-)
-def test_the_address_that_is_printed_is_one_that_is_answered(host, shown):
-    assert dashboard._shown(host) == shown
-
-
-@pytest.mark.parametrize(
     ("host", "names"),
     [
         ("127.0.0.1", ("127.0.0.1",)),
