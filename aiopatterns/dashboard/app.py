@@ -118,7 +118,7 @@ class Dashboard(BackendOwner):
             raise ImportError(msg, name=missing[0])
         from aiopatterns.dashboard.routes import Sight, application
 
-        self.backend = resolve(backend)
+        self.backend: Backend = resolve(backend)
         self._token = secrets.token_urlsafe(32) if token is None else token
         known = Queues(self.backend, queues)
         fleet = Fleet(self.backend, known, actions=allow_actions)

@@ -112,7 +112,7 @@ class StatisticsPublisher(BackendOwner):
         name: str = "publisher",
     ) -> None:
         super().__init__(name)
-        self.backend = resolve(backend)
+        self.backend: Backend = resolve(backend)
         self._subjects = [Subject(each) for each in owners]
         self._subjects += [Subject(each, called) for called, each in (named or {}).items()]
         self._events = events

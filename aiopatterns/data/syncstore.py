@@ -91,7 +91,7 @@ class SyncStore(ABC):
 
         Args:
             key: At most 500 characters.
-            value: Plain data: numbers, text, bytes, None, lists, mappings.
+            value: Plain data: numbers, text, bytes, None, lists, and mappings whose keys are text.
 
         Returns:
             The version that was written.

@@ -148,7 +148,7 @@ class JobQueue(Definitions, BackendOwner):
         self.lease: float = positive("lease", lease)
         self.lifespan: Lifespan | None = optional_function("lifespan", lifespan)
         self.envelopes: Envelopes = Envelopes(**wire)
-        self.backend = resolve(backend)
+        self.backend: Backend = resolve(backend)
         names = [name] if partitions == 1 else [f"{name}:{each}" for each in range(partitions)]
         self._stores = tuple(self.backend.queue(each) for each in names)
         self._desk: Desk | None = None

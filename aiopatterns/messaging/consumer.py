@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.backends.protocols import Backend
     from aiopatterns.messaging.claim import Claim
     from aiopatterns.messaging.streamcrew import StreamHandler, StreamKey
     from aiopatterns.messaging.versioning import Upcasters
@@ -160,7 +161,7 @@ class StreamConsumer(BackendOwner):
     ) -> None:
         self._stream = instance("stream", stream, Stream, "a Stream")
         super().__init__(f"{stream.name}/{check_name('group', group)}")
-        self.backend = stream.backend
+        self.backend: Backend = stream.backend
         self._terms = FetchTerms(
             stream=stream.name,
             group=group,

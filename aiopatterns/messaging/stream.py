@@ -101,7 +101,7 @@ class Stream(BackendOwner):
         max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__(check_name("name", name))
-        self.backend = resolve(backend)
+        self.backend: Backend = resolve(backend)
         self._max_length = optional_count("max_length", max_length)
         others = (each for each in (MSGPACK, JSON) if each.name != getattr(codec, "name", None))
         self.envelopes: Final[Envelopes] = Envelopes((codec, *others), max_bytes=max_bytes)

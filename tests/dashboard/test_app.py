@@ -147,7 +147,7 @@ async def test_an_outage_of_redis_is_shown_and_ends_by_itself(fault_proxy, monke
     monkeypatch.setattr("aiopatterns.backends.redis.client.RETRY_FOR", 0.1)
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(fault_proxy)
-        backend = open_backend(proxy.url, timeout=0.3)
+        backend = open_backend(proxy.url, timeout=1.0)
         dashboard, http = await stack.enter_async_context(opened(backend, queues=["mail"]))
         found: list[str] = []
 
