@@ -38,8 +38,8 @@ EXCEPTIONS: dict[str, str] = {}
 
 # These counts may only fall: lower the number when you remove one.
 RATCHETS = {
-    "noqa": 10,
-    "type: ignore": 12,
+    "noqa": 9,
+    "type: ignore": 2,
     "pyright: ignore": 3,
     "pragma: no cover": 0,
     "pytest.mark.skip": 0,

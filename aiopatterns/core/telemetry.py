@@ -21,12 +21,11 @@ Example::
 
 from __future__ import annotations
 
-import inspect
 import logging
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeAlias, final
 
-from aiopatterns.core.validate import function
+from aiopatterns.core.validate import function, plain_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,11 +137,7 @@ def install_listener(listener: Listener) -> Subscription:
     Raises:
         TypeError: ``listener`` is no function, or an async one.
     """
-    global _listeners  # noqa: PLW0603 - the one seam of telemetry
-    if inspect.iscoroutinefunction(function("listener", listener)):
-        msg = f"listener must be a plain function, not the async {listener!r}"
-        raise TypeError(msg)
-    _listeners = (*_listeners, listener)
+    _replace((*_listeners, plain_function("listener", listener)))
     return Subscription(lambda: _uninstall(listener))
 
 
@@ -153,9 +148,13 @@ def listen(listener: Listener) -> Subscription:
 
 def _uninstall(listener: Listener) -> None:
     """Remove one installation of exactly this function, and no equal one."""
-    global _listeners  # noqa: PLW0603 - the one seam of telemetry
     at = next(at for at, each in enumerate(_listeners) if each is listener)
-    _listeners = (*_listeners[:at], *_listeners[at + 1 :])
+    _replace((*_listeners[:at], *_listeners[at + 1 :]))
+
+
+def _replace(listeners: tuple[Listener, ...]) -> None:
+    global _listeners  # noqa: PLW0603 - the one seam of telemetry
+    _listeners = listeners
 
 
 def log_events(logger: Logger | None = None) -> Listener:

@@ -623,7 +623,8 @@ async def test_values_that_cannot_be_compared_count_as_set():
         def __eq__(self, other: object) -> bool:
             raise TypeError("cannot be compared")
 
-        __hash__ = None  # type: ignore[assignment]
+        def __hash__(self) -> int:
+            return 0
 
     odd: ContextVar[object] = ContextVar("odd", default=None)
 

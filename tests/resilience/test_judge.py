@@ -57,8 +57,13 @@ async def test_what_is_no_judge_is_refused():
     async def judge(found):
         return "success"
 
+    class Judge:
+        async def __call__(self, found):
+            return "success"
+
     with pytest.raises(TypeError, match=r"^judge must be a function, not 3"):
         check_judge(wrong(3))
-    with pytest.raises(TypeError, match=r"^judge must be a plain function, not the async"):
-        check_judge(wrong(judge))
+    for bad in (judge, Judge()):
+        with pytest.raises(TypeError, match=r"^judge must be a plain function, not the async"):
+            check_judge(wrong(bad))
     assert check_judge(None) is None
