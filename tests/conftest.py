@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests import figures as measured
 from tests import promises
+from tests.figures import figures
 from tests.servers_fixtures import (
     fault_proxy,
     postgres_dsn,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-__all__ = ["fault_proxy", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
+__all__ = ["fault_proxy", "figures", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
 
 # A busy machine is no failure: what takes too long is found by pytest's own timeout.
 settings.register_profile("suite", deadline=None)
@@ -38,8 +40,9 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep coverage cheap where it learns nothing more."""
+    """Keep coverage cheap where it learns nothing more, and note how tests end if asked."""
     config.pluginmanager.register(Tracing())
+    measured.pytest_configure(config)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--promises-to", default=None, help="write which tests hold which promise, as JSON"
     )
+    measured.pytest_addoption(parser)
     known = {name for each in parser._groups for option in each.options for name in option.names()}
     if "--sim-seed" not in known:
         group.addoption(

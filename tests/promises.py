@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class Promise:
     group: str
     text: str
     shown_by: tuple[str, str] | None  # the command and its file, where no test can hold it
+    parts: tuple[str, ...] = ()  # patterns of other rows: who holds one of them holds this one
 
 
 def catalogue() -> dict[str, Promise]:
@@ -49,9 +51,9 @@ def catalogue() -> dict[str, Promise]:
         for row, entry in group["rows"].items():
             text, *shown = [entry] if isinstance(entry, str) else entry
             name = f"{key}-{row}"
-            found[name] = Promise(
-                name, group["title"], text, (shown[0], shown[1]) if shown else None
-            )
+            parts = tuple(group.get("parts", {}).get(row, ()))
+            shown_by = (shown[0], shown[1]) if shown else None
+            found[name] = Promise(name, group["title"], text, shown_by, parts)
     return found
 
 
@@ -73,13 +75,26 @@ def noted(config: pytest.Config) -> dict[str, list[str]]:
     return config.stash[HELD]
 
 
+def holders(promise: Promise, held: Mapping[str, list[str]]) -> list[str]:
+    """Return the tests that hold a row, or a part of it."""
+    patterns = [promise.row, *promise.parts]
+    rows = [row for row in held if any(fnmatchcase(row, each) for each in patterns)]
+    return sorted({test for row in rows for test in held[row]})
+
+
 def problems(held: Mapping[str, list[str]]) -> list[str]:
-    """Say which rows nobody holds and which markers name no row."""
+    """Say which rows nobody holds, and which markers and parts name no row."""
     rows = catalogue()
     found = [
         f"no test holds {row!r}: {promise.text}"
         for row, promise in rows.items()
-        if promise.shown_by is None and row not in held
+        if promise.shown_by is None and not holders(promise, held)
+    ]
+    found += [
+        f"{row!r} has the unknown part {part!r}"
+        for row, promise in rows.items()
+        for part in promise.parts
+        if not any(fnmatchcase(each, part) for each in rows)
     ]
     found += [
         f"{row!r} names a file that does not exist: {promise.shown_by[1]}"
@@ -103,6 +118,7 @@ def page(held: Mapping[str, list[str]]) -> str:
             title = promise.group
             lines += [f"\n## {title}\n", "| promise | held by |", "|---|---|"]
         proof = [f"`{test}`" for test in held.get(row, [])]
+        proof += [f"all that holds `{part}`" for part in promise.parts]
         if promise.shown_by is not None:
             proof.append("`{}` ({})".format(*promise.shown_by))
         lines.append(f"| {promise.text.replace('|', chr(92) + '|')} | {'<br>'.join(proof)} |")
