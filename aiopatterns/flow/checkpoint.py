@@ -19,6 +19,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
+from aiopatterns.core.codec import checked_codec
 from aiopatterns.core.errors import DagError
 from aiopatterns.core.validate import optional_positive, text
 from aiopatterns.flow.task import Given, Results
@@ -74,11 +75,8 @@ class KvStore:
     def __init__(
         self, kv: Kv, codec: Codec, *, prefix: str = "dag:", ttl: float | None = _WEEK
     ) -> None:
-        if not hasattr(codec, "decoder"):
-            msg = f"codec must be a codec such as JSON or MSGPACK, not {codec!r}"
-            raise TypeError(msg)
         self._kv = kv
-        self._codec = codec
+        self._codec = checked_codec(codec)
         self._decode = codec.decoder(Any)
         self._prefix = text("prefix", prefix)
         self._ttl = optional_positive("ttl", ttl)
