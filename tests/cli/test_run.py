@@ -189,6 +189,8 @@ def test_what_this_command_does_not_have_is_refused(tree, capsys):
     assert "--id needs a --backend that outlives this process" in refused(
         capsys, tree, "--id", "nightly"
     )
+    line = refused(capsys, tree, "--backend", "redis://host", "--id", "")
+    assert line == "aiopatterns: --id must be a non-empty string, not ''\n"
 
 
 def test_a_backend_that_does_not_answer_is_one_line_and_code_1(tree, capsys):
