@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 from anyio import Lock
 
 from aiopatterns.cluster.registry import ServiceRegistry
-from aiopatterns.core.clock import monotonic
+from aiopatterns.core.clock import Home, monotonic
 from aiopatterns.core.context import (
     pop_correlation,
     pop_deadline,
@@ -116,6 +116,7 @@ class Gateway(Owner):
     __slots__ = (
         "_assembly",
         "_defaults",
+        "_home",
         "_intake",
         "_ledger",
         "_limits",
@@ -167,7 +168,7 @@ class Gateway(Owner):
         table, ledger = self._table, self._ledger
         if table is None and self._group is None:
             raise self._unopened()
-        exchange, span = Exchange(receive, send), serving(scope)
+        exchange, span = Exchange(receive, send, self._home), serving(scope)
         span.__enter__()
         ledger.begin()
         if table is not None:
@@ -432,6 +433,7 @@ class Gateway(Owner):
     # -- opening and closing -------------------------------------------------------------------
 
     async def _start(self, tasks: TaskGroup) -> None:
+        self._home = Home()
         keys = KeyDirectory(self._fetched)
         assembly = Assembly(
             tasks, self._transport, self._registry, keys, count_retry=self._ledger.retried

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from aiopatterns.core.clock import Home
     from aiopatterns.gateway.plan import Plan
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.request import Message, Receive, Request, Response, Send
@@ -79,6 +80,7 @@ class Exchange:
     Args:
         receive: Gives messages of the server.
         send: Takes those of the answer.
+        home: The loop.
 
     Attributes:
         began: When it began, in monotonic seconds.
@@ -106,13 +108,13 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, home: Home) -> None:
         self._receive = receive
         self._send = send
         self._bells: Bells | None = None
         self._watcher: CancelScope | None = None
         self._read = self._slow = False
-        self.interrupt: Interrupt = Interrupt()
+        self.interrupt: Interrupt = Interrupt(home)
         self.began: float = monotonic()
         self.request: Request | None = None
         self.plan: Plan | None = None

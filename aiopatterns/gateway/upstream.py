@@ -107,7 +107,7 @@ class Upstream:
         """
         pick, site = None, self._only
         if site is None:
-            pick, site, permit = await self._claim(tried)
+            pick, site, permit = self._claim(tried)
         else:
             permit = site.admit()
         try:
@@ -116,17 +116,16 @@ class Upstream:
             tried.append(site.id)
             _ended(site, permit, error)
             if pick is not None:
-                await pick.__aexit__(type(error), error, None)
+                pick.finish(error)
             raise
         failed = incoming.status >= _FAILED
         if permit is not None:
             permit.record("failure" if failed else "success")
         if pick is not None:
-            bad = _bad(site, incoming) if failed else None
-            await pick.__aexit__(None if bad is None else UpstreamError, bad, None)
+            pick.finish(_bad(site, incoming) if failed else None)
         return incoming, site
 
-    async def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
+    def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
         """Pick an endpoint that takes the request."""
         balancer = self.balancer
         passed: list[str] = []
@@ -135,7 +134,7 @@ class Upstream:
         while True:
             pick = balancer.pick(None, [*tried, *passed] if tried or passed else ())
             try:
-                site = self._site(await pick.__aenter__())
+                site = self._site(pick.begin())
             except NoEndpointError:
                 if not tried:
                     raise refusal or NoEndpointError(name=self.target) from None
@@ -144,7 +143,7 @@ class Upstream:
             try:
                 return pick, site, site.admit()
             except RejectedError as error:
-                await pick.__aexit__(type(error), error, None)
+                pick.finish(error)
                 passed.append(site.id)
                 refusal = _sooner(refusal, error)
 

@@ -68,8 +68,12 @@ class Permit:
         if elapsed is not None:
             non_negative("elapsed", elapsed)
         self._end()
-        taken = monotonic() - self._started if elapsed is None else elapsed
-        self._circuit.settle(self._generation, outcome, taken)
+        if elapsed is not None:
+            self._circuit.settle(self._generation, outcome, elapsed)
+        elif outcome == "success":
+            self._circuit.succeed(self._generation, self._started)
+        else:
+            self._circuit.settle(self._generation, outcome, monotonic() - self._started)
 
     def conclude(self, judge: Judge | None, found: object) -> None:
         """End the call by what it gave: a result, or an error that is on its way out."""

@@ -116,6 +116,7 @@ async def test_home_is_the_loop_on_which_it_was_made():
     assert home.here
     assert home.future().get_loop() is asyncio.get_running_loop()
     home.future().cancel()
+    assert home.task() is asyncio.current_task()
 
 
 @pytest.mark.real
@@ -254,9 +255,12 @@ def test_only_a_source_replaces_the_source(wrong):
         clock.set_source(wrong)
 
 
-async def test_an_interrupt_is_told_apart_from_other_cancellations():
+@pytest.mark.parametrize("at_hand", [True, False])
+async def test_an_interrupt_is_told_apart_from_other_cancellations(at_hand):
+    home = clock.Home() if at_hand else None
+
     async def work(how: str) -> str:
-        interrupt = clock.Interrupt()
+        interrupt = clock.Interrupt(home)
         assert not interrupt.took(None)
         asyncio.get_running_loop().call_soon(interrupt.fire)
         if how == "both":
@@ -290,12 +294,14 @@ async def test_an_interrupt_is_told_apart_from_other_cancellations():
     assert inner.cancelled()
 
 
-async def test_an_interrupt_needs_a_task():
+@pytest.mark.parametrize("at_hand", [True, False])
+async def test_an_interrupt_needs_a_task(at_hand):
+    home = clock.Home() if at_hand else None
     found: list[BaseException] = []
 
     def make() -> None:
         try:
-            clock.Interrupt()
+            clock.Interrupt(home)
         except RuntimeError as error:
             found.append(error)
 
