@@ -394,8 +394,9 @@ class Queue(Protocol):
 
         One that has not started ends at once (``cancelled``), and so do its dependents. For one
         that runs its worker is asked, and woken (``running``); if it is given back or taken back
-        instead of being settled otherwise, it ends then. Others stay as they are. Repeated safely.
-        O(ids x workers + dependents), 1 round trip for each MAX_BATCH.
+        instead of being settled otherwise, it ends then. Others stay as they are. Repeated safely,
+        and works on a server that is full. O(ids x workers + dependents), 1 round trip for each
+        MAX_BATCH.
         """
         ...
 

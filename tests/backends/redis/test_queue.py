@@ -484,6 +484,8 @@ async def test_a_full_server_still_takes_settlements(version):
             with pytest.raises(BackendError, match="OOM"):
                 await queue.enqueue([NewJob("more", bytes(20_000), delay=5.0)])
             assert await queue.states(["more"]) == {"more": "unknown"}
+            named = ["j40", "j49", "j29"]  # amid the lane, at its end, and one that runs
+            assert [*(await queue.cancel(named)).values()] == ["cancelled"] * 2 + ["running"]
             beat = await queue.step(turn())  # the lease alone
             assert not beat.reaped
             assert await asyncio.to_thread(_renewed, queue)
