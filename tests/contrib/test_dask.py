@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -22,6 +23,7 @@ from aiopatterns.contrib.dask import DaskExecutor
 from aiopatterns.core.errors import BackendUnavailableError, ClosedError, WorkerCrashedError
 from aiopatterns.flow.executors import Inline
 from aiopatterns.flow.mapreduce import map_reduce
+from aiopatterns.processor import local, stages
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.system import DataProcessor
@@ -205,3 +207,14 @@ def test_what_dask_logs_is_not_beside_the_one_line(tmp_path, capsys, monkeypatch
     assert main(["run", "one.txt", "--executor", "dask://127.0.0.1:1"]) == FAILED
     assert capsys.readouterr().err == "aiopatterns: no\n"
     assert logging.root.manager.disable == logging.NOTSET
+
+
+@pytest.mark.promise("processor-dask")
+@on_one_loop
+async def test_workers_that_see_other_files_end_the_run(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_MEASURED", partial(stages.timed, host="elsewhere"))
+    monkeypatch.setattr(local, "stamp", lambda _: b"others")
+    corpus = Corpus.at(make_tree(tmp_path))
+    fleet = Fleet("memory://", processes=2, executor=DaskExecutor(cluster, limit=4))
+    with pytest.raises(OSError, match=rf"the files of {tmp_path} on .* are not those on "):
+        await DataProcessor(corpus, executor=fleet, chunk_bytes=200).run()
