@@ -1,0 +1,96 @@
+"""One run of a scenario under one seed: its dice, its clock, and what must hold at every instant.
+
+A scenario is an async function that is given a :class:`Run`. It does by chance what users do, lets
+things go wrong, and says by ``run.always(check)`` what must be true after every turn of the loop;
+what must be true in the end it asserts itself. The same seed is the same run in every process, as
+long as strings hash alike (``PYTHONHASHSEED``), which the command sees to.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from aiopatterns.testing import SimLoop, leak_guard
+from aiopatterns.testing.explore import run_on
+from aiopatterns.testing.simloop import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Outcome", "Run", "Scenario", "play"]
+
+
+class Run:
+    """What a scenario has of its run.
+
+    Attributes:
+        dice: Decides what happens; apart from the dice of the schedule and of the library.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(f"sweep {seed}")
+        self._loop = SimLoop(seed)
+        self._checks: list[Callable[[], object]] = []
+        self._turn = self._loop._run_once
+        self._skew = 0.0
+        for name, value in {"_run_once": self._checked, "_wall": self._wall}.items():
+            setattr(self._loop, name, value)
+
+    def always(self, check: Callable[[], object]) -> None:
+        """Call ``check`` after every turn of the loop, from now to the end of the run."""
+        self._checks.append(check)
+
+    def step_clock(self, seconds: float) -> None:
+        """Move the wall clock; monotonic time goes on as it did."""
+        self._skew += seconds
+
+    def chance(self, share: float) -> bool:
+        """Whether something happens that happens in that share of all cases."""
+        return self.dice.random() < share
+
+    def _wall(self) -> float:
+        return EPOCH + self._loop.time() + self._skew
+
+    def _checked(self) -> None:
+        self._turn()
+        try:
+            for check in self._checks:
+                check()
+        except BaseException:
+            self._checks.clear()  # what is cleaned up now need not be in order
+            raise
+
+    def play(self, scenario: Scenario) -> Outcome:
+        """Run the scenario to its end, or to its first mistake."""
+
+        async def guarded() -> None:
+            async with leak_guard():
+                await scenario(self)
+
+        try:
+            run_on(self._loop, guarded)
+        except Exception as error:
+            return Outcome(self._loop.trace, "".join(traceback.format_exception(error)))
+        return Outcome(self._loop.trace, "")
+
+
+Scenario: TypeAlias = "Callable[[Run], Awaitable[None]]"
+
+
+class Outcome(NamedTuple):
+    """How a run has ended.
+
+    Attributes:
+        trace: Hash of all that ran and when: the same for the same run.
+        error: The traceback of what was wrong, or nothing.
+    """
+
+    trace: str
+    error: str
+
+
+def play(scenario: Scenario, seed: int) -> Outcome:
+    """Run a scenario once under a seed."""
+    return Run(seed).play(scenario)
