@@ -14,6 +14,20 @@ local function next_end(first, worker, now)
   return -1
 end
 
+-- What is known of workers has an end from an idle turn without any job on, so that those who are
+-- killed then leave nothing for ever; who claims the first job puts it off for a hundred years.
+local UNUSED, USED = 604800000, 3153600000000
+local function last_for(life)
+  redis.call('PEXPIRE', KEYS[1] .. ':workers', life)
+  redis.call('PEXPIRE', KEYS[1] .. ':turns', life)
+end
+local function keep_workers()
+  if redis.call('PTTL', KEYS[1] .. ':workers') < 2 * UNUSED then last_for(USED) end
+end
+local function let_workers_end()
+  if redis.call('EXISTS', KEYS[1] .. ':jobs') == 0 then last_for(UNUSED) end
+end
+
 -- Jobs are claimed in portions of so many, until there are so many bytes: more is left to the next
 -- turn, so that big jobs do not pile up in an answer.
 local CHUNK, BYTES = 32, 4194304
@@ -117,6 +131,9 @@ local function plain_turn()
     call('LTRIM', lane, #ids, -1)
     call('SADD', mine, unpack(ids))
     if tried then tries = call('HMGET', q .. ':tries', unpack(ids)) end
+    if count == 0 then keep_workers() end -- else this one has held some, and it is done
+  elseif count == 0 then
+    let_workers_end()
   end
   local more = only and call('EXISTS', lane) or 1
   if more == 1 or (next_due >= 0 and #ids == free) then
@@ -462,6 +479,9 @@ local tries = {}
 if #started > 0 then
   call('SADD', mine, unpack(started))
   if has(TRIES) then tries = call('HMGET', TRIES, unpack(started)) end
+  keep_workers()
+elseif ARGV[7] == '0' then
+  let_workers_end()
 end
 
 -- ------------------------------------------------------------------------------------- reply
