@@ -433,8 +433,7 @@ class Gateway(Owner):
     # -- opening and closing -------------------------------------------------------------------
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._home = Home()
-        keys = KeyDirectory(self._fetched)
+        self._home, keys = Home(), KeyDirectory(self._fetched)
         assembly = Assembly(
             tasks, self._transport, self._registry, keys, count_retry=self._ledger.retried
         )
@@ -469,8 +468,7 @@ class Gateway(Owner):
         if response.status != _FOUND:
             msg = f"{url.partition('?')[0]} answered {response.status}"
             raise UpstreamError(msg, name=url, kind="invalid", sent=True)
-        assert isinstance(response.body, bytes)
-        return response.body
+        return response.content
 
 
 def _transport(kind: str | Transport) -> Transport:
