@@ -84,6 +84,7 @@ class Door(HttpToolsProtocol):
         self._left = self.room
         self._heads = self._running = self._beats = 0
         self._in_head, self._begun, self._deaf = True, False, False
+        self.url = b""  # blank lines may be too long before there is a request
         self._refusal: tuple[int, str] | None = None
         self._before: tuple[str, int] | None = None
         kind = type(self)

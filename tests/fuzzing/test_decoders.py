@@ -12,9 +12,11 @@ import time
 import pytest
 
 from tests.fuzzing.of_shared import TARGETS as SHARED
+from tests.fuzzing.of_web import TARGETS as WEB
+from tests.fuzzing.of_work import TARGETS as WORK
 from tests.fuzzing.target import Target, attack, withstand_bombs
 
-TARGETS = SHARED
+TARGETS = (*SHARED, *WORK, *WEB)
 BY_ID = {each.id: each for each in TARGETS}
 MANY = 150
 
