@@ -101,7 +101,8 @@ class ServiceRegistry(Owner):
         propagation: Seconds that an instance which leaves waits, draining, for callers to hear of
             it; None for ``interval``, 0 to leave at once.
         max_stale: Seconds for which the last good snapshot is good enough when the backend does
-            not answer; None for as long as it takes.
+            not answer; None for as long as it takes. A balancer that follows the registry goes on
+            with what it knows either way: an endpoint that is gone leaves it by failing.
         preservation: Share of the known instances that must remain for a lapse of several to be
             believed; 0 believes every lapse.
         name: How events and errors call this registry.

@@ -160,7 +160,8 @@ class _Limited(Policy):
         Returns:
             The answer; nothing was consumed if it says no.
 
-        Complexity: O(1); for a window, and only when it refuses, O(calls remembered).
+        Complexity: O(1); for a window, and only when it refuses, O(calls remembered), which are
+            2,048 at most, and O(line) if costs differ.
         """
         if cost != 1.0:
             positive("cost", cost)
