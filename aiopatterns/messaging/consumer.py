@@ -139,7 +139,6 @@ class StreamConsumer(BackendOwner):
         "_ended",
         "_fetcher",
         "_grace",
-        "_judge",
         "_stream",
         "_terms",
         "_turnstile",

@@ -148,7 +148,7 @@ class GroupConformance(Conformance):
         assert [(each.id, each.deliveries) for each in first] == [(ids[0], 2)]
 
     async def test_deliveries_count_from_one(self, backend: Backend) -> None:
-        """``deliveries``: "how often it was handed out, releases not counted"."""
+        """``deliveries``: "How often it was handed out, from 1; releases are not counted."."""
         log = await _log(backend, 1)
         (only,) = await _ids(log, "g")
         seen: list[int] = []

@@ -44,7 +44,7 @@ class LogConformance(Conformance):
         assert await backend.log("others").read() == []
 
     async def test_ids_grow(self, backend: Backend) -> None:
-        """Entry: ids "are text; they grow, and ``sort_key`` orders them"."""
+        """Entry: an id is "Text that grows along the log; ``sort_key`` orders it."."""
         log = backend.log("events")
         ids = [each for _ in range(50) for each in await log.append_many([b"1", b"2"])]
         entries = await _all(log)

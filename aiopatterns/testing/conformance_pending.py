@@ -38,7 +38,7 @@ class PendingConformance(Conformance):
         assert [each.id for each in await log.held("g", "c")] == [second]
 
     async def test_pending_tells_by_whom_and_how_often(self, backend: Backend) -> None:
-        """PendingEntry: "by whom, since how many seconds, how often"."""
+        """PendingEntry: "Who holds it", "Seconds since it was claimed", "How often"."""
         log = await _log(backend, 3)
         first = await _take(log, 1, "c")
         second = await _take(log, 1, "d")
@@ -81,7 +81,7 @@ class PendingConformance(Conformance):
 
     @timely
     async def test_failed_then_abandoned_then_fresh(self, backend: Backend) -> None:
-        """``turn``: "Claims take failed entries whose time has come, then abandoned ones, then fresh"."""
+        """``turn``: "failed entries ..., then abandoned ones, ..., then fresh ones"."""
         log = await _log(backend, 4, self.name("events"))
         abandoned = await _take(log, 1, "dead")
         failed = await _take(log, 1, "c")

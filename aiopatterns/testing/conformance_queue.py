@@ -161,7 +161,7 @@ class QueueConformance(Conformance):
         assert (await queue.counts())[:4] == (0, 0, 0, 510)
 
     async def test_a_turn_says_whether_there_is_more(self, backend: Backend) -> None:
-        """``more``: "There is more to claim, or to look after, right now."."""
+        """``more``: "There is more to look after, or to claim for a worker that may claim, right now."."""
         queue, hand = backend.queue("q"), Hand(backend.queue("q"), "w")
         assert not (await hand.turn(free=5)).more
         await queue.enqueue([NewJob("a", b""), NewJob("b", b""), NewJob("c", b"", delay=600)])

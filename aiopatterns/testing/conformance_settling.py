@@ -100,7 +100,7 @@ class SettlingConformance(Conformance):
         assert (await queue.counts()).scheduled == 0
 
     async def test_retries_do_not_use_up_attempts(self, backend: Backend) -> None:
-        """``attempts``: "How often it may be started before a *crash* makes it a dead letter"."""
+        """``attempts``: "How often it may be started before a crash makes it a dead letter"."""
         _, hand = await _held(backend, NewJob("a", b"1", attempts=1))
         for attempt in range(2, 6):
             await hand.settle("retry", "a")
@@ -243,7 +243,7 @@ class SettlingConformance(Conformance):
         assert (await queue.counts())[:4] == (1, 0, 0, 1)
 
     async def test_a_lost_claim_is_in_held(self, backend: Backend) -> None:
-        """A lost answer: it "asks ``held`` what it holds, for the lost turn may have claimed"."""
+        """A lost answer: ``held`` tells "what it holds, for the lost turn may have claimed"."""
         queue, hand = await _held(backend, *(NewJob(str(n), b"") for n in range(5)), take=2)
         claimed = (await hand.turn([Settled("0", "done")], free=2)).claimed
         assert (await hand.again([Settled("0", "done")])).claimed == []
