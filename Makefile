@@ -67,10 +67,9 @@ bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.
 disaster: $(DEV)/.ready ## kill the worker, kill Redis: ours beside five job queues; ARGS="--only NAME"
 	@$(DEV)/bin/python -m benchmarks.jobs.disaster $(ARGS)
 
-stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
+stress: $(TEST)/.ready ## do what goes wrong in production, on purpose, and write docs/reliability.md; ARGS="--only 1"
 	@.ci/servers
-	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
-	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
+	@$(TEST)/bin/python -m tests.stress $(ARGS)
 
 docs: $(DEV)/.ready ## build the documentation into site/, and see that its reference is complete
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict 2>&1) || \

@@ -61,6 +61,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--promises-to", default=None, help="write which tests hold which promise, as JSON"
     )
+    group.addoption(
+        "--hold",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only tests that hold a row of the promise table that matches, or a part of it",
+    )
     measured.pytest_addoption(parser)
     known = {name for each in parser._groups for option in each.options for name in option.names()}
     if "--sim-seed" not in known:
@@ -122,6 +129,8 @@ async def _async_leak_guard() -> AsyncIterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note which collected tests hold which promise; write the page if asked."""
+    if rows := config.getoption("--hold"):
+        promises.choose(config, items, rows)
     promises.note(config, items)
     if config.getoption("--write-promises"):
         promises.write_page(promises.noted(config))

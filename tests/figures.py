@@ -1,4 +1,4 @@
-"""What tests measure, kept for the fault book: ``pytest --figures FILE``.
+"""What tests measure, kept for the fault book: ``pytest --figures=FILE``.
 
 A test says what it has measured by the fixture ``figures``::
 
@@ -38,13 +38,15 @@ class Figure:
     value: float | str
     note: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def told(self) -> str:
+        """The value as people read it, and its note."""
         value = self.value
         if isinstance(value, float):
             value = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
         elif isinstance(value, int):
             value = f"{value:,}"
-        return " ".join(each for each in (f"{self.name}: {value}", self.note) if each)
+        return f"{value} {self.note}".rstrip()
 
 
 @final
@@ -68,7 +70,7 @@ class Figures:
     def record(self, name: str, value: float | str, note: str = "") -> None:
         """Keep ``value`` under ``name``; the note says of what, in which unit, or at most what."""
         figure = Figure(self._test, name, value, note)
-        print(figure)
+        print(f"{name}: {figure.told}")
         if self._target is not None:
             _append(self._target, figure)
 

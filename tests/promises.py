@@ -70,6 +70,24 @@ def note(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     config.stash[HELD] = {row: sorted(tests) for row, tests in sorted(held.items())}
 
 
+def choose(config: pytest.Config, items: list[pytest.Item], rows: Iterable[str]) -> None:
+    """Keep those tests only that hold one of the rows, or a part of it."""
+    wanted = [each for each in catalogue().values() if fnmatches(each.row, rows)]
+    patterns = [each for promise in wanted for each in (promise.row, *promise.parts)]
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        held = [row for mark in item.iter_markers("promise") for row in mark.args]
+        (kept if any(fnmatches(row, patterns) for row in held) else others).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
+
+
+def fnmatches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns is that of the name."""
+    return any(fnmatchcase(name, each) for each in patterns)
+
+
 def noted(config: pytest.Config) -> dict[str, list[str]]:
     """Return what :func:`note` kept."""
     return config.stash[HELD]
@@ -78,7 +96,7 @@ def noted(config: pytest.Config) -> dict[str, list[str]]:
 def holders(promise: Promise, held: Mapping[str, list[str]]) -> list[str]:
     """Return the tests that hold a row, or a part of it."""
     patterns = [promise.row, *promise.parts]
-    rows = [row for row in held if any(fnmatchcase(row, each) for each in patterns)]
+    rows = [row for row in held if fnmatches(row, patterns)]
     return sorted({test for row in rows for test in held[row]})
 
 

@@ -32,7 +32,7 @@ def test_that_holds_nothing():
 
 @pytest.fixture
 def _no_such_thing():
-    pytest.skip("not here")
+    pytest.importorskip("no_such_module")
 """
 
 
@@ -80,5 +80,5 @@ def test_without_the_option_a_figure_is_printed_only(figures, capsys, tmp_path):
 
 
 def test_a_figure_is_written_as_people_read_it():
-    shown = [str(Figure("t", "n", value)) for value in (20_000, 0.12345, 12345.6, "cut off")]
-    assert shown == ["n: 20,000", "n: 0.123", "n: 12,346", "n: cut off"]
+    shown = [Figure("t", "n", value).told for value in (20_000, 0.12345, 12345.6, "cut off")]
+    assert shown == ["20,000", "0.123", "12,346", "cut off"]

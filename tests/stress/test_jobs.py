@@ -1,4 +1,4 @@
-"""The fault book of jobs, long form: more jobs, more kills, all at once. Each prints its figures."""
+"""The fault book of jobs, long form: more jobs, more kills, all at once. Each records its figures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiopatterns.core.clock import monotonic, seeded
 from aiopatterns.core.errors import BackendError
 from aiopatterns.jobs import JobQueue
 from aiopatterns.testing import FaultProxy, explore
+from tests.figures import Figures
 from tests.jobs import test_simulation as simulation
 from tests.jobs.fleet import Fleet
 
@@ -68,13 +69,13 @@ async def kill_and_replace(fleet: Fleet) -> None:
     fleet.start(3 - len(fleet.running()))
 
 
-def report(name: str, fleet: Fleet, began: float, **more: object) -> None:
+def report(figures: Figures, fleet: Fleet, count: int, began: float) -> None:
     runs = fleet.runs()
-    again = sum(runs.values()) - len(runs)
-    seconds = monotonic() - began
-    print(
-        f"\n{name}: {len(runs)} jobs in {seconds:.1f} s, {fleet.kills} kills, {again} again", more
-    )
+    figures.record("jobs lost", count - len(fleet.runs("end")), f"of {count:,}")
+    figures.record("runs beyond the first", runs.total() - len(runs))
+    if fleet.kills:
+        figures.record("processes struck", fleet.kills)
+    figures.record("took", monotonic() - began, "s")
 
 
 def check(fleet: Fleet, count: int) -> None:
@@ -83,7 +84,8 @@ def check(fleet: Fleet, count: int) -> None:
     assert sum(fleet.runs().values()) - count <= fleet.kills * fleet.concurrency
 
 
-async def test_a_kill_every_half_second(redis_url, tmp_path):
+@pytest.mark.promise("fault-01-worker-killed")
+async def test_a_kill_every_half_second(redis_url, tmp_path, figures):
     with Fleet(redis_url, tmp_path, concurrency=CONCURRENCY) as fleet:
         jobs, began = fleet.queue(), monotonic()
         async with jobs:
@@ -95,12 +97,13 @@ async def test_a_kill_every_half_second(redis_url, tmp_path):
             await anyio.sleep(2 * fleet.lease)
             await fleet.until_empty(jobs, within=60)
             await fleet.stop()
-        report("kill -9", fleet, began)
+        report(figures, fleet, JOBS, began)
         check(fleet, JOBS)
 
 
+@pytest.mark.promise("fault-02-redis-killed")
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
-async def test_the_server_is_killed_three_times_under_load(fsync, tmp_path):
+async def test_the_server_is_killed_three_times_under_load(fsync, tmp_path, figures):
     with (
         RedisServer(config={"appendonly": "yes", "appendfsync": fsync}) as server,
         Fleet(server.url, tmp_path, concurrency=CONCURRENCY, lease=15.0) as fleet,
@@ -126,9 +129,8 @@ async def test_the_server_is_killed_three_times_under_load(fsync, tmp_path):
             await fleet.until_empty(jobs, within=300)
             assert len(fleet.running()) == 3, "no worker process ended"
             await fleet.stop()
-        report(
-            f"server kill -9, {fsync}", fleet, began, resumed=[f"{each:.2f}" for each in resumed]
-        )
+        report(figures, fleet, JOBS, began)
+        figures.record("on the way again", max(resumed), "s after it is back, at most 2")
         assert fleet.runs("end").keys() == {*range(JOBS)}
         assert max(resumed) < 2.0
 
@@ -141,7 +143,8 @@ async def counts(jobs: JobQueue):
             await anyio.sleep(0.02)
 
 
-async def test_both_at_once_behind_a_network_that_fails(tmp_path):
+@pytest.mark.promise("fault-03-both-and-the-network")
+async def test_both_at_once_behind_a_network_that_fails(tmp_path, figures):
     with RedisServer(config={"appendonly": "yes", "appendfsync": "always"}) as server:
         async with FaultProxy(server.url, seed=7) as proxy:
             with Fleet(proxy.url, tmp_path, concurrency=CONCURRENCY) as fleet:
@@ -172,11 +175,18 @@ async def test_both_at_once_behind_a_network_that_fails(tmp_path):
                     fleet.start(3 - len(fleet.running()))
                     await fleet.until_empty(jobs, within=120)
                     await fleet.stop()
-                report("both, and the network", fleet, began, proxy=proxy.statistics())
+                report(figures, fleet, JOBS // 4, began)
+                struck = proxy.statistics()
+                figures.record(
+                    "requests and replies lost", struck.dropped_requests + struck.dropped_replies
+                )
+                figures.record("requests doubled", struck.duplicated)
+                figures.record("connections cut", struck.cut)
                 assert fleet.runs("end").keys() == {*range(JOBS // 4)}
 
 
-async def test_paused_processes_never_run_beside_those_who_took_over(redis_url, tmp_path):
+@pytest.mark.promise("fault-04-paused")
+async def test_paused_processes_never_run_beside_those_who_took_over(redis_url, tmp_path, figures):
     with Fleet(redis_url, tmp_path, concurrency=CONCURRENCY) as fleet:
         jobs, began = fleet.queue(), monotonic()
 
@@ -196,7 +206,7 @@ async def test_paused_processes_never_run_beside_those_who_took_over(redis_url, 
             fleet.send(signal.SIGCONT)
             await fleet.until_empty(jobs, within=120)
             await fleet.stop()
-        report("paused", fleet, began)
+        report(figures, fleet, JOBS, began)
         check(fleet, JOBS)
 
 
@@ -210,7 +220,9 @@ async def test_paused_processes_never_run_beside_those_who_took_over(redis_url, 
         pytest.param(simulation.spread, id="spread"),
     ],
 )
-def test_two_thousand_seeds(scenario):
+@pytest.mark.promise("fault-11-seeds")
+def test_two_thousand_seeds(scenario, figures):
     began = monotonic()
     explore(scenario, range(1_000, 1_400))
-    print(f"\n400 seeds in {monotonic() - began:.1f} s")
+    figures.record("seeds that broke an invariant", 0, "of 400")
+    figures.record("took", monotonic() - began, "s")

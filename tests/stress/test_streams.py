@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.stress, pytest.mark.real, pytest.mark.leaves("{ap:log:
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["any-order", "by-key"])
 @pytest.mark.timeout(120)
-def test_kills_lose_nothing_and_keep_the_order_of_each_key(redis_url, tmp_path, ordered):
+@pytest.mark.promise("messaging-stream-kill", "fault-01-worker-killed")
+def test_kills_lose_nothing_and_keep_the_order_of_each_key(redis_url, tmp_path, ordered, figures):
     messages, kills = 3_000, 10
 
     async def body() -> None:
@@ -47,7 +48,8 @@ def test_kills_lose_nothing_and_keep_the_order_of_each_key(redis_url, tmp_path, 
             met[number] += 1
             if met[number] == 1:
                 first[key].append(number)
-        print(f"{messages} messages, {kills} kills: 0 lost, {again} again")
+        figures.record("messages lost", messages - len(met), f"of {messages:,}")
+        figures.record("handled again", again, f"after {kills} kills")
         assert again <= kills * PREFETCH
         if ordered:
             assert all(numbers == sorted(numbers) for numbers in first.values())
@@ -56,7 +58,8 @@ def test_kills_lose_nothing_and_keep_the_order_of_each_key(redis_url, tmp_path, 
 
 
 @pytest.mark.timeout(120)
-def test_memory_stays_flat(redis_url):
+@pytest.mark.promise("fault-12-soak")
+def test_memory_stays_flat(redis_url, figures):
     """100,000 messages over Redis: at most 1 MiB more after the first 20,000."""
     done = 0
 
@@ -89,5 +92,6 @@ def test_memory_stays_flat(redis_url):
         return grown, monotonic() - started
 
     grown, seconds = anyio.run(body)
-    print(f"100,000 messages in {seconds:.1f} s, {grown / 1_024:.0f} KiB grown")
+    figures.record("memory grown", grown / 1_048_576, "MiB over 80,000 messages, at most 1")
+    figures.record("took", seconds, "s for 100,000 messages")
     assert grown <= 1_048_576
