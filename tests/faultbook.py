@@ -24,6 +24,7 @@ __all__ = ["DISASTER", "PAGE", "Item", "Run", "items", "page", "section", "verdi
 PAGE = promises.ROOT / "docs" / "reliability.md"
 DISASTER = "fault-20-disaster"
 SHOWN = 60  # figures of an item; more are counted
+EACH = 6  # tests of a file that are named one by one
 
 HEAD = """# Reliability
 
@@ -172,8 +173,9 @@ def section(item: Item, found: Verdict, run: Run) -> str:
     lines = [f"\n## {item.number}. {item.title}\n", f"{item.text}.\n"]
     lines.append(f'```console\n$ make stress ARGS="--only {item.number}"\n```\n')
     lines.append(f"Verdict: {found}. {_told(found)}\n")
-    for what in ("failed", "missing", "again", "skipped"):
+    for what in ("failed", "again", "skipped"):
         lines += [f"* {_WORDS[what]}: `{each}`" for each in getattr(found, what)]
+    lines += [f"* did not run: {each}" for each in _named(found.missing)]
     if item.row == DISASTER:
         lines.append(_disaster(run.disaster))
     lines += _figures(item, run.figures)
@@ -183,7 +185,6 @@ def section(item: Item, found: Verdict, run: Run) -> str:
 
 _WORDS = {
     "failed": "failed",
-    "missing": "did not run",
     "again": "failed at first, beside others, and passed alone",
     "skipped": "not on this machine",
 }
@@ -212,14 +213,21 @@ def _figures(item: Item, figures: Iterable[Figure]) -> list[str]:
 
 
 def _tests(item: Item) -> list[str]:
-    """Name the long forms one by one, and of the others where they are."""
+    """Name the long forms, and where the others are."""
     long = [each for each in item.tests if each.startswith("tests/stress/")]
-    lines = [""] * bool(item.tests) + [f"* `{each}`" for each in long]
+    lines = [""] * bool(item.tests) + [f"* {each}" for each in _named(long)]
     files = Counter(each.partition("::")[0] for each in item.tests if each not in long)
     if files:
         named = ", ".join(f"`{file}` ({number})" for file, number in files.items())
         lines.append(f"* in `make test` as well: {named}")
     return lines
+
+
+def _named(tests: Sequence[str]) -> list[str]:
+    """Name tests one by one, or their file if there are many in it."""
+    files = Counter(each.partition("::")[0] for each in tests)
+    few = [f"`{each}`" for each in tests if files[each.partition("::")[0]] <= EACH]
+    return few + [f"`{file}` ({number})" for file, number in files.items() if number > EACH]
 
 
 def _disaster(told: dict[str, Any]) -> str:
