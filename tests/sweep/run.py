@@ -8,18 +8,22 @@ long as strings hash alike (``PYTHONHASHSEED``), which the command sees to.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import traceback
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from aiopatterns.testing import SimLoop, leak_guard
 from aiopatterns.testing.explore import run_on
 from aiopatterns.testing.simloop import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable, Iterator
 
-__all__ = ["Outcome", "Run", "Scenario", "play"]
+__all__ = ["Inside", "Outcome", "Run", "Scenario", "play"]
 
 
 class Run:
@@ -69,11 +73,42 @@ class Run:
             async with leak_guard():
                 await scenario(self)
 
+        logging.disable()  # handlers that are to fail say so each time
         try:
             run_on(self._loop, guarded)
         except Exception as error:
             return Outcome(self._loop.trace, "".join(traceback.format_exception(error)))
+        finally:
+            logging.disable(logging.NOTSET)
         return Outcome(self._loop.trace, "")
+
+
+class Inside:
+    """The tasks that are in a place of which only one may be in at a time, by the place's key.
+
+    A task that is being cancelled does not count: what it did is over for whoever comes now.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: defaultdict[Hashable, set[asyncio.Task[Any] | None]] = defaultdict(set)
+
+    @contextmanager
+    def __call__(self, key: Hashable) -> Iterator[None]:
+        """Be inside for the block."""
+        task = asyncio.current_task()
+        self._tasks[key].add(task)
+        try:
+            yield
+        finally:
+            self._tasks[key].discard(task)
+
+    def check(self) -> None:
+        """No place has two."""
+        for key, tasks in self._tasks.items():
+            assert sum(task is not None and not task.cancelling() for task in tasks) <= 1, key
+
+    def __bool__(self) -> bool:
+        return any(self._tasks.values())
 
 
 Scenario: TypeAlias = "Callable[[Run], Awaitable[None]]"
