@@ -82,12 +82,26 @@ class KvStore:
         self._ttl = optional_positive("ttl", ttl)
 
     async def get(self, key: str, default: Any, /) -> Any:
-        """Return what is stored under ``key``, or ``default``. 1 round trip."""
+        """Return what is stored under ``key``, or ``default``. 1 round trip.
+
+        Raises:
+            CodecError: What is stored is not what the codec writes.
+            BackendError: It could not be read.
+
+        Cancellation: leaves nothing behind.
+        """
         data = await self._kv.get(self._prefix + key)
         return default if data is None else self._decode(data)
 
     async def set(self, key: str, value: Any, /) -> None:
-        """Store ``value`` under ``key``. 1 round trip."""
+        """Store ``value`` under ``key``. 1 round trip.
+
+        Raises:
+            CodecError: The codec cannot encode it.
+            BackendError: It could not be stored.
+
+        Cancellation: it may be stored or not.
+        """
         await self._kv.set(self._prefix + key, self._codec.encode(value), ttl=self._ttl)
 
 

@@ -178,7 +178,7 @@ class DagRun:
     def add(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any, Any]:
         """Add a task while the run goes on; for tasks that have a parameter called ``run``.
 
-        Takes what ``Dag.add`` takes. It may depend on any task of the run, finished ones
+        Takes what ``Dag.add`` takes, ``fn`` and options. It may depend on any task of the run, finished ones
         included; :meth:`link` makes a task that has not started wait for it.
 
         Returns:
@@ -235,7 +235,13 @@ class DagRun:
     # Running it.
 
     async def execute(self) -> None:
-        """Run everything; called once, by ``Dag.run``."""
+        """Run everything; called once, by ``Dag.run``.
+
+        Raises:
+            Exception: What the first task raised that failed for good, unless the mode goes on.
+
+        Cancellation: tasks under way are cancelled and awaited.
+        """
         self._variables = copy_context()
         try:
             async with create_task_group() as self._group:

@@ -260,7 +260,10 @@ class Inline(Executor):
     @overload
     async def run(self, fn: Callable[[*Ts], T], *args: *Ts) -> T: ...
     async def run(self, fn: Callable[..., object], *args: object) -> object:
-        """Run ``fn(*args)`` on this loop, awaiting it if it is asynchronous."""
+        """Run ``fn(*args)`` on this loop, awaiting it if it is asynchronous.
+
+        Cancellation: as :meth:`Executor.run`; it reaches an asynchronous function.
+        """
         return await super().run(fn, *args)
 
     def _check(self, fn: Callable[..., object]) -> None:

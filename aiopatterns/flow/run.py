@@ -166,6 +166,8 @@ class PipelineRun(Owner, AsyncIterator[T]):
 
         Raises:
             Exception: What stopped the run, once.
+
+        Cancellation: ends the waiting alone; the run goes on until its block is left.
         """
         self._open_group()
         while self._ended is None:
