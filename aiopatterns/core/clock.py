@@ -23,6 +23,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
+from math import inf
 from operator import methodcaller
 from threading import get_ident
 from types import coroutine
@@ -233,7 +235,7 @@ class Alarms:
     An instance belongs to the loop it was made on (:meth:`serves` tells). While no call is
     running it costs nothing; its timer may ring once more and is gone then.
 
-    Complexity: O(1) to arm and to disarm; one loop timer at a time.
+    Complexity: O(1) to arm, to disarm and to ring; one loop timer at a time.
     """
 
     __slots__ = ("_armed", "_loop", "_seconds", "_timer")
@@ -266,11 +268,11 @@ class Alarms:
 
     def _ring(self) -> None:
         """Call what is due, then wait for the next; an idle instance keeps no timer."""
-        now = monotonic()
-        due = now
-        while self._armed and due <= now:
-            expire, due = next(iter(self._armed.items()))
-            if due <= now:
-                del self._armed[expire]
+        now, armed = monotonic(), self._armed
+        # All in one pass: a dict looks for its first entry behind the places of all that have left.
+        for expire in [each for each, _ in takewhile(lambda each: each[1] <= now, armed.items())]:
+            if armed.get(expire, inf) <= now:  # else one before it has disarmed it
+                del armed[expire]
                 expire()  # may arm again: the timer that rings now still counts as set
-        self._timer = self._loop.call_later(due - now, self._ring) if self._armed else None
+        due = next(iter(armed.values()), None)
+        self._timer = None if due is None else self._loop.call_later(due - now, self._ring)

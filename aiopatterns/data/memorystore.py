@@ -79,9 +79,8 @@ class MemorySyncStore(SyncStore):
         await yield_now()
         if not self._keys:
             self._keys = sorted(self._rows)
-        rows = (
-            self._rows[key] for key in islice(self._keys, bisect_right(self._keys, after), None)
-        )
+        keys = self._keys
+        rows = (self._rows[keys[at]] for at in range(bisect_right(keys, after), len(keys)))
         there = rows if bucket is None else (row for row in rows if row.bucket == bucket)
         return [row.head() for row in islice(there, limit)]
 

@@ -21,6 +21,7 @@ Source: fencing tokens, Kleppmann, "How to do distributed locking", 2016.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 import msgspec
@@ -163,7 +164,8 @@ class MemorySagaStore:
     def __init__(self, *, keep: float = KEEP) -> None:
         self._keep = positive("keep", keep)
         self._open: dict[tuple[str, str], _Slot] = {}
-        self._ended: dict[tuple[str, str], _Slot] = {}  # in the order of their ends
+        # In the order of their ends. A plain dict looks for its first behind all that have left.
+        self._ended: OrderedDict[tuple[str, str], _Slot] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"MemorySagaStore({len(self._open)} open, {len(self._ended)} ended)"

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import time
+from typing import Any
 
 import anyio
 import pytest
@@ -187,6 +188,44 @@ def test_an_alarm_may_arm_another_while_it_rings():
         return rung
 
     assert simulate(run) == [10, 20, 30]
+
+
+def test_alarms_that_are_due_together_are_found_in_one_pass():
+    passes = 0
+
+    class Armed(dict[Any, float]):
+        def items(self):
+            nonlocal passes
+            passes += 1
+            return super().items()
+
+    async def run():
+        alarms, calls = Alarms(10.0), [Call() for _ in range(100)]
+        alarms._armed = Armed()
+        for call in calls:
+            alarms.arm(call.expire)
+        await clock.sleep(60)
+        return {call.rung for call in calls}
+
+    assert simulate(run) == {10}
+    assert passes == 1
+
+
+def test_an_alarm_that_rings_may_disarm_others_and_arm_them_anew():
+    async def run():
+        alarms, calls = Alarms(10.0), [Call() for _ in range(3)]
+
+        def first():
+            alarms.disarm(calls[0].expire)
+            alarms.disarm(calls[1].expire)
+            alarms.arm(calls[1].expire)
+
+        for each in (first, *(call.expire for call in calls)):
+            alarms.arm(each)
+        await clock.sleep(60)
+        return [call.rung for call in calls]
+
+    assert simulate(run) == [None, 20, 10]
 
 
 def test_alarms_without_a_budget_ring_at_once():

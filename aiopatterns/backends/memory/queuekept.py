@@ -6,6 +6,7 @@ or one too many.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.memory.expiring import Expiring
@@ -37,7 +38,8 @@ class Kept:
 
     def __init__(self, home: MemoryHome) -> None:
         self._outcomes: Expiring[str, Outcome] = Expiring(home)
-        self.letters: dict[str, Letter] = {}
+        # In the order of their ends. A plain dict looks for its first behind all that have left.
+        self.letters: OrderedDict[str, Letter] = OrderedDict()
 
     def keep(self, id: str, outcome: Outcome, milliseconds: int) -> None:
         """Keep how a job ended."""
@@ -49,7 +51,7 @@ class Kept:
         self.letters[job.id] = Letter(job, error, now)
         self.trim(now)
         if len(self.letters) > DEAD_LIMIT:
-            del self.letters[next(iter(self.letters))]
+            self.letters.popitem(last=False)
 
     def trim(self, now: int) -> None:
         """Drop letters that are too old."""
