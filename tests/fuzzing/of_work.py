@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Coroutine
+from datetime import datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 
 from aiopatterns.core.codec import JSON, MSGPACK, Header, codec_mark, pack
-from aiopatterns.core.errors import CodecError, RemoteError
+from aiopatterns.core.errors import BackendError, CodecError, RemoteError
+from aiopatterns.data import sqllogs
 from aiopatterns.data.changelog import _CHECKPOINT
 from aiopatterns.data.checkpoint import History
 from aiopatterns.data.clock import Stamp
@@ -27,7 +32,10 @@ from aiopatterns.data.version import Versioned
 from aiopatterns.jobs.envelope import Envelope, ErrorRecord
 from aiopatterns.jobs.envelope import Envelopes as JobEnvelopes
 from aiopatterns.jobs.schedule import Schedule
+from aiopatterns.jobs.signature import Signature
 from aiopatterns.messaging import frames, listing, remote
+from aiopatterns.messaging.callplan import CallPlan
+from aiopatterns.messaging.callplan import Shape as HandlerShape
 from aiopatterns.messaging.envelope import Envelopes
 from aiopatterns.messaging.message import Message
 from aiopatterns.messaging.scribe import Scribe
@@ -35,7 +43,7 @@ from aiopatterns.messaging.topics import topic_name, topic_pattern
 from aiopatterns.processor import wire
 from aiopatterns.processor.tokens import Bag, names, take_apart, unpack, words
 from tests.fuzzing.mutation import Shape
-from tests.fuzzing.target import Target, text
+from tests.fuzzing.target import Target, driven, text
 
 __all__ = ["TARGETS"]
 
@@ -117,6 +125,34 @@ def source(data: bytes) -> None:
     words(data)
 
 
+async def job(
+    ids: list[int], at: datetime, *rest: str, ratio: float = 1.0, **more: bool
+) -> None: ...
+
+
+async def handler(payload: dict[str, tuple[int, Decimal]]) -> None: ...
+
+
+JOB = Signature(job)
+PLAN = CallPlan(handler, HandlerShape(handler, payload=True), None)
+
+
+def called(data: bytes) -> None:
+    call = JOBS.decode(data)
+    JOB.convert(call.args, call.kwargs)
+
+
+def handled(data: bytes) -> None:
+    begun = PLAN.begin(cast("Any", SimpleNamespace(handler="h", service="s")), MSGPACK.decode(data))
+    driven(cast("Coroutine[Any, Any, Any]", begun))
+
+
+def decided(data: bytes) -> None:
+    body = data.decode("utf-8", "replace")  # as a database gives text
+    checked = sqllogs._checked("g", "commit", body)
+    sqllogs._record(["g", "commit", body, checked, 1.0, "{}", 0, "", None])
+
+
 TARGETS = (
     Target(
         "jobs.envelope",
@@ -154,6 +190,28 @@ TARGETS = (
         lambda data: Schedule(text(data)),
         (b"*/5 * * * *", b"0 0 9-17/2 1,15 * mon-fri", b"0 12 L * *", b"0 0 * * 5#2"),
         errors=(ValueError,),
+    ),
+    Target(
+        "jobs.signature",
+        called,
+        shapes=(
+            Shape(
+                ["job", 1e9, [[1, 2], "2025-01-01T00:00:00Z", "x"], {"ratio": 0.5, "extra": True}],
+                lambda data: b"\x01" + HEADER + MARK + data,
+            ),
+        ),
+    ),
+    Target(
+        "messaging.callplan",
+        handled,
+        shapes=(Shape({"a": [1, "2.50"], "b": [2, "3"]}),),
+        errors=(CodecError, RemoteError),
+    ),
+    Target(
+        "data.sqllogs",
+        decided,
+        shapes=(Shape([[["a", "p"]], "c", 1.0, 2.0, 1], codec="json"),),
+        errors=(BackendError,),
     ),
     Target(
         "messaging.envelope",
