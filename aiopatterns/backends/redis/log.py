@@ -45,7 +45,8 @@ from aiopatterns.backends.names import (
 from aiopatterns.backends.records import Claimed, Entry, GroupTurned, PendingEntry
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.backends.turns import DEDUP, MAX_DEAD, checked
-from aiopatterns.core.clock import monotonic, rng
+from aiopatterns.core.clock import monotonic
+from aiopatterns.core.context import new_id
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class RedisLog:
         if not bodies:
             await self._client.once_each([])
             return []
-        named = f"{rng().getrandbits(128):032x}" if token is None else token
+        named = new_id() if token is None else token
         keys = [*self._keys("s", "meta"), f"{self._tag}:tok:{named}"]
         own = _OWN + round(2_000 * self._client.timeout)
         args = [own if token is None else _NAMED, "" if length is None else length, *bodies]
