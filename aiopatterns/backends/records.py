@@ -52,14 +52,14 @@ ANYTHING: Final = Anything.ANYTHING
 
 
 class Change(NamedTuple):
-    """What happens to one key in one atomic step: see :meth:`~aiopatterns.backends.protocols.Kv.change_many`.
+    """What happens to one key in one atomic step: see ``Kv.change_many``.
 
     Attributes:
         key: The key.
         value: What it holds afterwards; :data:`DELETE` removes it.
         expected: What it must hold now; None means that it must be absent.
         ttl: Life of the new value.
-        notify: A channel of :class:`~aiopatterns.backends.protocols.PubSub` on which ``notice`` is published if it was written.
+        notify: A channel of ``PubSub`` on which ``notice`` is published if it was written.
         notice: What is published; None for the key, as UTF-8.
         before: Nothing is written from that time on, the server's in seconds since 1970: a
             change that was held up on its way does no harm when it arrives.
@@ -75,7 +75,7 @@ class Change(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """One page of a scan: see :meth:`~aiopatterns.backends.protocols.Kv.scan`.
+    """One page of a scan: see ``Kv.scan``.
 
     Attributes:
         keys: Some of the keys; there may be none, also when others follow.
@@ -87,7 +87,7 @@ class Scanned(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """One live message: see :meth:`~aiopatterns.backends.protocols.PubSub.publish`.
+    """One live message: see ``PubSub.publish``.
 
     Attributes:
         channel: The channel that it was published on.
@@ -99,7 +99,7 @@ class Notice(NamedTuple):
 
 
 class Members(NamedTuple):
-    """The members of a directory at one instant: see :meth:`~aiopatterns.backends.protocols.Directory.snapshot`.
+    """The members of a directory at one instant: see ``Directory.snapshot``.
 
     Attributes:
         revision: Grows with every change of the members.
@@ -111,7 +111,7 @@ class Members(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One entry of a log: see :meth:`~aiopatterns.backends.protocols.Log.read`.
+    """One entry of a log: see ``Log.read``.
 
     Attributes:
         id: Text that grows along the log; :attr:`sort_key` orders it.
@@ -129,7 +129,7 @@ class Entry(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """An entry in the hands of one consumer of a group: see :meth:`~aiopatterns.backends.protocols.Log.turn`.
+    """An entry in the hands of one consumer of a group: see ``Log.turn``.
 
     Attributes:
         id: Its id in the log.
@@ -143,7 +143,7 @@ class Claimed(NamedTuple):
 
 
 class PendingEntry(NamedTuple):
-    """An entry that was claimed and not settled: see :meth:`~aiopatterns.backends.protocols.Log.pending`.
+    """An entry that was claimed and not settled: see ``Log.pending``.
 
     Attributes:
         id: Its id in the log.
@@ -159,7 +159,7 @@ class PendingEntry(NamedTuple):
 
 
 class GroupTurn(NamedTuple):
-    """What one consumer of a group says and asks in one atomic step: see :meth:`~aiopatterns.backends.protocols.Log.turn`.
+    """What one consumer of a group says and asks in one atomic step: see ``Log.turn``.
 
     Attributes:
         acks: Ids that are done.

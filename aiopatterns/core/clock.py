@@ -5,8 +5,8 @@ The simulated loop swaps that source for its virtual time, and with it the whole
 an hour of timeouts, leases and backoff runs in microseconds and every run with one seed is the
 same run. Wall time is for stored timestamps only, never for intervals.
 
-The source is process-wide, one of the two pieces of process-wide state of the library (the other
-is the tuple of installed listeners).
+The source is process-wide, one of the three pieces of process-wide state of the library (the others
+are the tuple of installed listeners and the tracer).
 
 :class:`Alarms` is the timer that timeouts share. Calls with one equal budget expire in the order
 in which they began, so a dict in insertion order and *one* loop timer for its head replace a

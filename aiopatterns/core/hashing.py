@@ -11,8 +11,9 @@ between no others::
     Rendezvous  every node bids for a key, the highest has it      O(n) lookup, no state to build
 
 A ring is for many nodes and many lookups; its nodes hold shares that differ by about a tenth. When
-one comes or goes its points are cut in or out: with 1,000 nodes that is 3 ms, and to place all anew would be 100.
-Rendezvous is for up to some twenty nodes: shares are even, and follow the weights exactly.
+one comes or goes its points are cut in or out: with 1,000 nodes that is 3 ms, and to place all anew
+would be 100. Rendezvous is for up to some twenty nodes: shares are even, and follow the weights
+exactly.
 
 Not guaranteed: that a hash is hard to guess. Who must withstand chosen keys passes a secret
 ``key=`` to :func:`stable_hash`.

@@ -6,9 +6,9 @@ function of one event. It is called *after* the state of the pattern is consiste
 which the thing happened, so it must be quick and must not wait. An error in a listener is logged
 and dropped: telemetry never breaks the work.
 
-The tuple of listeners is process-wide and copied on write, one of the two pieces of process-wide
-state of the library (the other is the source of time). structlog is imported with the first
-:func:`log_events`, never before.
+The tuple of listeners is process-wide and copied on write, one of the three pieces of process-wide
+state of the library (the others are the source of time and the tracer). structlog is imported with
+the first :func:`log_events`, never before.
 
 Example::
 

@@ -178,8 +178,8 @@ class DagRun:
     def add(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any, Any]:
         """Add a task while the run goes on; for tasks that have a parameter called ``run``.
 
-        Takes what ``Dag.add`` takes, ``fn`` and options. It may depend on any task of the run, finished ones
-        included; :meth:`link` makes a task that has not started wait for it.
+        Takes what ``Dag.add`` takes, ``fn`` and options. It may depend on any task of the run,
+        finished ones included; :meth:`link` makes a task that has not started wait for it.
 
         Returns:
             The task, for ``args`` and ``after`` of others and for ``run[task]``.

@@ -1,10 +1,10 @@
 """The commands that this library sends to Redis, as a rule for its access control list.
 
 A user of its own with no right but these can neither read what others keep on the server, nor
-change its configuration or flush anything; it can see the names of all keys (``SCAN``). :func:`acl_rule` gives the line for an
-administrator; :func:`missing_rights` says what a user that exists already lacks, without changing
-anything: inside ``MULTI`` the server checks the rights to each command and only then queues it, and
-``DISCARD`` forgets them all::
+change its configuration or flush anything; it can see the names of all keys (``SCAN``).
+:func:`acl_rule` gives the line for an administrator; :func:`missing_rights` says what a user that
+exists already lacks, without changing anything: inside ``MULTI`` the server checks the rights to
+each command and only then queues it, and ``DISCARD`` forgets them all::
 
     MULTI  ->  SET key value  ->  QUEUED, or NOPERM ...  ->  DISCARD
 
