@@ -130,8 +130,9 @@ def nursery(bank) -> Iterator[Callable[[str], int]]:
 
 
 @pytest.mark.promise("data-2pc-kills", "data-2pc-crash-table")
-def test_a_coordinator_is_killed_at_every_point(bank, nursery):
+def test_a_coordinator_is_killed_at_every_point(bank, nursery, figures):
     made = 0
+    figures.record("kills of a coordinator, one at every point", len(POINTS))
     for letter, point, committed in POINTS:
         nursery(f"transfer {' '.join(point)}")
         assert nursery("") == signal.SIGKILL, (letter, point)
@@ -143,10 +144,11 @@ def test_a_coordinator_is_killed_at_every_point(bank, nursery):
 
 @pytest.mark.promise("data-2pc-kills", "data-2pc-crash-table")
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
-def test_postgresql_is_killed_at_every_point(bank, where):
+def test_postgresql_is_killed_at_every_point(bank, where, figures):
     """With the log there as well, its death takes the decision, the answer, or neither."""
     asked: list[tuple[str, str, str]] = [point for _, point, _ in POINTS]
     points = asked if where == "sqlite" else asked[3:6]
+    figures.record("kills of PostgreSQL, one at every point", len(points))
     made = 0
     for point in points:
         gid = anyio.run(_killed_under, bank, where, point)
@@ -187,7 +189,7 @@ async def _killed_under(bank: Bank, where: str, point: tuple[str, str, str]) -> 
 
 
 @pytest.mark.promise("data-2pc-transfer", "data-2pc-kills")
-def test_the_sum_never_changes_under_random_kills(bank, nursery):
+def test_the_sum_never_changes_under_random_kills(bank, nursery, figures):
     """Fifty transfers at once; coordinators and the server are killed in the middle."""
     for number in range(3):
         child = nursery("storm")
@@ -202,7 +204,10 @@ def test_the_sum_never_changes_under_random_kills(bank, nursery):
     left = bank.promises()
     report = anyio.run(bank.recover)
     made = bank.made()
-    print(f"{made} transfers, {left} promises were left, {len(report.committed)} committed")
+    figures.record("transfers", made, "by three coordinators that were killed")
+    figures.record(
+        "promises that were left and resolved", left, f"{len(report.committed)} committed"
+    )
     assert made > 50
     assert not report.heuristic
     assert not bank.promises()
