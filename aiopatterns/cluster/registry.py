@@ -265,7 +265,7 @@ class ServiceRegistry(Owner):
             interruptions=self._reading.interruptions + self._writing.interruptions,
         )
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         await tasks.start(self._run)

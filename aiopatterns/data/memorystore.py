@@ -129,7 +129,7 @@ class MemorySyncStore(SyncStore):
     def __len__(self) -> int:
         return sum(not row.deleted for row in self._rows.values())
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
         await yield_now()

@@ -266,7 +266,7 @@ class RedisParticipant:
         async with self._backend as backend:
             await backend.kv.delete(*(self._key(gid) for gid in gids))
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     @property
     def _index(self) -> Directory:

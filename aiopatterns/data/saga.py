@@ -468,7 +468,7 @@ class Saga(Generic[C]):
         plan = self._planned()
         return Sweep(terms, plan.definition, partial(self._take, terms=terms))
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     def _planned(self) -> Plan[C]:
         if self._plan is None:

@@ -133,7 +133,7 @@ class SqliteDatabase(Database):
         finally:
             self._pass_on()
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     async def _flush(self) -> None:
         """Wait for the thread, then take all that was gathered meanwhile."""

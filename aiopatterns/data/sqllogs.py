@@ -225,7 +225,7 @@ class _SqlLog:
         """Close what is open."""
         await self.aclose()
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     def _worded(self, statement: str) -> str:
         names = ".".join(f'"{each}"' for each in f"{self._table}_names".split("."))

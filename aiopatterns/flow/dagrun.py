@@ -131,7 +131,7 @@ class DagRun:
             self._fingerprint(task, bindings)
             self._enter(task, bindings, shape.ranks[name])
 
-    # -- looking at it
+    # ---------------------------------------------------------------------------- looking at it
 
     @property
     def states(self) -> dict[str, TaskState]:
@@ -167,7 +167,7 @@ class DagRun:
             raise DagError(f"the result of task {name!r} was not kept: name it in keep=", run=self)
         return self._values[name]
 
-    # -- adding to it
+    # ----------------------------------------------------------------------------- adding to it
 
     @overload
     def add(
@@ -232,7 +232,7 @@ class DagRun:
         elif earlier.state is not TaskState.OK:
             self._skip(later, goal)
 
-    # -- running it
+    # ------------------------------------------------------------------------------- running it
 
     async def execute(self) -> None:
         """Run everything; called once, by ``Dag.run``.
@@ -432,7 +432,7 @@ class DagRun:
                 if node.attempts:  # it waited for a retry, or for a slot to make it in
                     node.give_up(node.attempts + 1)
 
-    # -- what comes in
+    # ---------------------------------------------------------------------------- what comes in
 
     def _own(self) -> None:
         """Before the first change: take a copy of the graph that all runs share."""

@@ -202,7 +202,7 @@ class WorkerPool(Owner, Generic[T, R]):
         )
         self._shift: Shift[T, R] | None = None
 
-    # ------------------------------------------------------------------------------ submitting
+    # ------------------------------------------------------------------------------- submitting
 
     async def submit(
         self,
@@ -348,7 +348,7 @@ class WorkerPool(Owner, Generic[T, R]):
         choice("errors", errors, ("collect", "raise", "skip"))
         return OutcomeStream(self._for_stream, source, ordered=bool(ordered), errors=errors)
 
-    # ------------------------------------------------------------------------------ steering
+    # --------------------------------------------------------------------------------- steering
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs; the pool stays open and goes on taking items.
@@ -409,7 +409,7 @@ class WorkerPool(Owner, Generic[T, R]):
         """
         return PoolStatistics() if self._shift is None else self._shift.statistics()
 
-    # ------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     def _at_work(self) -> Shift[T, R]:
         """Return the run that takes items, or say why there is none."""

@@ -128,7 +128,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         self._failure: Exception | None = None
         self._read = 0
 
-    # -- reading
+    # ---------------------------------------------------------------------------------- reading
 
     async def __anext__(self) -> T:
         """Return the next result.
@@ -195,7 +195,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
             elapsed=until - self._began,
         )
 
-    # -- life
+    # ------------------------------------------------------------------------------------- life
 
     async def _start(self, tasks: TaskGroup) -> None:
         assembly = _Assembly(self.plan.capacity)

@@ -279,7 +279,7 @@ class StreamConsumer(BackendOwner):
                 raise StopAsyncIteration
             await self._arrivals.wait()
 
-    # --------------------------------------------------------------------------- private core
+    # ----------------------------------------------------------------------------- private core
 
     @property
     def _parts(self) -> tuple[Fetcher, Judge]:

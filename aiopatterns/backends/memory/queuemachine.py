@@ -75,7 +75,7 @@ class Machine:
         self._appointed: Holder | None = None  # is to run dry for the suspects
         self._soonest = _NEVER  # no lease ends before
 
-    # ----------------------------------------------------------------------------------- step
+    # ------------------------------------------------------------------------------------- step
 
     def step(self, turn: Turn, now: int) -> Stepped:
         """Settle, renew, promote, take back, limit and claim, in this order."""
@@ -211,7 +211,7 @@ class Machine:
         if self._appointed is holder:
             self._appointed = None
 
-    # ---------------------------------------------------------------------------------- claim
+    # ------------------------------------------------------------------------------------ claim
 
     def _give(self, holder: Holder, free: int, stepped: Stepped, now: int) -> None:
         """Give out jobs to a worker that can take ``free`` more."""
@@ -285,7 +285,7 @@ class Machine:
             self._state.tell("started", job.id)
         return ClaimedJob(job.id, job.body, job.tries + 1, job.since is not None)
 
-    # ------------------------------------------------------------------------------ management
+    # ------------------------------------------------------------------------------- management
 
     def idle(self, worker: str, now: int) -> tuple[bool, float]:
         """Return whether ``worker`` can take no more, and in how many seconds it has to look anew.
