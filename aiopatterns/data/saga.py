@@ -246,7 +246,7 @@ class Saga(Generic[C]):
     def __repr__(self) -> str:
         return f"Saga({self.name!r}, {len(self.steps)} steps)"
 
-    # -- steps ---------------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------------ steps
 
     @overload
     def step(self, fn: F, /) -> F: ...
@@ -337,7 +337,7 @@ class Saga(Generic[C]):
             found.append(name)
         return tuple(dict.fromkeys(found))
 
-    # -- running -------------------------------------------------------------------------------
+    # ---------------------------------------------------------------------------------- running
 
     async def run(self, context: C, *, id: str | None = None) -> SagaResult[C]:
         """Run a saga to its end, or find out how it ended.
@@ -427,7 +427,7 @@ class Saga(Generic[C]):
         """Return the figures so far."""
         return SagaStatistics(self._running, self._completed, self._failed)
 
-    # -- recovery ------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------- recovery
 
     def recovery(
         self, *, interval: float = 5.0, lease: float | None = None, limit: int = 16

@@ -173,7 +173,7 @@ class SagaRun(Generic[C]):
         ends = journal.deadline_at
         self._ends = None if ends is None else monotonic() + ends - wall()
 
-    # -- public verbs --------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------- public verbs
 
     async def create(self) -> bool:
         """File the saga, its first steps among what is written; False if the id is taken.
@@ -244,7 +244,7 @@ class SagaRun(Generic[C]):
         with move_on_after(_GIVE_BACK, shield=True), suppress(BackendError):
             await self._terms.store.save(filed, lease=0)
 
-    # -- steering ------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------- steering
 
     async def _steer(self, group: TaskGroup) -> None:
         moves = self._first()
@@ -308,7 +308,7 @@ class SagaRun(Generic[C]):
         self._news = True
         self._changed.wake_all()
 
-    # -- turning back --------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------- turning back
 
     def _settle(self, cause: str) -> None:
         turned = self.journal.backward
@@ -325,7 +325,7 @@ class SagaRun(Generic[C]):
         if journal.backward and not before and listening():
             emit(SagaTurnedBack(self._terms.name, self.filed.id, journal.cause))
 
-    # -- one step ------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------- one step
 
     async def _act(self, step: Step[C]) -> None:
         """Call an action until it has succeeded or failed; note what it came to."""
@@ -406,7 +406,7 @@ class SagaRun(Generic[C]):
     def _note_context(self) -> None:
         self.journal.context = MSGPACK.encode(self.context)
 
-    # -- the record ----------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------- the record
 
     def _snapshot(self, state: SagaState) -> Filed:
         """Return the record of what the journal says now; the next revision."""

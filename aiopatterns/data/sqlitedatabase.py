@@ -175,7 +175,7 @@ class SqliteDatabase(Database):
         self._busy = False
         self._turns.wake()
 
-    # -- in the thread -------------------------------------------------------------------------
+    # ---------------------------------------------------------------------------- in the thread
 
     def _write(self, orders: Sequence[_Order]) -> list[Answer | BackendError]:
         import sqlite3

@@ -318,7 +318,7 @@ class Gateway(Owner):
             upstreams, {path: store.statistics() for (path, _), store in caches}
         )
 
-    # -- serving -------------------------------------------------------------------------------
+    # ---------------------------------------------------------------------------------- serving
 
     async def _serve(self, table: Table | None, scope: Message, exchange: Exchange) -> None:
         """Answer a request, or leave without."""
@@ -430,7 +430,7 @@ class Gateway(Owner):
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
-    # -- opening and closing -------------------------------------------------------------------
+    # ---------------------------------------------------------------------- opening and closing
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._home, keys = Home(), KeyDirectory(self._fetched)

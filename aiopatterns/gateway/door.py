@@ -114,7 +114,7 @@ class Door(HttpToolsProtocol):
             if self._left < 0:
                 self._refuse(self._too_long())
 
-    # -- what the parser finds -----------------------------------------------------------------
+    # -------------------------------------------------------------------- what the parser finds
 
     def on_message_begin(self) -> None:
         """Begin a request, if there are not too many already."""
@@ -159,7 +159,7 @@ class Door(HttpToolsProtocol):
         if self._refusal is not None and not self._running and not self.transport.is_closing():
             self._say(self._refusal)
 
-    # -- private core --------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------- private core
 
     def _parsing(self) -> HttpRequestParser:
         assert self.parser is not None, "the connection is there"

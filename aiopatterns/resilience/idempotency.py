@@ -321,7 +321,7 @@ class _Call:
         await self._store(msgspec.structs.replace(self._record, done=True, outcome=outcome))
         return result
 
-    # -- beginning -----------------------------------------------------------------------------
+    # -------------------------------------------------------------------------------- beginning
 
     async def _claim(self) -> bool:
         """Take the key if it is free."""
@@ -366,7 +366,7 @@ class _Call:
                 await anext(notices, None)
         return found
 
-    # -- running -------------------------------------------------------------------------------
+    # ---------------------------------------------------------------------------------- running
 
     async def _while_renewing(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Run ``fn`` in this task, and what holds the key beside it; errors leave bare."""
@@ -390,7 +390,7 @@ class _Call:
             with suppress(BackendError):  # the next try comes before the lease ends
                 held = await self._change(self._mine, self._mine, lease)
 
-    # -- ending --------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------- ending
 
     async def _store(self, record: Record) -> None:
         """Keep the outcome; a cancellation waits for that."""

@@ -270,7 +270,7 @@ class SharedRateLimit(Policy):
         """Return the most seconds a call may take: the longest wait, and what is inside."""
         return self._max_wait + inner
 
-    # -- waiting -------------------------------------------------------------------------------
+    # ---------------------------------------------------------------------------------- waiting
 
     async def _queue(self, key: str, cost: float, limit: float, due: float) -> Grant:
         """Wait in the line of ``key``, or refuse what is known to take longer than ``limit``."""
@@ -317,7 +317,7 @@ class SharedRateLimit(Policy):
         msg = f"{self!r} is used up; try again in {wait:.3g} s"
         raise RateLimitedError(msg, name=self._name, retry_after=wait)
 
-    # -- asking --------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------- asking
 
     async def _try(self, key: str, cost: float) -> Grant:
         """Take ``cost`` if it is there: ask the backend, or what stands in for it."""
