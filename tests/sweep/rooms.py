@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from tests.sweep.backends import backends
 from tests.sweep.cache import cache
+from tests.sweep.cluster import cluster
+from tests.sweep.data import data
 from tests.sweep.flow import flow
 from tests.sweep.jobs import jobs
 from tests.sweep.messaging import messaging
@@ -17,5 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ROOMS"]
 
 ROOMS: dict[str, Scenario] = {
-    each.__name__: each for each in (backends, resilience, flow, cache, jobs, messaging)
+    each.__name__: each
+    for each in (backends, resilience, flow, cache, jobs, messaging, cluster, data)
 }
