@@ -30,15 +30,17 @@ the pool, for as long as it likes. A function that waits for its own pool may wa
 
 from __future__ import annotations
 
-from inspect import isawaitable, iscoroutinefunction
+from functools import partial
+from inspect import iscoroutinefunction
 from sys import float_info
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, final, overload
 
-from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
+from anyio import get_cancelled_exc_class
 
 from aiopatterns.core.errors import ClosedError, QueueFullError
 from aiopatterns.core.lifecycle import Owner, OwnerState
+from aiopatterns.core.threads import call_in_thread
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.validate import (
     choice,
@@ -469,7 +471,7 @@ def _attempt(
     fn: Callable[..., Any], policy: Wrapper | None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the coroutine function for one attempt: ``fn``, in a thread if need be, wrapped."""
-    call = fn if is_async(fn) else _in_thread(fn)
+    call = fn if is_async(fn) else partial(call_in_thread, fn)
     if policy is not None:
         call = function("what policy returns", policy(call))
     if iscoroutinefunction(call):
@@ -479,14 +481,3 @@ def _attempt(
         return await call(*args)
 
     return attempt
-
-
-def _in_thread(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a coroutine function that calls ``fn`` in a thread."""
-
-    async def call(*args: Any) -> Any:
-        # A token of its own: the workers are the limit, not anyio's default of 40 threads.
-        value = await to_thread.run_sync(fn, *args, limiter=CapacityLimiter(1))
-        return await value if isawaitable(value) else value
-
-    return call
