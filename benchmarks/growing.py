@@ -28,7 +28,7 @@ import gc
 import json
 import sys
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -184,7 +184,7 @@ class Growth:
             Path(chosen.json).write_text(json.dumps(page, indent=1), encoding="utf-8")
 
 
-def ratio(figures: list[float]) -> float:
+def ratio(figures: Sequence[float]) -> float:
     """Return how many times the first figure the last is."""
     return figures[-1] / figures[0]
 

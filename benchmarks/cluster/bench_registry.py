@@ -22,9 +22,11 @@ SNAPSHOTS = 20
 RENEWALS = 50
 
 bench = Bench("cluster/registry", versions=("msgspec", "hiredis"))
-first = bench.case("first snapshot of 1,000 instances", clock="wall", unit="ms/snapshot")
+first = bench.case(
+    "first snapshot of 1,000 instances", clock="wall", unit="ms/snapshot", part="Registry"
+)
 changed = bench.case("snapshot, one has changed", clock="wall", unit="ms/snapshot")
-calls = bench.case("calls, renewal", clock="count", unit="calls/renewal")
+calls = bench.case("calls, renewal", clock="count", unit="calls/renewal", part="Registry")
 
 
 async def fill(backend: Backend, version: str = "1.4.2", instances: int = INSTANCES) -> None:

@@ -21,7 +21,9 @@ COUNT = AT_ONCE * EACH
 RECORD = b"x" * 200
 
 bench = Bench("data/twophase")
-decisions = bench.case("decisions, 32 at once", clock="wall", unit="us/decision")
+decisions = bench.case(
+    "decisions, 32 at once", clock="wall", unit="us/decision", part="Two-phase commit"
+)
 numbers = count()
 
 

@@ -102,8 +102,8 @@ async def by_aiostream(call: Call, count: int) -> int:
     return check(found, count, ordered=False)
 
 
-def contest(name: str, call: Call, count: int, *, clock: str, unit: str) -> object:
-    case = bench.case(name, clock=clock, unit=unit)
+def contest(name: str, call: Call, count: int, *, part: str, clock: str, unit: str) -> object:
+    case = bench.case(name, clock=clock, unit=unit, part=part)
     bound = functools.partial(functools.partial, call=call, count=count)
     case.ours("amap")(bound(by_amap))
     case.ours("stream_map")(bound(by_stream, ordered=False))
@@ -123,9 +123,21 @@ def contest(name: str, call: Call, count: int, *, clock: str, unit: str) -> obje
 
 
 noops = contest(
-    "100k calls that do nothing, limit 100", nothing, NOTHINGS, clock="cpu", unit="us/item"
+    "100k calls that do nothing, limit 100",
+    nothing,
+    NOTHINGS,
+    part="No-ops, mapped",
+    clock="cpu",
+    unit="us/item",
 )
-naps = contest("10k calls of 1 ms, limit 100", nap, NAPS, clock="wall", unit="us/item")
+naps = contest(
+    "10k calls of 1 ms, limit 100",
+    nap,
+    NAPS,
+    part="Calls of 1 ms, mapped",
+    clock="wall",
+    unit="us/item",
+)
 for each in ("amap", "stream_map", "stream_map, ordered"):
     noops.under(0.5 if each == "amap" else 1.5, ours=each)
     naps.at_most(1.15, of="workers over an iterator", ours=each)

@@ -54,7 +54,11 @@ def less(name: str, of: str) -> Contender:
 
 
 forward = bench.case(
-    "GET of 1 KB, CPU of the proxy less its server's", clock="cpu", unit="us/request", warm=False
+    "GET of 1 KB, CPU of the proxy less its server's",
+    clock="cpu",
+    unit="us/request",
+    warm=False,
+    part="Gateway",
 )
 forward.ours("aiopatterns.Gateway, fast")(less("ours-fast", "static"))
 forward.ours("aiopatterns.Gateway, aiohttp")(less("ours-aiohttp", "static"))
@@ -76,12 +80,17 @@ guarded = bench.case(
     clock="cpu",
     unit="us/request",
     warm=False,
+    part="Gateway",
 )
 guarded.ours("aiopatterns.Gateway, all four")(less("ours-full", "ours-fast"))
 guarded.under(15.0)
 
 kept = bench.case(
-    "GET of an answer that is kept, less the server's", clock="cpu", unit="us/request", warm=False
+    "GET of an answer that is kept, less the server's",
+    clock="cpu",
+    unit="us/request",
+    warm=False,
+    part="Gateway",
 )
 kept.ours("aiopatterns.Gateway, cache")(less("ours-cached", "static"))
 kept.limit("uvicorn itself, a static answer")(through("static"))

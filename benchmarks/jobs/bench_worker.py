@@ -42,6 +42,7 @@ time = bench.case(
     clock="wall",
     unit="us/job",
     warm=False,
+    part="Job",
 )
 runs.add(time, "us")
 for peer in peers:
@@ -49,12 +50,22 @@ for peer in peers:
 time.under(1e6 / LEAST_A_SECOND)
 
 trips = bench.case(
-    "round trips of that job, worker side", clock="count", unit="trips/job", warm=False
+    "round trips of that job, worker side",
+    clock="count",
+    unit="trips/job",
+    warm=False,
+    part="What a job costs Redis",
 )
 runs.add(trips, "reads")
 trips.under(0.05)
 
-redis = bench.case("Redis for that job", clock="server cpu", unit="us/job", warm=False)
+redis = bench.case(
+    "Redis for that job",
+    clock="server cpu",
+    unit="us/job",
+    warm=False,
+    part="What a job costs Redis",
+)
 runs.add(redis, "server_us")
 redis.under(6.0)
 

@@ -90,7 +90,9 @@ def faststream(count: int, *words: object) -> Figure:
     return Figure(told["seconds"] / max(1, count - told["failed"]) * 1e6)
 
 
-memory = bench.case("request and reply in memory, 64 callers", clock="cpu", unit="us/request")
+memory = bench.case(
+    "request and reply in memory, 64 callers", clock="cpu", unit="us/request", part="Broker"
+)
 
 
 @memory.ours("aiopatterns.Broker")
@@ -137,7 +139,9 @@ if bench.elsewhere:
         return faststream(THEIRS, "memory")
 
 
-redis = bench.case("request and reply over Redis, 64 callers", clock="wall", unit="us/request")
+redis = bench.case(
+    "request and reply over Redis, 64 callers", clock="wall", unit="us/request", part="Broker"
+)
 
 
 @redis.ours("aiopatterns.Broker")

@@ -102,7 +102,9 @@ async def consume(
     return Figure(seconds / COUNT * 1e6)
 
 
-redis = bench.case("Redis, 100 handlers at once", clock="wall", unit="us/message")
+redis = bench.case(
+    "Redis, 100 handlers at once", clock="wall", unit="us/message", part="Stream consumer"
+)
 
 
 @redis.ours("aiopatterns.StreamConsumer")

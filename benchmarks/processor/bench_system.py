@@ -60,7 +60,9 @@ def expected() -> Analysis:
 
 
 bench = Bench("processor/system")
-whole = bench.case(f"the whole job, 31 MB, {WORKERS} processes", clock="wall", unit="s/run")
+whole = bench.case(
+    f"the whole job, 31 MB, {WORKERS} processes", clock="wall", unit="s/run", part="Main job"
+)
 
 
 def same(found: Analysis) -> None:

@@ -25,7 +25,9 @@ bench = Bench(
     "resilience/breaker",
     versions=("circuitbreaker", "purgatory-circuitbreaker", "aiobreaker", "hyx"),
 )
-closed = bench.case("closed, the call succeeds", clock="cpu", unit="us/call")
+closed = bench.case(
+    "closed, the call succeeds", clock="cpu", unit="us/call", part="Policies, success path"
+)
 opened = bench.case("open, the call is refused", clock="cpu", unit="us/call")
 
 
