@@ -2,7 +2,8 @@
 
 Each seed that fails is run again, to see that it fails alike, and printed with the command that
 plays it once more. The digest of a room is that of the traces of all its runs: two sweeps of the
-same seeds that print the same digest did the same, step by step.
+same seeds that print the same digest did the same, step by step. Seed 0, asyncio's own order, is
+left out: there the order in which a set wakes tasks counts, and that is not the same in every run.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sweep", description=__doc__)
     parser.add_argument("--room", action="append", choices=ROOMS, help="only this; repeatable")
     parser.add_argument("--seeds", type=int, default=1_000, help="of all rooms together")
-    parser.add_argument("--first", type=int, default=0, help="seed to begin with in each room")
+    parser.add_argument("--first", type=int, default=1, help="seed to begin with in each room")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args(argv)
     args.room = args.room or list(ROOMS)
