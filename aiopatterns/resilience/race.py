@@ -158,12 +158,12 @@ class Terms:
         discard: Discard | None,
         budget: Budget | None,
     ) -> None:
-        self.after = after
-        self.max_extra = max_extra
-        self.handles = handles
-        self.discard = discard
-        self.budget = budget
-        self.latencies = Latencies()
+        self.after: float | None = after
+        self.max_extra: int = max_extra
+        self.handles: Callable[[Exception], bool] = handles
+        self.discard: Discard | None = discard
+        self.budget: Budget | None = budget
+        self.latencies: Latencies = Latencies()
 
     def late_after(self) -> float | None:
         """Return the seconds after which a call is late, None if that is not known."""
