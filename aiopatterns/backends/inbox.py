@@ -1,12 +1,15 @@
 """Where the messages of a subscription wait for their reader: what both implementations share.
 
 Whoever has a message puts it in, synchronously, and never waits; a reader takes one out when it
-runs, so a cancelled wait loses none. A reader that is too slow loses the oldest and is told.
+runs, so a cancelled wait loses none. A reader that is too slow loses the oldest and is told::
+
+    async with --> in force: deliver() fills, the reader empties --> close(): what is left is read
 """
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,7 @@ from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
     from typing import Self
 
     from aiopatterns.backends.records import Notice
@@ -21,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Inbox"]
 
 
-class Inbox:
-    """The reading half of a subscription: an async iterator of notices.
+class Inbox(ABC):
+    """The reading half of a subscription: an async iterator of notices, inside ``async with``.
+
+    Subclasses say how it is put in force and taken out: :meth:`_join` and :meth:`_leave`.
 
     Args:
         capacity: Messages that wait for the reader at most.
@@ -44,6 +50,31 @@ class Inbox:
         self._open = False
         self._overflowing = False
 
+    async def __aenter__(self) -> Self:
+        """Put the subscription in force.
+
+        Raises:
+            RuntimeError: It is open already.
+        """
+        if self._open:
+            msg = "this subscription is open already; enter it only once"
+            raise RuntimeError(msg)
+        self._open = True
+        try:
+            await self._join()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -54,6 +85,11 @@ class Inbox:
             await self._waiters.wait()
         self._overflowing = False
         return self._inbox.popleft()
+
+    def close(self) -> None:
+        """Take no more; what was received can still be read, then the iteration ends."""
+        self._leave()
+        self._end()
 
     def deliver(self, notice: Notice) -> None:
         """Take a message in; beyond the capacity the oldest is lost."""
@@ -75,18 +111,15 @@ class Inbox:
         except Exception:
             logging.getLogger("aiopatterns").exception("on_gap of a subscription failed")
 
-    def _begin(self) -> None:
-        """Let readers wait from now on.
+    @abstractmethod
+    async def _join(self) -> None:
+        """Put it in force; what is published after that is delivered."""
 
-        Raises:
-            RuntimeError: They do already.
-        """
-        if self._open:
-            msg = "this subscription is open already; enter it only once"
-            raise RuntimeError(msg)
-        self._open = True
+    @abstractmethod
+    def _leave(self) -> None:
+        """Take it out; harmless if it is out already."""
 
     def _end(self) -> None:
-        """Take no more; what was received can still be read, then the iteration ends."""
+        """Let nobody wait any more."""
         self._open = False
         self._waiters.wake_all()

@@ -17,8 +17,6 @@ from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from aiopatterns.backends.memory.home import MemoryHome
 
@@ -122,27 +120,11 @@ class MemorySubscribed(Inbox):
         self.patterns: tuple[re.Pattern[str], ...] = tuple(_compile(each) for each in patterns)
         self._pubsub = pubsub
 
-    async def __aenter__(self) -> Self:
-        self._begin()
-        try:
-            self._pubsub.add(self)
-        except BaseException:
-            self._end()
-            raise
-        return self
+    async def _join(self) -> None:
+        self._pubsub.add(self)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take no more; what was received can still be read, then the iteration ends."""
+    def _leave(self) -> None:
         self._pubsub.remove(self)
-        self._end()
 
 
 def _bytewise(name: str) -> str:
