@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format format-check lint types types-versions floors bench disaster stress docs picture wheel-test interpreters newcomer promises exports changelog clean
+.PHONY: help setup run test check ci format format-check lint types types-versions floors bench disaster stress docs picture wheel-test interpreters lowest mutants newcomer promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -85,6 +85,13 @@ wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 
 interpreters: ## the fast suite on every supported Python that is found here, and without uvloop
 	@.ci/interpreters $(ARGS)
+
+lowest: ## the fast suite, and some real files of each room, with the lowest versions that are let in
+	@.ci/lowest $(ARGS)
+
+mutants: $(TEST)/.ready ## mistakes made on purpose, and how many the tests see; ARGS="--rooms flow --each 50"
+	@.ci/servers
+	@$(TEST)/bin/python .ci/mutants $(ARGS)
 
 newcomer: ## time a newcomer's path: clone, first result, first job of one's own, dashboard
 	@.ci/newcomer
