@@ -49,11 +49,14 @@ end
 local function plain_turn()
   local call, q, worker, count = redis.call, KEYS[1], ARGV[2], tonumber(ARGV[7])
   local mine, jobs, result = q .. ':run:' .. worker, q .. ':jobs', q .. ':res:'
-  if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count
-      or call('EXISTS', q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
-        q .. ':marked', q .. ':prog', q .. ':gone') > 0 then
-    return false
-  end
+  local lane, byte, sub = q .. ':lane:', string.byte, string.sub
+  local barring = { q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
+    q .. ':marked', q .. ':prog', q .. ':gone' }
+  if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count then return false end
+  -- Most turns find none of all this, so that one look is enough.
+  local quiet = call('EXISTS', q .. ':due', q .. ':tries', lane .. 1, lane .. 2, lane .. 3, lane .. 4,
+    lane .. 5, lane .. 6, lane .. 7, lane .. 8, lane .. 9, unpack(barring)) == 0
+  if not quiet and call('EXISTS', unpack(barring)) > 0 then return false end
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local last = call('HGET', q .. ':turns', worker)
@@ -61,13 +64,18 @@ local function plain_turn()
   if not last or tonumber(last) >= tonumber(ARGV[3]) or tonumber(workers[2]) <= now then
     return false
   end
-  local next_due = -1
-  local due = call('ZRANGE', q .. ':due', 0, 0, 'WITHSCORES')
-  if due[1] then
-    next_due = due[2] - now
-    if next_due <= 0 then return false end
+  local next_due, tried, only = -1, false, true
+  if quiet then
+    lane = lane .. 0
+  else
+    local due = call('ZRANGE', q .. ':due', 0, 0, 'WITHSCORES')
+    if due[1] then
+      next_due = due[2] - now
+      if next_due <= 0 then return false end
+    end
+    tried = call('EXISTS', q .. ':tries') == 1
+    lane, only = first_lane(lane)
   end
-  local tried = call('EXISTS', q .. ':tries') == 1
 
   local settled, results = {}, {}
   if count > 0 then
@@ -77,8 +85,8 @@ local function plain_turn()
       if held == 0 then return false end
     end
     for i, value in ipairs(call('HMGET', jobs, unpack(settled))) do
-      if ARGV[6 + 3 * i] ~= 'd' or not value or string.byte(value, 1) > 1 then return false end
-      local raw = string.sub(value, 7, 14)
+      if ARGV[6 + 3 * i] ~= 'd' or not value or byte(value) > 1 then return false end
+      local raw = sub(value, 7, 14)
       local keep = keeps[raw]
       if keep == nil then
         keep = struct.unpack('>I8', raw)
@@ -94,7 +102,6 @@ local function plain_turn()
     end
   end
   local ids, claimed, free = {}, {}, tonumber(ARGV[5])
-  local lane, only = first_lane(q .. ':lane:')
   if free > 0 then
     ids = call('LRANGE', lane, 0, free - 1)
     if #ids < free and not only then return false end
@@ -106,7 +113,7 @@ local function plain_turn()
       for i = first, last do ids[i] = nil end
     else
       for i, value in ipairs(call('HMGET', jobs, unpack(ids, first, last))) do
-        if not value or string.byte(value, 1) > 1 then return false end
+        if not value or byte(value) > 1 then return false end
         local n = #claimed
         claimed[n + 1], claimed[n + 2] = ids[first + i - 1], value
         bytes = bytes + #value
