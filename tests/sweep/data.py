@@ -220,13 +220,17 @@ async def sagas(run: Run) -> None:
 
 
 async def finished(saga: Saga[Any]) -> None:
-    """Recover until no saga is under way."""
+    """Recover until no saga is under way; what was given up, a person tells to go on."""
     deadline = monotonic() + PATIENCE
     while True:
-        with suppress(BackendUnavailableError):
+        with suppress(BackendUnavailableError, SagaError):
             await saga.recover_once()
-            if not await saga.unfinished():
+            left = await saga.unfinished()
+            if not left:
                 return
+            for each in left:
+                if each.state is SagaState.STUCK:
+                    await saga.resume(each.id)
         assert monotonic() < deadline
         await sleep(1)
 
