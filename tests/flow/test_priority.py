@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aiopatterns.core.clock import rng, yield_now
 from aiopatterns.flow.priority import PriorityChannel
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate
+from tests.growth import growth
 
 
 async def test_higher_first_and_first_come_among_equals():
@@ -49,6 +50,30 @@ async def test_drop_old_drops_what_matters_least():
     assert dropped == [10, 5, 11, 20]
     assert await channel.receive_many(9) == [30, 31]
     assert channel.statistics().dropped == 4
+
+
+async def test_of_equals_at_the_lowest_priority_the_oldest_is_dropped():
+    channel = PriorityChannel[tuple[float, str]](4, overflow="drop_old")
+    for pair in [(1, "a"), (0, "b"), (0, "c"), (2, "d"), (0, "e"), (0.5, "f"), (-1, "g")]:
+        await channel.send(pair)
+    assert [value for _, value in await channel.receive_many(9)] == ["d", "a", "f", "e"]
+
+
+def full(size):
+    channel = PriorityChannel[tuple[int, int]](size, overflow="drop_old")
+    for number in range(size):
+        channel.send_nowait((number % 10, number))
+
+    def send() -> None:
+        for number in range(300):
+            channel.send_nowait((9, number))
+
+    return send
+
+
+@pytest.mark.untraced
+def test_what_a_drop_costs_hardly_grows_with_the_capacity():
+    assert growth(full, 500, times=16) < 5
 
 
 async def test_drop_old_with_nothing_queued_drops_the_item():
