@@ -12,7 +12,8 @@ import msgspec
 from aiopatterns.backends import queueevents, url
 from aiopatterns.backends.publishing import Published, _decoded
 from aiopatterns.backends.queue import NewJob, QueueEvent, UniqueKey
-from aiopatterns.backends.redis import queuewire
+from aiopatterns.backends.redis import info, queuewire
+from aiopatterns.backends.redis import log as redislog
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.cache import envelope
 from aiopatterns.cache.farnames import FarNames
@@ -144,6 +145,12 @@ STORED = (
 )
 
 
+def served(data: bytes) -> None:
+    told = info.facts(data)
+    info.version_of(told)
+    info.EvictionRisk.of("redis://", told)
+
+
 def turned(data: bytes) -> None:
     queuewire.turned([[b"j-1", data], [], [], [], 0, -1, 1_000, -1])
 
@@ -215,6 +222,18 @@ TARGETS = (
         lambda data: queuewire.page("dead", [b"j-1", data, 1, 1_000]),
         (b"3 5:error" + STORED[0],),
         name="letter",
+    ),
+    Target(
+        "backends.redis.log",
+        lambda data: redislog._letter(b"1-1", data),
+        (b"3:5:errorpayload",),
+        errors=(),
+    ),
+    Target(
+        "backends.redis.info",
+        served,
+        (b"redis_version:7.0.15\r\nmaxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n",),
+        errors=(),
     ),
     Target(
         "backends.publishing",

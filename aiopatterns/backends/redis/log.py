@@ -65,6 +65,8 @@ _NAMED: Final = round(DEDUP * 1_000)
 _OWN: Final = 20_000
 _BELL: Final = 86_400_000
 _LONGEST_BLOCK: Final = 3_600.0
+# Digits of a count in a record at most.
+_DIGITS: Final = 10
 
 _APPEND: Final = Script("log_append")
 _CREATE_GROUP: Final = Script("log_create_group")
@@ -293,7 +295,11 @@ def _pending(entry_id: bytes, noted: bytes, now: int) -> PendingEntry:
 
 
 def _letter(entry_id: bytes, record: bytes) -> tuple[Claimed, bytes]:
-    deliveries, size, rest = record.split(b":", 2)
+    """Read a dead letter; of a damaged one all is the reason."""
+    deliveries, _, rest = record.partition(b":")
+    size, _, rest = rest.partition(b":")
+    if not all(each.isdigit() and len(each) <= _DIGITS for each in (deliveries, size)):
+        return Claimed(entry_id.decode(), b"", 0), record
     end = int(size)
     return Claimed(entry_id.decode(), rest[end:], int(deliveries)), rest[:end]
 
