@@ -40,7 +40,7 @@ EXCEPTIONS: dict[str, str] = {}
 RATCHETS = {
     "noqa": 9,
     "type: ignore": 2,
-    "pyright: ignore": 3,
+    "pyright: ignore": 1,
     "pragma: no cover": 0,
     "pytest.mark.skip": 0,
     "pytest.mark.xfail": 0,

@@ -357,4 +357,5 @@ class Window(Meter):
         return at - now
 
 
-_new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - generic; saves Grant's Python-level __new__
+# Saves Grant's own, which is a Python function.
+_new = tuple[object, ...].__new__
