@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from aiopatterns.cli.exits import DONE
+from aiopatterns.cli.exits import DONE, UsageError
 from aiopatterns.cli.port import listen, url_of
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
@@ -48,12 +48,13 @@ def gateway(options: Namespace) -> int:
         options: ``file``, ``host``, ``port``, ``grace`` and ``check``; ``debug`` logs every request.
 
     Raises:
-        ConfigError: The file is wrong.
-        OSError: The file cannot be read, or the port cannot be taken.
+        UsageError: The file cannot be read.
+        ConfigError: It is wrong.
+        OSError: The port cannot be taken.
         ImportError: An extra is missing; it names the command.
         BackendUnavailableError: Nobody answers at the beginning.
     """
-    config = load_config(options.file)
+    config = _config(options.file)
     door = Gateway.of(config)
     if options.check:
         print(f"{options.file}: {len(config.routes)} routes, nothing is wrong", flush=True)
@@ -69,6 +70,13 @@ def gateway(options: Namespace) -> int:
         anyio.run(_serve, door, config, listening, options.grace, backend_options=uvloop)
     print("ended", flush=True)
     return DONE
+
+
+def _config(file: str) -> GatewayConfig:
+    try:
+        return load_config(file)
+    except OSError as error:
+        raise UsageError(f"{error.strerror}: {file}") from error
 
 
 def _log_rare(log: Listener, event: Event) -> None:
