@@ -113,7 +113,7 @@ EventKind: TypeAlias = Literal[
 class Bucket(NamedTuple):
     """A limit that jobs share by naming it.
 
-    Args:
+    Attributes:
         key: Name of the bucket within the queue.
         rate: How many may start in how long, spaced evenly (GCRA with a burst of the rate's
             amount), or None.
@@ -126,7 +126,13 @@ class Bucket(NamedTuple):
 
 
 class UniqueKey(NamedTuple):
-    """A key that one job at a time may have; ``window`` in seconds, for throttle and debounce."""
+    """A key that one job at a time may have.
+
+    Attributes:
+        key: The key, within the queue.
+        mode: What an enqueue under a key that is taken does; see the module's text.
+        window: Seconds, for throttle and debounce.
+    """
 
     key: str
     mode: UniqueMode = "drop"
@@ -136,7 +142,7 @@ class UniqueKey(NamedTuple):
 class NewJob(NamedTuple):
     """One job to enqueue.
 
-    Args:
+    Attributes:
         id: Made by the caller, unique; a second enqueue of an id that is known (or whose outcome
             is kept) changes nothing.
         body: What the worker gets.
@@ -163,7 +169,12 @@ class NewJob(NamedTuple):
 
 
 class Enqueued(NamedTuple):
-    """The answer for one :class:`NewJob`: the id that stands, and whether this call made it."""
+    """The answer for one :class:`NewJob`.
+
+    Attributes:
+        id: The id that stands.
+        created: Whether this call made it.
+    """
 
     id: str
     created: bool
@@ -172,7 +183,7 @@ class Enqueued(NamedTuple):
 class Settled(NamedTuple):
     """What a worker says of a job that it holds.
 
-    Args:
+    Attributes:
         id: The job.
         how: ``done``; ``retry`` after ``delay``; ``demote``, the same with a priority that is one
             lower, if it is not 0; ``release`` gives it back to the head of its
@@ -192,7 +203,7 @@ class Settled(NamedTuple):
 class Turn(NamedTuple):
     """What a worker says and asks in one step.
 
-    Args:
+    Attributes:
         worker: Id of the worker, new at each start.
         number: 1 in the worker's first turn, and one more in each; the same again means that the
             answer was lost.
@@ -216,7 +227,14 @@ class Turn(NamedTuple):
 
 
 class ClaimedJob(NamedTuple):
-    """A job in the hands of a worker; ``attempt`` counts from 1; ``alone``: it is a suspect."""
+    """A job in the hands of a worker.
+
+    Attributes:
+        id: The job.
+        body: What was enqueued.
+        attempt: Which attempt this is, from 1.
+        alone: Whether it is a suspect, and the only one that the worker gets.
+    """
 
     id: str
     body: bytes
@@ -227,7 +245,7 @@ class ClaimedJob(NamedTuple):
 class Turned(NamedTuple):
     """The answer to a :class:`Turn`.
 
-    Args:
+    Attributes:
         claimed: Jobs that the worker holds from now on.
         stale: Settled jobs that it did not hold; nothing was done for them.
         cancels: Jobs that it holds and that somebody wants cancelled; told again in every turn
@@ -254,9 +272,12 @@ class Turned(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended; ``data`` is the result, or the error of a dead letter.
+    """How a job ended.
 
-    The error of one whose workers crashed too often is empty.
+    Attributes:
+        state: In which way.
+        data: The result, or the error of a dead letter; empty if its workers crashed too often.
+        attempts: How many have counted.
     """
 
     state: Literal["done", "dead", "cancelled"]
@@ -267,7 +288,7 @@ class Outcome(NamedTuple):
 class StoredJob(NamedTuple):
     """A job as it is stored.
 
-    Args:
+    Attributes:
         id: The job.
         body: What the worker gets.
         state: Where it is.
@@ -286,7 +307,12 @@ class StoredJob(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some jobs, and where to go on (None: that was all)."""
+    """Some jobs.
+
+    Attributes:
+        jobs: The jobs.
+        cursor: Where to go on; None when that was all.
+    """
 
     jobs: list[StoredJob]
     cursor: str | None
@@ -320,11 +346,13 @@ class Counts(NamedTuple):
 
 
 class QueueEvent(NamedTuple):
-    """Something that happened to a job; ``gap`` (without an id) says that some may be missing.
+    """Something that happened to a job.
 
-    ``queued`` says that a job was added (it may have to wait), given back, taken back or requeued.
-    ``data`` is the error of retrying and dead, the fraction of progress as decimal text, else
-    empty.
+    Attributes:
+        kind: What happened. ``queued`` says that a job was added (it may have to wait), given back,
+            taken back or requeued; ``gap`` that some events may be missing.
+        id: The job; empty for a gap.
+        data: The error of retrying and dead, the fraction of progress as decimal text, else empty.
     """
 
     kind: EventKind

@@ -29,7 +29,11 @@ NEW = math.inf
 
 
 class Failed(NamedTuple):
-    """What a batch loader gave for one key: an error instead of a value."""
+    """What a batch loader gave for one key instead of a value.
+
+    Attributes:
+        error: The error.
+    """
 
     error: Exception
 

@@ -47,7 +47,12 @@ _TURN: Final = 64
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branches:
-    """One ``broadcast``: the stages of each branch."""
+    """One ``broadcast``.
+
+    Args:
+        branches: The stages of each branch.
+        name: For reports, notes and errors.
+    """
 
     branches: tuple[tuple[Stage | Batch | Branches, ...], ...]
     name: str = "broadcast"

@@ -152,7 +152,11 @@ class TaskOptions(TypedDict, total=False):
 @final
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A parameter whose value is there already: from ``args`` or from the inputs."""
+    """A parameter whose value is there already: from ``args`` or from the inputs.
+
+    Args:
+        value: The value.
+    """
 
     value: object
 
@@ -160,7 +164,12 @@ class Given:
 @final
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A parameter that gets the results of tasks: of one, or of several as a list."""
+    """A parameter that gets the results of tasks.
+
+    Args:
+        ids: The tasks.
+        several: Whether it gets a list, also of one.
+    """
 
     ids: tuple[str, ...]
     several: bool

@@ -39,7 +39,7 @@ class QueueConformance(Conformance):
         assert (await queue.counts()).queued == 2
 
     async def test_a_claimed_job_is_what_was_enqueued(self, backend: Backend) -> None:
-        """ClaimedJob: ``body`` as given, "``attempt`` counts from 1"."""
+        """ClaimedJob: ``body`` as given, "Which attempt this is, from 1."."""
         queue, bodies = backend.queue("q"), {"a": b"", "b": bytes(range(256)), "c": b"x" * 100_000}
         await queue.enqueue([NewJob(each, body) for each, body in bodies.items()])
         claimed = await Hand(queue, "w").take(3)
