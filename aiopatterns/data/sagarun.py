@@ -140,6 +140,7 @@ class SagaRun(Generic[C]):
         "_fenced",
         "_news",
         "_plan",
+        "_renewing",
         "_saved",
         "_saving",
         "_sure_until",
@@ -167,6 +168,7 @@ class SagaRun(Generic[C]):
         self._changed = Waiters()
         self._news = False  # whether a step has ended since the last decision
         self._fenced = False
+        self._renewing = False  # whether there is a task that does
         self._saved = False  # whether the store has what was decided last
         self._saving = False  # if so, a renewal would hide what is saved
         self._sure_until = 0.0
@@ -201,6 +203,7 @@ class SagaRun(Generic[C]):
         Cancellation: what ran here is cancelled; the journal says ``STARTED`` of it.
         """
         self._sure_until, self._saving = monotonic() + self._terms.lease, False
+        self._renewing = False
         try:
             async with create_task_group() as group:
                 renewal = call_later(self._terms.lease / _RENEWALS, partial(self._watch, group))
@@ -208,7 +211,8 @@ class SagaRun(Generic[C]):
                     await self._steer(group)
                 finally:
                     renewal.cancel()
-                    group.cancel_scope.cancel()
+                    if self._renewing:  # else nobody is left, and to cancel costs 10 us
+                        group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             raise_bare(errors)
         if self._fenced:
@@ -474,6 +478,7 @@ class SagaRun(Generic[C]):
 
     def _watch(self, group: TaskGroup) -> None:
         """The saga takes its time: begin to renew the lease."""
+        self._renewing = True
         group.start_soon(self._renew, group)
 
     async def _renew(self, group: TaskGroup) -> None:
