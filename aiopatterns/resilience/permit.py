@@ -64,16 +64,16 @@ class Permit:
 
         Complexity: O(1).
         """
+        if elapsed is None and outcome == "success":  # as nearly all do
+            self._end()
+            self._circuit.succeed(self._generation, self._started)
+            return
         choice("outcome", outcome, OUTCOMES)
         if elapsed is not None:
             non_negative("elapsed", elapsed)
         self._end()
-        if elapsed is not None:
-            self._circuit.settle(self._generation, outcome, elapsed)
-        elif outcome == "success":
-            self._circuit.succeed(self._generation, self._started)
-        else:
-            self._circuit.settle(self._generation, outcome, monotonic() - self._started)
+        taken = monotonic() - self._started if elapsed is None else elapsed
+        self._circuit.settle(self._generation, outcome, taken)
 
     def conclude(self, judge: Judge | None, found: object) -> None:
         """End the call by what it gave: a result, or an error that is on its way out."""
