@@ -55,7 +55,7 @@ from anyio import create_task_group, get_cancelled_exc_class, move_on_after
 
 from aiopatterns.backends.opening import resolve
 from aiopatterns.backends.records import DELETE
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import call_later, monotonic, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id, remaining
 from aiopatterns.core.errors import BackendError, CodecError, ConflictError, RejectedError
@@ -369,26 +369,38 @@ class _Call:
     # ---------------------------------------------------------------------------------- running
 
     async def _while_renewing(self, fn: Callable[[], Awaitable[T]]) -> T:
-        """Run ``fn`` in this task, and what holds the key beside it; errors leave bare."""
+        """Run ``fn`` in this task, and what holds the key beside it; errors leave bare.
+
+        Most calls are over before the key has to be held on to: they start and cancel no task.
+        """
         results: list[T] = []
+        pause, renewing = self._rules.lease / 3, False
+
+        def renew() -> None:
+            nonlocal renewing
+            renewing = True
+            group.start_soon(self._renew, pause)
+
         try:
             async with create_task_group() as group:
-                group.start_soon(self._renew)
+                timer = call_later(pause, renew)
                 try:
                     results.append(await fn())
                 finally:
-                    group.cancel_scope.cancel()
+                    timer.cancel()
+                    if renewing:
+                        group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             raise_bare(errors)
         return results[0]
 
-    async def _renew(self) -> None:
+    async def _renew(self, pause: float) -> None:
         """Hold on to the key until it is lost."""
-        lease, held = self._rules.lease, True
+        held = True
         while held:
-            await sleep(lease / 3)
             with suppress(BackendError):  # the next try comes before the lease ends
-                held = await self._change(self._mine, self._mine, lease)
+                held = await self._change(self._mine, self._mine, self._rules.lease)
+            await sleep(pause)
 
     # ----------------------------------------------------------------------------------- ending
 
