@@ -11,6 +11,7 @@ from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.records import GroupTurn
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.rate import Rate
+from tests.sweep.run import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +39,7 @@ async def processes(run: Run, work: Callable[[int], Awaitable[None]]) -> None:
     """Several at once, each of which may stop at any moment."""
 
     async def live(number: int) -> None:
-        with move_on_after(run.dice.choice([0.3, 1e6, 1e6])):
+        with move_on_after(run.dice.choice([0.3, FOREVER, FOREVER])):
             await work(number)
 
     async with create_task_group() as tasks:

@@ -12,7 +12,7 @@ from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.cache import MISSING, ShardedCache, Ttl
 from aiopatterns.core.clock import sleep
 from tests.cache.shaky import Shaky, shared
-from tests.sweep.run import Inside
+from tests.sweep.run import FOREVER, Inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ async def near_and_far(run: Run) -> None:
 
     async def read(cache: Any) -> None:
         for _ in range(6):
-            with move_on_after(run.dice.choice([0.01, 1e6, 1e6])):
+            with move_on_after(run.dice.choice([0.01, FOREVER, FOREVER])):
                 key = run.dice.choice(KEYS)
                 if run.chance(0.7):
                     found = {key: await cache.get_or_load(key, source.load, tags=[tag_of(key)])}
@@ -165,7 +165,7 @@ async def in_shards(run: Run) -> None:
     async def use() -> None:
         for _ in range(10):
             key = run.dice.choice(names)
-            with move_on_after(run.dice.choice([0.01, 1e6, 1e6])):
+            with move_on_after(run.dice.choice([0.01, FOREVER, FOREVER])):
                 match run.dice.randrange(6):
                     case 0:
                         row = source.change([key])[key]

@@ -24,6 +24,7 @@ from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendUnavailableError
 from tests.cluster.crowd import Crowd, until
 from tests.cluster.weather import Server, way_to
+from tests.sweep.run import FOREVER
 
 if TYPE_CHECKING:
     from tests.sweep.run import Run
@@ -91,7 +92,10 @@ async def in_a_registry(run: Run) -> None:
                 await sleep(run.dice.random())
                 gone.pop(name, None)
                 # It ends by itself, or is given up; where nobody answers it does not begin.
-                with suppress(BackendUnavailableError), move_on_after(run.dice.choice([1.5, 1e6])):
+                with (
+                    suppress(BackendUnavailableError),
+                    move_on_after(run.dice.choice([1.5, FOREVER])),
+                ):
                     async with (
                         ServiceRegistry(way, ttl=TTL, propagation=PROPAGATION) as registry,
                         registry.register(instance(name)),
@@ -154,7 +158,7 @@ async def over_a_balancer(run: Run) -> None:
     async def call() -> None:
         nonlocal calls
         for number in range(8):
-            with move_on_after(run.dice.choice([0.1, 1e6])), suppress(OSError):
+            with move_on_after(run.dice.choice([0.1, FOREVER])), suppress(OSError):
                 async with balancer.pick(f"key {number}"):
                     calls += 1
                     await sleep(run.dice.random() * 0.5)

@@ -30,6 +30,7 @@ from aiopatterns.resilience.backoff import Constant
 from tests.data.syncstorm import storm
 from tests.data.test_conflict import STRATEGIES
 from tests.data.twophaseplaces import Died, Mortal
+from tests.sweep.run import FOREVER
 
 if TYPE_CHECKING:
     from tests.sweep.run import Run
@@ -200,7 +201,7 @@ async def sagas(run: Run) -> None:
     async def one(number: int) -> None:
         with (
             suppress(SagaError, BackendUnavailableError),
-            move_on_after(run.dice.choice([0.1, 0.5, 1e6, 1e6])),
+            move_on_after(run.dice.choice([0.1, 0.5, FOREVER, FOREVER])),
         ):
             await process().run({"number": number}, id=f"s{number}")
 

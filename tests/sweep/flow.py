@@ -24,6 +24,7 @@ from aiopatterns.flow import (
 )
 from aiopatterns.resilience import Retry
 from aiopatterns.resilience.backoff import Constant
+from tests.sweep.run import FOREVER
 
 if TYPE_CHECKING:
     from tests.sweep.run import Run
@@ -43,7 +44,7 @@ async def flow(run: Run) -> None:
 
 def patience(run: Run) -> float:
     """How long somebody waits until it gives up: often for ever."""
-    return run.dice.choice([0.0, 0.01, 0.1, 1e6, 1e6])
+    return run.dice.choice([0.0, 0.01, 0.1, FOREVER, FOREVER])
 
 
 async def through_channel(run: Run) -> None:
@@ -145,7 +146,7 @@ async def through_pool(run: Run) -> None:
             await sleep(run.dice.random() * 0.1)
             pool.resume()
 
-    with move_on_after(patience(run) if run.chance(0.3) else 1e6) as left:
+    with move_on_after(patience(run) if run.chance(0.3) else FOREVER) as left:
         async with pool, create_task_group() as tasks:
             for start in range(0, 40, 10):
                 tasks.start_soon(use, range(start, start + 10))

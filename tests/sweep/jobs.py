@@ -25,6 +25,7 @@ JOBS = 24
 LEASE = 6.0
 ATTEMPTS = 3
 AT_ONCE = 2  # jobs with a limit
+LONG = 60.0  # a job that is cancelled while it runs
 ENDED = {JobStatus.DONE, JobStatus.DEAD, JobStatus.CANCELLED}
 HOUR = 3_600.0
 
@@ -42,7 +43,7 @@ class World:
         self.running: Counter[int] = Counter()
         self.limited = 0
         # How often each fails before it goes well; some never do.
-        self.failing = {n: run.dice.choice([0, 0, 0, 1, 2, 99]) for n in range(JOBS)}
+        self.failing = {n: run.dice.choice([0, 0, 0, 1, 2, 99]) for n in range(JOBS)} | {JOBS: 0}
         shares = {kind: run.dice.choice([0.0, 0.05, 0.15]) for kind in ("before", "after", "late")}
         self.faults = [Faults(seeded(run.dice.getrandbits(32)), **shares) for _ in range(3)]
         ways = [UnreliableBackend(server, each) for each in self.faults]
@@ -145,10 +146,14 @@ async def jobs(run: Run) -> None:
                 if restless:
                     tasks.start_soon(world.come_and_go, world.workers[0])
                 handles = await world.enqueue()
-                cancelled = {n for n in handles if run.chance(0.1)}
+                work = world.jobs.jobs["work"]
+                handles[JOBS] = await work.using(id=f"job-{JOBS}").enqueue(JOBS, LONG)
+                await sleep(run.dice.random() * 2)
+                cancelled = {n for n in handles if run.chance(0.1)} | {JOBS}
                 for number in cancelled:
                     await handles[number].cancel()
             found = await states(world, handles)
+            assert found[JOBS] is JobStatus.CANCELLED
             dead = {n for n, state in found.items() if state is JobStatus.DEAD}
             for number, state in found.items():
                 expect(world, number, state, number in cancelled, restless)

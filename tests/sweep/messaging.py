@@ -22,6 +22,7 @@ from aiopatterns.messaging import Broker, EventBus, Message, Stream, StreamConsu
 from aiopatterns.resilience.backoff import Constant
 from tests.jobs.unreliable import Faults
 from tests.messaging.stormy import Stormy
+from tests.sweep.run import FOREVER
 
 if TYPE_CHECKING:
     from tests.sweep.run import Run
@@ -30,6 +31,7 @@ __all__ = ["messaging"]
 
 MESSAGES = 24
 DELIVERIES = 3
+PREFETCH = 4
 ATTEMPTS = {"once": 0, "again": 1, "never": 99}  # how often a kind of message fails at first
 CLAIM_IDLE = 3.0
 SLACK = 1e-3
@@ -48,13 +50,13 @@ class Unreliable:
 
     def __init__(self, server: MemoryBackend, faults: Faults) -> None:
         self._server = server
-        self._faults = faults
+        self.faults = faults
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
 
     def log(self, name: str) -> Any:
-        return UnreliableLog(self._server.log(name), self._faults)
+        return UnreliableLog(self._server.log(name), self.faults)
 
     async def __aenter__(self) -> Any:
         await self._server.__aenter__()
@@ -83,7 +85,7 @@ class UnreliableLog:
 
 
 async def over_a_stream(run: Run) -> None:
-    """Every message is done once, in the order of its key, or is a dead letter in the end."""
+    """Every message is done, in the order of its key if asked for, or a dead letter in the end."""
     shares = {kind: run.dice.choice([0.0, 0.05, 0.15]) for kind in ("before", "after", "late")}
     server, ordered = MemoryBackend("sweep"), run.chance(0.5)
     kinds = [run.dice.choice(["once", "once", "once", "again", "never"]) for _ in range(MESSAGES)]
@@ -107,13 +109,13 @@ async def over_a_stream(run: Run) -> None:
 
     async with Stream("s", server) as stream:
         ways: list[Any] = [
-            Unreliable(server, Faults(seeded(run.dice.getrandbits(32)), **shares)) for _ in range(2)
+            Unreliable(server, Faults(seeded(run.dice.getrandbits(32)), **shares)) for _ in range(3)
         ]
         consumers = [
             StreamConsumer(
                 Stream("s", way),
                 group="g",
-                prefetch=4,
+                prefetch=PREFETCH,
                 max_deliveries=DELIVERIES,
                 claim_idle=CLAIM_IDLE,
                 backoff=Constant(0.05),
@@ -130,8 +132,9 @@ async def over_a_stream(run: Run) -> None:
         run.always(check)
         key = (lambda message: message.key) if ordered else None
         async with create_task_group() as tasks:
-            for each in consumers:
+            for each in consumers[1:]:
                 tasks.start_soon(consume, each, handle, key)
+            tasks.start_soon(crash, run, ways[0], consumers[0], handle, key)
             for number in range(MESSAGES):
                 await stream.append(number, key=f"k{number % 3}")
                 await sleep(run.dice.choice([0.0, 0.02]))
@@ -144,11 +147,24 @@ async def over_a_stream(run: Run) -> None:
         letters = await stream.dead_letters(group="g")
     dead = sorted(each.message.payload for each in letters if each.message is not None)
     assert dead == [number for number, kind in enumerate(kinds) if kind == "never"]
-    assert sorted(sum(done.values(), dead)) == [*range(MESSAGES)]
+    ended = Counter(sum(done.values(), dead))
+    assert ended.keys() == {*range(MESSAGES)}
+    assert ended.total() - MESSAGES <= PREFETCH  # what the dead one had done and could not say
+    firsts = [[*dict.fromkeys(numbers)] for numbers in done.values()]
+    assert not ordered or all(numbers == sorted(numbers) for numbers in firsts)
 
 
 async def consume(consumer: StreamConsumer, handle: Any, key: Any) -> None:
     await consumer.run(handle, concurrency=3, key=key)
+
+
+async def crash(run: Run, way: Unreliable, consumer: StreamConsumer, *how: Any) -> None:
+    """A consumer that dies with what it has in its hands."""
+    async with create_task_group() as tasks:
+        tasks.start_soon(consume, consumer, *how)
+        await sleep(run.dice.random())
+        way.faults.away = True
+        tasks.cancel_scope.cancel()
 
 
 async def over_a_broker(run: Run) -> None:
@@ -179,7 +195,7 @@ async def over_a_broker(run: Run) -> None:
         for number in range(first, first + 10):
             await sleep(run.dice.random() * 0.3)
             timeout, began = run.dice.choice([0.02, 1.0]), monotonic()
-            with suppress(*refused), move_on_after(run.dice.choice([0.01, 1e6, 1e6])):
+            with suppress(*refused), move_on_after(run.dice.choice([0.01, FOREVER, FOREVER])):
                 assert await broker.request("t.a", number, timeout=timeout) == number
             assert monotonic() - began <= timeout + SLACK
             asked += 1

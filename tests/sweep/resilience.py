@@ -30,7 +30,7 @@ from aiopatterns.resilience import (
     Trip,
 )
 from aiopatterns.resilience.backoff import Constant
-from tests.sweep.run import Inside
+from tests.sweep.run import FOREVER, Inside
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,7 +86,7 @@ async def crowd(run: Run, call: Callable[[], Awaitable[object]]) -> None:
     async def caller() -> None:
         for _ in range(6):
             await sleep(run.dice.choice([0.0, 0.05, 0.5]))
-            with move_on_after(run.dice.choice([0.0, 0.02, 0.1, 1e6])), suppress(*OURS):
+            with move_on_after(run.dice.choice([0.0, 0.02, 0.1, FOREVER])), suppress(*OURS):
                 await call()
 
     async with create_task_group() as tasks:
@@ -168,14 +168,17 @@ async def at_a_rate(run: Run, upstream: Upstream) -> None:
     """In no span of time more than the rate and the burst allow, also over processes."""
     del upstream
     async with MemoryBackend("rates") as server:
-        local = run.dice.choice([GCRA(RATE, burst=BURST), TokenBucket(RATE, burst=BURST)])
+        local: Any = run.dice.choice([GCRA(RATE, burst=BURST), TokenBucket(RATE, burst=BURST)])
         limit: Any = run.dice.choice(
             [local, SharedRateLimit(RATE, server, name="sweep", burst=BURST)]
         )
         times: list[float] = []
 
         async def call() -> None:
-            grant = await limit.acquire(max_wait=run.dice.choice([0.0, 0.5, 5.0]))
+            if limit is local and run.chance(0.2):
+                grant = local.try_acquire()
+            else:
+                grant = await limit.acquire(max_wait=run.dice.choice([0.0, 0.5, 5.0]))
             if grant.allowed:
                 times.append(monotonic())
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from anyio import fail_after
 
 from aiopatterns.testing import SimLoop, leak_guard
 from aiopatterns.testing.explore import run_on
@@ -23,7 +26,10 @@ from aiopatterns.testing.simloop import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterator
 
-__all__ = ["Inside", "Outcome", "Run", "Scenario", "play"]
+__all__ = ["FOREVER", "Inside", "Outcome", "Run", "Scenario", "play"]
+
+FOREVER = math.inf  # the patience of who does not give up
+HUNG = 3_600.0  # virtual seconds after which somebody must be waiting in vain
 
 
 class Run:
@@ -71,7 +77,8 @@ class Run:
 
         async def guarded() -> None:
             async with leak_guard():
-                await scenario(self)
+                with fail_after(HUNG):
+                    await scenario(self)
 
         logging.disable()  # handlers that are to fail say so each time
         try:
