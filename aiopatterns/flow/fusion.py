@@ -26,7 +26,7 @@ from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.types import as_async_iterator, close
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.stage import Node, failure
-from aiopatterns.flow.tally import Tally, is_timed
+from aiopatterns.flow.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -91,15 +91,14 @@ class Fused(Node):
         """Take one item; see :class:`Node`."""
         began = 0.0
         for step in self._steps:
-            timed = is_timed(step.started)
+            if timed := step.started >= step.timed_at:
+                began = step.clock()
             step.started += 1
-            if timed:
-                began = monotonic()
             try:
                 value = step.fn(item)
                 if hasattr(value, "__await__"):
                     value = await value
-                if step.filters:
+                if filters := step.filters:
                     value = bool(value)  # which may fail
             except BaseException as error:
                 await step.fail(item, error)
@@ -107,7 +106,7 @@ class Fused(Node):
             step.done += 1
             if timed:
                 step.latency.record(monotonic() - began)
-            if not step.filters:
+            if not filters:
                 item = value
             elif not value:
                 return
@@ -137,9 +136,9 @@ class Flat(Node):
     async def push(self, item: Any) -> None:
         """Take one item; see :class:`Node`."""
         step = self._step
-        timed = is_timed(step.started)
+        timed = step.started >= step.timed_at
+        began = step.clock() if timed else 0.0
         step.started += 1
-        began = monotonic() if timed else 0.0
         outputs: Any = await self._asked(item, self._called, item)
         if outputs is _FAILED:
             return

@@ -41,7 +41,7 @@ from aiopatterns.flow.calls import given_up
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.offload import Offload
 from aiopatterns.flow.stage import Node, failure, is_stray_cancel
-from aiopatterns.flow.tally import Tally, is_timed
+from aiopatterns.flow.tally import Tally
 from aiopatterns.resilience.attempts import again
 from aiopatterns.resilience.timeout import Timeout
 
@@ -241,8 +241,8 @@ class Lanes(Node):
             if not ready or (asked() and given_up()):
                 break
             entry = ready.popleft()
-            timed = is_timed(tally.started)
-            began = monotonic() if timed else 0.0
+            timed = tally.started >= tally.timed_at
+            began = tally.clock() if timed else 0.0
             tally.queued -= 1
             tally.started += 1
             entry.attempts = 1
