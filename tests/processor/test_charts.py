@@ -35,6 +35,8 @@ def test_bars():
 def test_long_labels_are_cut():
     root = parsed(charts.bars([Bar("a" * 40, 1, "1")], label="x"))
     assert next(root.iter("text")).text == "a" * 14 + "…"
+    root = parsed(charts.bars([Bar("a" * 15, 1, "1")], label="x"))
+    assert next(root.iter("text")).text == "a" * 15
 
 
 @given(
