@@ -9,6 +9,7 @@ import pytest
 from tests import promises
 from tests.faultbook import DISASTER, PAGE, Item, Run, page, section, verdict
 from tests.figures import Ending, Figure
+from tests.stress.__main__ import SOAK
 
 TEST = "tests/stress/test_jobs.py::test_kills"
 SHORT = "tests/jobs/test_kills.py::test_a_kill"
@@ -109,3 +110,8 @@ def test_the_page_names_tests_that_exist():
     assert named
     assert not {file for file, _ in named} - files, "run `make stress`"
     assert not {test for _, test in named if test} - tests, "run `make stress`"
+
+
+def test_the_soak_that_runs_beside_the_rest_is_there():
+    file, _, test = SOAK.partition("::")
+    assert f"def {test}(" in (promises.ROOT / file).read_text("utf-8")

@@ -41,7 +41,8 @@ BUILD: Final = promises.ROOT / "build" / "stress"
 MEASURED: Final = BUILD / "figures.jsonl"
 HELD: Final = BUILD / "held.json"
 RUN: Final = BUILD / "run.json"
-SOAK: Final = "tests/stress/test_soak.py"
+SOAK: Final = "tests/stress/test_soak.py::test_all_at_once_for_a_while_over_a_server_that_is_killed"
+FUZZ: Final = "10"  # seconds for each decoder, unless FUZZ_SECONDS says otherwise
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "--timeout", "1800")
 TWO: Final = ("-n", "2", "--dist", "worksteal")
 ENDED: Final = (0, 1, 5)  # all passed, some failed, there were none
@@ -103,8 +104,9 @@ def _book(broken: list[str]) -> list[faultbook.Item]:
 def _run(book: Sequence[faultbook.Item], minutes: float, broken: list[str]) -> faultbook.Run:
     began = time.monotonic()
     MEASURED.unlink(missing_ok=True)
-    names = sorted({test.partition("::")[0] for each in book for test in each.tests} - {SOAK})
-    tests = [word for each in book for word in ("--hold", each.row)] + names
+    names = sorted({test.partition("::")[0] for each in book for test in each.tests})
+    tests = [word for each in book for word in ("--hold", each.row)]
+    tests += ["--deselect", SOAK, *names]
     # A soak waits much of its time, and what is simulated does not care how long it takes.
     with _soak(book, minutes):
         if names:
@@ -126,7 +128,9 @@ def _command(*arguments: str) -> list[str]:
 
 def _pytest(broken: list[str], *arguments: str) -> None:
     """Run tests; how they end is in the figures. A run that was none is noted in ``broken``."""
-    done = subprocess.run(_command(*arguments), cwd=promises.ROOT, check=False)
+    environment = {"FUZZ_SECONDS": FUZZ, **os.environ}
+    command = _command(*arguments)
+    done = subprocess.run(command, cwd=promises.ROOT, env=environment, check=False)
     if done.returncode not in ENDED:
         broken.append(f"pytest {' '.join(arguments[:4])} ended with {done.returncode}")
 
@@ -134,12 +138,12 @@ def _pytest(broken: list[str], *arguments: str) -> None:
 @contextmanager
 def _soak(book: Sequence[faultbook.Item], minutes: float) -> Iterator[None]:
     """Soak while the block runs, if it is wanted; what is printed is kept in a file."""
-    if not any(test.startswith(SOAK) for each in book for test in each.tests):
+    if not any(SOAK in each.tests for each in book):
         yield
         return
     with (BUILD / "soak.log").open("wb") as log:
         child = subprocess.Popen(
-            _command("-m", "stress", SOAK),
+            _command("-m", "stress", "--suite-loops", "asyncio", SOAK),
             cwd=promises.ROOT,
             env={**os.environ, "SOAK_MINUTES": f"{minutes:g}"},
             stdout=log,
