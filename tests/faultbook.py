@@ -172,7 +172,7 @@ def section(item: Item, found: Verdict, run: Run) -> str:
     """Render one item."""
     lines = [f"\n## {item.number}. {item.title}\n", f"{item.text}.\n"]
     lines.append(f'```console\n$ make stress ARGS="--only {item.number}"\n```\n')
-    lines.append(f"Verdict: {found}. {_told(found)}\n")
+    lines.append(f"Verdict: {found}.{_told(found)}\n")
     for what in ("failed", "again", "skipped"):
         lines += [f"* {_WORDS[what]}: `{each}`" for each in getattr(found, what)]
     lines += [f"* did not run: {each}" for each in _named(found.missing)]
@@ -193,7 +193,7 @@ _WORDS = {
 def _told(found: Verdict) -> str:
     if not found.seconds:
         return ""
-    return f"{found.passed:,} runs of its tests passed, in {found.seconds:,.0f} s of work."
+    return f" {found.passed:,} runs of its tests passed, in {found.seconds:,.0f} s of work."
 
 
 def _figures(item: Item, figures: Iterable[Figure]) -> list[str]:
@@ -202,7 +202,7 @@ def _figures(item: Item, figures: Iterable[Figure]) -> list[str]:
     if not last:
         return []
     lines, test = ["\n| measured | |", "|---|---|"], ""
-    for each in [*last.values()][:SHOWN]:
+    for each in sorted(last.values(), key=lambda figure: _base(figure.test))[:SHOWN]:
         if _base(each.test) != test:
             test = _base(each.test)
             lines.append(f"| *{test.rpartition('::test_')[2].replace('_', ' ')}* | |")
