@@ -84,7 +84,7 @@ class Pattern:
     loop: Literal["real", "simulated"]
     because: str | None
 
-    def measure(self, rounds: int) -> dict[str, object]:
+    def measure(self, rounds: int) -> dict[str, Any]:
         """Run all loads in turns, then each once for its memory; return plain data."""
         loads = [self.once * factor for factor in FACTORS]
         times: list[list[float]] = [[] for _ in loads]

@@ -61,6 +61,8 @@ beside *the limit*: the bare loop that does only the necessary work. Written by 
 `aiopatterns bench` runs ours alone on your machine.
 """
 
+UNKNOWN = "not yet known why"
+
 METHOD = """## How it is measured
 
 - All contenders of a case run interleaved, one after the other in each round, in an order that
@@ -209,8 +211,8 @@ def misses(reports: Sequence[Report]) -> Iterator[Missed]:
 def _misses(reports: Sequence[Report]) -> list[str]:
     found = [
         f"- **{each.case['case']}** ({each.bench}, {each.loop}): {each.goal['ours']} at most"
-        f" {each.goal['bound']}, reached {each.goal['reached']:.3g}."
-        f" {each.goal.get('known') or 'Not yet known why.'}"
+        f" {each.goal['bound']}, reached {each.goal['reached']:.3g}:"
+        f" {(each.goal.get('known') or UNKNOWN).rstrip('.')}."
         for each in misses(reports)
     ]
     return found or ["Nothing."]
@@ -256,7 +258,7 @@ def _grows(pattern: Report) -> str | None:
     if not grown:
         return None
     what = ", ".join(f"{name} {times:.2g} times" for name, times in grown.items())
-    return f"- **{pattern['pattern']}**: {what}. {pattern['because'] or 'Not yet known why.'}"
+    return f"- **{pattern['pattern']}**: {what}: {(pattern['because'] or UNKNOWN).rstrip('.')}."
 
 
 # ------------------------------------------------------------------------------------- one case

@@ -71,8 +71,8 @@ def test_a_row_shows_ours_beside_the_fastest_peer_with_goal_and_verdict():
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ("The bare task alone takes 3 us.", "The bare task alone takes 3 us."),
-        (None, "Not yet known"),
+        ("the bare task alone takes 3 us", "the bare task alone takes 3 us."),
+        (None, "not yet known why."),
     ],
 )
 def test_what_was_missed_is_named_with_its_reason(known, said):
@@ -80,7 +80,7 @@ def test_what_was_missed_is_named_with_its_reason(known, said):
     (missed,) = misses([report])
     assert (missed.bench, missed.loop, missed.goal["reached"]) == ("flow/channel", "uvloop", 0.75)
     page = render([report])
-    assert f"at most 0.6 times asyncio.Queue, reached 0.75. {said}" in page
+    assert f"at most 0.6 times asyncio.Queue, reached 0.75: {said}" in page
     assert "| **missed** |" in page
     assert "## Missed\n\nNothing." in render([measured()])
 
@@ -108,11 +108,11 @@ def test_peers_that_are_not_there_and_files_that_failed_are_named():
 
 
 def test_what_grows_says_why():
-    page = render([measured(), grown([1.0, 3.0, 9.0], because="It sorts.")])
+    page = render([measured(), grown([1.0, 3.0, 9.0], because="it sorts")])
     assert "| Dag, task (cpu) | 10 tasks | 1 | 3 | 9 | 9 | 500 | 50 | 5 | 0.01 |" in page
     assert "| the same, in the server | 10 tasks | | | | | 100 | 100 | 99 | 0.99 |" in page
-    assert "- **Dag**: time 9 times. It sorts." in page
-    assert "- **Dag**: time 9 times. Not yet known why." in render([grown([1.0, 3.0, 9.0])])
+    assert "- **Dag**: time 9 times: it sorts." in page
+    assert "- **Dag**: time 9 times: not yet known why." in render([grown([1.0, 3.0, 9.0])])
     assert "None of them grows." in render([grown([1.0, 1.1, 1.2])])
 
 

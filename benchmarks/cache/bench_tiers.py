@@ -30,7 +30,7 @@ HERE = 70
 LIFE = 3600
 VALUE = {"id": 17, "name": "x" * 200, "tags": ["a", "b"], "scores": list(range(20))}
 
-bench = Bench("cache/tiers", versions=("redis", "hiredis"))
+bench = Bench("cache/tiers", versions=("redis", "hiredis"), rounds=3)
 known = bench.case("known to Redis, not near", clock="wall", unit="us/call")
 cold = bench.case("cold: loaded and stored", clock="wall", unit="us/call")
 batch = bench.case("batch of 100 keys, 70 in Redis", clock="wall", unit="us/batch")

@@ -20,7 +20,7 @@ EACH = 8
 COUNT = AT_ONCE * EACH
 RECORD = b"x" * 200
 
-bench = Bench("data/twophase")
+bench = Bench("data/twophase", rounds=3)
 decisions = bench.case(
     "decisions, 32 at once", clock="wall", unit="us/decision", part="Two-phase commit"
 )

@@ -28,7 +28,7 @@ LIMIT = 100
 NOTHINGS = 100_000
 NAPS = 10_000
 
-bench = Bench("flow/mapping", versions=("aioitertools", "aiometer", "aiostream"))
+bench = Bench("flow/mapping", versions=("aioitertools", "aiometer", "aiostream"), rounds=3)
 
 
 async def nothing(number: int) -> int:

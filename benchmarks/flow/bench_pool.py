@@ -27,7 +27,7 @@ ONE_BY_ONE = 20_000
 MANY = 100_000
 SLEEPS = 5_000
 
-bench = Bench("flow/pool", versions=("aiometer",))
+bench = Bench("flow/pool", versions=("aiometer",), rounds=3)
 
 
 async def double(item: int) -> int:

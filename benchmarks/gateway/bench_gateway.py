@@ -31,7 +31,7 @@ bench = Bench(
     "gateway/gateway",
     versions=("aiohttp", "httptools", "uvicorn", "httpx", "fastapi"),
     loops=("uvloop",),
-    rounds=5,
+    rounds=3,
 )
 
 

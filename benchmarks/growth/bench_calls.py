@@ -14,7 +14,7 @@ LIFE = 3_600.0
 PLENTY = Rate(1e9)
 VALUE = {"id": 17, "name": "x" * 100}
 
-FAR = "The processor's caches no longer hold them all: compare the bare dict."
+FAR = "the processor's caches no longer hold them all: compare the bare dict"
 
 growth = Growth("growth/calls")
 
@@ -41,7 +41,7 @@ async def load_one(key: str) -> dict[str, object]:
     load="keys",
     once=1_000,
     operation="look-up",
-    because="The processor's caches no longer hold them all.",
+    because="the processor's caches no longer hold them all",
 )
 async def bare(load: int, meter: Meter) -> None:
     table = {key: [key] for key in range(load)}

@@ -42,7 +42,7 @@ async def first_snapshot(load: int, meter: Meter) -> None:
     load="instances",
     once=10,
     operation="snapshot",
-    because="A snapshot holds all instances: what has not changed is copied, not read.",
+    because="a snapshot holds all instances: what has not changed is copied, not read",
 )
 async def changed_snapshot(load: int, meter: Meter) -> None:
     backend = open_backend("memory://")
@@ -82,7 +82,7 @@ async def power_of_two(load: int, meter: Meter) -> None:
     load="endpoints",
     once=10,
     operation="call",
-    because="It looks at every endpoint at each call; power of two is made for many.",
+    because="it looks at every endpoint at each call; power of two is made for many",
 )
 async def least_loaded(load: int, meter: Meter) -> None:
     await pick(LeastLoaded(), load, meter)
@@ -93,7 +93,7 @@ async def least_loaded(load: int, meter: Meter) -> None:
     load="endpoints",
     once=10,
     operation="call",
-    because="It searches a ring of 100 points for each endpoint, by halves.",
+    because="it searches a ring of 100 points for each endpoint, by halves",
 )
 async def consistent_hash(load: int, meter: Meter) -> None:
     await pick(ConsistentHash(), load, meter, keys=True)

@@ -35,7 +35,9 @@ NEAR, FAR, THEIRS = 20_000, 20_000, 2_000  # requests a run
 PAYLOAD = {"id": 17}
 TOPIC = "users.get"
 
-bench = Bench("messaging/broker", elsewhere=peers.versions("faststream"), loops=("uvloop",))
+bench = Bench(
+    "messaging/broker", elsewhere=peers.versions("faststream"), loops=("uvloop",), rounds=3
+)
 
 
 @cache

@@ -40,7 +40,9 @@ PROGRAM = Path(__file__).resolve().parent / "peers" / "run_faststream_stream.py"
 HANDLERS, COUNT, THEIRS = 100, 40_000, 2_000
 PAYLOAD = {"id": 17}
 
-bench = Bench("messaging/stream", elsewhere=peers.versions("faststream"), loops=("uvloop",))
+bench = Bench(
+    "messaging/stream", elsewhere=peers.versions("faststream"), loops=("uvloop",), rounds=3
+)
 numbers = count()
 
 
