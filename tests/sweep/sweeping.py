@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.mock import patch
 
 from tests.sweep.rooms import ROOMS
 from tests.sweep.run import Outcome, play
@@ -23,7 +24,7 @@ from tests.sweep.run import Outcome, play
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Failure", "Swept", "main", "sweep"]
+__all__ = ["Failure", "Swept", "main", "sweep", "swept"]
 
 CHUNK = 20  # seeds that a process takes at once
 SHOWN = 5  # failures of a room that are shown with their traceback
@@ -94,24 +95,33 @@ def sweep(room: str, seeds: Iterable[int]) -> Swept:
     return found
 
 
+def swept(rooms: Sequence[str], seeds: int, *, first: int = 1, processes: int) -> list[Swept]:
+    """Deal so many seeds to the rooms, and play them in processes of our own."""
+    found = {room: Swept(room) for room in rooms}
+    each, more = divmod(seeds, len(rooms))
+    work: list[tuple[str, range]] = []
+    for number, room in enumerate(rooms):
+        end = first + each + (number < more)
+        starts = range(first, end, CHUNK)
+        work += [(room, range(start, min(start + CHUNK, end))) for start in starts]
+    for piece in everywhere(work, processes):
+        found[piece.room].add(piece)
+    return list(found.values())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep as the arguments say; returns the exit code: 1 if a seed has failed."""
     args = parse(argv)
     began = time.perf_counter()
-    found = {room: Swept(room) for room in args.room}
-    for each in everywhere(list(chunks(args)), args.processes):
-        found[each.room].add(each)
-    for each in found.values():
-        print(each)
-    failures = [failure for each in found.values() for failure in each.failures]
-    print(
-        f"{sum(each.seeds for each in found.values()):,} seeds in "
-        f"{time.perf_counter() - began:.0f} s: {len(failures)} failed"
-    )
-    for each in found.values():
+    found = swept(args.room, args.seeds, first=args.first, processes=args.processes)
+    seconds = time.perf_counter() - began
+    print(*found, sep="\n")
+    failed = sum(len(each.failures) for each in found)
+    print(f"{sum(each.seeds for each in found):,} seeds in {seconds:.0f} s: {failed} failed")
+    for each in found:
         for failure in each.failures[:SHOWN]:
             print(f"\n{failure}")
-    return 1 if failures else 0
+    return 1 if failed else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -126,19 +136,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def chunks(args: argparse.Namespace) -> Iterator[tuple[str, range]]:
-    """Deal the seeds to the rooms, in pieces that one process takes at once."""
-    each, more = divmod(args.seeds, len(args.room))
-    for number, room in enumerate(args.room):
-        end = args.first + each + (number < more)
-        for start in range(args.first, end, CHUNK):
-            yield room, range(start, min(start + CHUNK, end))
-
-
 def everywhere(work: list[tuple[str, range]], processes: int) -> Iterator[Swept]:
-    """Sweep in processes of our own, in which strings hash alike in every run."""
-    os.environ["PYTHONHASHSEED"] = "0"
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    """Sweep in other processes, in which strings hash alike in every run."""
+    with (
+        patch.dict(os.environ, PYTHONHASHSEED="0"),
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
         for each in as_completed([pool.submit(sweep, *piece) for piece in work]):
             yield each.result()
