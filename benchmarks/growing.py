@@ -83,13 +83,14 @@ class Pattern:
     clock: Clock
     loop: Literal["real", "simulated"]
     because: str | None
+    runs: tuple[int, ...]
 
     def measure(self, rounds: int) -> dict[str, Any]:
         """Run all loads in turns, then each once for its memory; return plain data."""
         loads = [self.once * factor for factor in FACTORS]
         times: list[list[float]] = [[] for _ in loads]
-        for number in range(min(rounds, max(RUNS))):
-            for load, runs, figures in zip(loads, RUNS, times, strict=True):
+        for number in range(min(rounds, max(self.runs))):
+            for load, runs, figures in zip(loads, self.runs, times, strict=True):
                 if number < runs:
                     figures.append(self._once(load).microseconds)
         peaks, held = zip(*map(self._peak, loads), strict=True)
@@ -148,6 +149,7 @@ class Growth:
         clock: Clock = "cpu",
         loop: Literal["real", "simulated"] = "real",
         because: str | None = None,
+        runs: tuple[int, ...] = RUNS,
     ) -> Callable[[Run], Run]:
         """Add a pattern.
 
@@ -159,10 +161,13 @@ class Growth:
             clock: CPU time of this process, or wall time where a server works too.
             loop: Where it runs; on the simulated loop waiting takes no time.
             because: Why time or memory for each grows, where it does.
+            runs: How often each load runs, where that takes long.
         """
 
         def add(run: Run) -> Run:
-            self.patterns.append(Pattern(name, run, load, once, operation, clock, loop, because))
+            self.patterns.append(
+                Pattern(name, run, load, once, operation, clock, loop, because, runs)
+            )
             return run
 
         return add

@@ -23,7 +23,7 @@ from benchmarks.cluster.bench_registry import fill
 from benchmarks.growing import Growth, Meter
 
 PICKS = 20_000
-KNOWN, SECONDS = 5, 2  # until all know each other, and what is timed
+KNOWN, SECONDS = 3, 2  # until all know each other, and what is timed
 
 growth = Growth("growth/cluster")
 
@@ -100,7 +100,13 @@ async def consistent_hash(load: int, meter: Meter) -> None:
 
 
 @growth.pattern(
-    "PeerNode, simulated", load="peers", once=2, operation="peer and second", loop="simulated"
+    "PeerNode, simulated, all know each other",
+    load="peers",
+    once=2,
+    operation="peer and second",
+    loop="simulated",
+    because="each of them keeps what it knows of every other",
+    runs=(3, 2, 1),
 )
 async def peers(load: int, meter: Meter) -> None:
     network = MemoryNetwork(delay=0.002)
