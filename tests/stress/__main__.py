@@ -114,7 +114,8 @@ def _run(book: Sequence[faultbook.Item], minutes: float, broken: list[str]) -> f
     if names:
         _pytest(broken, "-m", "real", "--suite-loops", "asyncio", *TWO, *tests)
     if 0 < len(failed := _failed()) <= AGAIN:
-        _pytest(broken, "-m", "", *failed)
+        # Each has one loop again, for its name is without it; what is real runs on asyncio's.
+        _pytest(broken, "-m", "", "--suite-loops", "sim", *failed)
     disaster = _disaster() if any(each.row == faultbook.DISASTER for each in book) else {}
     machine = {**_machine(), "took": f"{(time.monotonic() - began) / 60:.0f} minutes"}
     return faultbook.Run(machine, *_measured(), disaster, broken)
