@@ -110,9 +110,7 @@ async def test_what_is_kept_has_a_life(backend, queue):
 
 @pytest.mark.promise("backends-queue-nothing-left")
 @pytest.mark.parametrize("delay", [0.0, 0.001], ids=["short way", "long way"])
-async def test_an_idle_worker_that_is_killed_leaves_nothing_for_ever(
-    backend, queue, delay
-):
+async def test_an_idle_worker_that_is_killed_leaves_nothing_for_ever(backend, queue, delay):
     async def lives() -> set[int]:
         names = f"{TAG}:workers", f"{TAG}:turns"
         return {round(await backend.client.read("PTTL", each) / 86_400_000) for each in names}
