@@ -17,8 +17,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from aiopatterns.backends.names import check_namespace
 from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import RefusalError
+from aiopatterns.core.validate import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +61,14 @@ def acl_rule(user: str = "aiopatterns", *, namespace: str = "ap") -> str:
     Args:
         user: Its name.
         namespace: First part of all keys, as given to ``open_backend``.
+
+    Raises:
+        ValueError: One of them would make another rule than that.
     """
+    if not (text("user", user).isprintable() and " " not in user):
+        msg = f"user must be a name without spaces, not {user!r}"
+        raise ValueError(msg)
+    check_namespace(namespace)
     allowed = " ".join(f"+{name}" for name in commands())
     keys = f"~{namespace}:* ~{{{namespace}:*"
     return f"ACL SETUSER {user} reset on >PASSWORD {keys} allchannels -@all {allowed}"
