@@ -73,6 +73,8 @@ def gateway(options: Namespace) -> int:
 
 
 def _config(file: str) -> GatewayConfig:
+    if not file:  # an unset variable of a script, not this folder
+        raise UsageError("FILE must name a file, and is empty")
     try:
         return load_config(file)
     except OSError as error:

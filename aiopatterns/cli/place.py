@@ -22,8 +22,10 @@ def reserved(stack: ExitStack, option: str, path: str) -> Output:
         path: Its name.
 
     Raises:
-        UsageError: It cannot be written; the message names option, reason and file.
+        UsageError: It is empty or cannot be written; the message names option, reason and file.
     """
+    if not path:  # an unset variable of a script, not this folder
+        raise UsageError(f"{option} must name a file, and is empty")
     try:
         return stack.enter_context(Output(path))
     except OSError as error:

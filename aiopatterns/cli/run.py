@@ -65,7 +65,7 @@ def run(options: Namespace) -> int:
     with ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
         report = reserved(stack, "--report", options.report)
-        trace = reserved(stack, "--trace", options.trace) if options.trace else None
+        trace = None if options.trace is None else reserved(stack, "--trace", options.trace)
         engine = _engine(stack, options)
         processor = DataProcessor(corpus, executor=engine, report=report)
         view = view_for(json=options.json)
@@ -182,7 +182,7 @@ def _as_text(analysis: Analysis, processor: DataProcessor, options: Namespace) -
     yield from _stage_lines(processor)
     yield ""
     yield f"report       {options.report}"
-    if options.trace:
+    if options.trace is not None:
         yield f"trace        {options.trace}"
 
 

@@ -24,3 +24,5 @@ def test_what_cannot_be_written_is_wrong_usage_that_names_option_and_file(tmp_pa
     with ExitStack() as stack, pytest.raises(UsageError) as caught:
         reserved(stack, "--html", str(path))
     assert str(caught.value) == f"--html cannot be written: No such file or directory: {path}"
+    with ExitStack() as stack, pytest.raises(UsageError, match="--trace must name a file, and is"):
+        reserved(stack, "--trace", "")

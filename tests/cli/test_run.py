@@ -173,6 +173,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(tree, capsys, option,
         f"aiopatterns: {option} cannot be written: No such file or directory: none/file\n"
     )
     assert "Is a directory" in refused(capsys, tree, option, ".")
+    assert f"{option} must name a file, and is empty" in refused(capsys, tree, option, "")
 
 
 def test_what_this_command_does_not_have_is_refused(tree, capsys):
