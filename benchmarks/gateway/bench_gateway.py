@@ -76,8 +76,8 @@ forward.under(1e6 / 18_000, ours="aiopatterns.Gateway, fast")
 forward.under(
     1e6 / 8_000,
     ours="aiopatterns.Gateway, aiohttp",
-    known="the bare proxy over that client takes 104 us, which leaves 21; the gateway's own stages"
-    " take 19 with everything in the processor's caches, and twice that between calls so long",
+    known="the bare proxy over that client takes about 100 us, which leaves 25; the gateway's stages"
+    " take 19 in a loop without sockets, and more between sockets, as those of the fast transport do",
 )
 
 guarded = bench.case(
@@ -90,8 +90,8 @@ guarded = bench.case(
 guarded.ours("aiopatterns.Gateway, all four")(less("ours-full", "ours-fast"))
 guarded.under(
     15.0,
-    known="all four take 9 us in a loop without sockets; the rest are caches gone cold, and the"
-    " noise of a difference of two processes",
+    known="all four take 9 us in a loop without sockets and about 16 with them, by the quietest of"
+    " eight runs; the median is a difference of two noisy processes",
 )
 
 kept = bench.case(
