@@ -44,7 +44,7 @@ def cluster():
     with (
         dask.config.set(CONFIG),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=100
         ) as found,
     ):
         yield found.scheduler_address
