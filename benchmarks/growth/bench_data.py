@@ -53,7 +53,7 @@ async def transact(total: int, at_once: int, meter: Meter) -> None:
     assert transfers.statistics().committed == total
 
 
-@growth.pattern("TwoPhaseCommit in memory", load="transactions", once=96, operation="transaction")
+@growth.pattern("TwoPhaseCommit in memory", load="transactions", once=32, operation="transaction")
 async def transactions(load: int, meter: Meter) -> None:
     await transact(load, AT_ONCE, meter)
 
@@ -62,7 +62,7 @@ async def transactions(load: int, meter: Meter) -> None:
     "TwoPhaseCommit in memory, at once", load="transactions", once=10, operation="transaction"
 )
 async def together(load: int, meter: Meter) -> None:
-    await transact(2_000, load, meter)
+    await transact(1_000, load, meter)
 
 
 async def filled(name: str, count: int) -> MemorySyncStore:
