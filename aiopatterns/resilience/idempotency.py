@@ -73,6 +73,8 @@ from aiopatterns.resilience.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
+    from anyio.abc import TaskGroup
+
     from aiopatterns.backends.protocols import Backend, Subscribed
     from aiopatterns.backends.records import Delete
 
@@ -369,11 +371,17 @@ class _Call:
     # ---------------------------------------------------------------------------------- running
 
     async def _while_renewing(self, fn: Callable[[], Awaitable[T]]) -> T:
-        """Run ``fn`` in this task, and what holds the key beside it; errors leave bare.
-
-        Most calls are over before the key has to be held on to: they start and cancel no task.
-        """
+        """Run ``fn`` in this task, and what holds the key beside it; errors leave bare."""
         results: list[T] = []
+        try:
+            async with create_task_group() as group:
+                results.append(await self._held(fn, group))
+        except BaseExceptionGroup as errors:
+            raise_bare(errors)
+        return results[0]
+
+    async def _held(self, fn: Callable[[], Awaitable[T]], group: TaskGroup) -> T:
+        """Run ``fn``; most are over before the key has to be held on to, and need no task."""
         pause, renewing = self._rules.lease / 3, False
 
         def renew() -> None:
@@ -381,18 +389,13 @@ class _Call:
             renewing = True
             group.start_soon(self._renew, pause)
 
+        timer = call_later(pause, renew)
         try:
-            async with create_task_group() as group:
-                timer = call_later(pause, renew)
-                try:
-                    results.append(await fn())
-                finally:
-                    timer.cancel()
-                    if renewing:
-                        group.cancel_scope.cancel()
-        except BaseExceptionGroup as errors:
-            raise_bare(errors)
-        return results[0]
+            return await fn()
+        finally:
+            timer.cancel()
+            if renewing:
+                group.cancel_scope.cancel()
 
     async def _renew(self, pause: float) -> None:
         """Hold on to the key until it is lost."""
