@@ -57,11 +57,17 @@ def shape(value: object) -> str:
 
 
 def members(path: str, cls: type, public: set[int]) -> list[str]:
-    """Public methods and properties that a class defines, or has from a base that is not listed."""
+    """Public methods and properties that a class defines, or has from a base that is not listed.
+
+    What such a base has in place of another library's is that library's surface.
+    """
+    ours = [each for each in reversed(cls.__mro__) if each.__module__.startswith("aiopatterns.")]
+    theirs = {name for each in cls.__mro__ if each not in ours for name in vars(each)}
     found: dict[str, object] = {}
-    for each in reversed(cls.__mro__):
-        if each is cls or (each.__module__.startswith("aiopatterns.") and id(each) not in public):
-            found.update(vars(each))
+    for each in ours:
+        if each is not cls and id(each) not in public:
+            found.update({name: vars(each)[name] for name in vars(each).keys() - theirs})
+    found.update(vars(cls))
     return [
         f"{path}.{name}{shape(inspect.unwrap(getattr(cls, name)))}"
         for name, value in sorted(found.items())
