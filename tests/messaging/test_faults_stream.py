@@ -168,6 +168,7 @@ async def test_a_second_sigterm_ends_at_once_and_what_was_in_hand_goes_to_others
         with crew(redis_url, tmp_path) as workers:
             first = workers.start()
             await until_held(at_work=20, given_back=0)
+            await anyio.sleep(0.2)  # held is not yet at work: what has not begun is given back
             first.send_signal(signal.SIGTERM)
             await until_held(at_work=10, given_back=10)
             first.send_signal(signal.SIGTERM)
