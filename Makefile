@@ -1,6 +1,6 @@
 # `make` alone prints this list. Each environment is made on first use and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ci format format-check lint types types-versions floors bench disaster stress docs picture wheel-test interpreters lowest mutants newcomer promises exports changelog clean
+.PHONY: help setup run test check ci format format-check lint types types-versions floors bench disaster stress docs picture wheel-test interpreters newcomer promises exports changelog clean
 
 RUN := .venv-run
 TEST := .venv-test
@@ -67,9 +67,10 @@ bench: $(DEV)/.ready ## measure ours beside the peers and write docs/benchmarks.
 disaster: $(DEV)/.ready ## kill the worker, kill Redis: ours beside five job queues; ARGS="--only NAME"
 	@$(DEV)/bin/python -m benchmarks.jobs.disaster $(ARGS)
 
-stress: $(TEST)/.ready ## do what goes wrong in production, on purpose, and write docs/reliability.md; ARGS="--only 1"
+stress: $(TEST)/.ready ## the long form of the promises: more seeds, longer runs
 	@.ci/servers
-	@$(TEST)/bin/python -m tests.stress $(ARGS)
+	@$(TEST)/bin/python -m pytest -q -n 2 -m stress --timeout 1800 $(ARGS)
+	@$(TEST)/bin/python -m pytest -q -n 2 -m "not real" -k "seed or schedule" --suite-loops sim --sim-seeds 2000 --timeout 1800 $(ARGS)
 
 docs: $(DEV)/.ready ## build the documentation into site/, and see that its reference is complete
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict 2>&1) || \
@@ -85,13 +86,6 @@ wheel-test: $(DEV)/.ready ## build the wheel and test it, not the tree
 
 interpreters: ## the fast suite on every supported Python that is found here, and without uvloop
 	@.ci/interpreters $(ARGS)
-
-lowest: ## the fast suite, and some real files of each room, with the lowest versions that are let in
-	@.ci/lowest $(ARGS)
-
-mutants: $(TEST)/.ready ## mistakes made on purpose, and how many the tests see; ARGS="--rooms flow --each 50"
-	@.ci/servers
-	@$(TEST)/bin/python .ci/mutants $(ARGS)
 
 newcomer: ## time a newcomer's path: clone, first result, first job of one's own, dashboard
 	@.ci/newcomer

@@ -88,7 +88,6 @@ class Goal:
     most: float
     of: str | None
     what: str
-    known: str | None
 
 
 class Case:
@@ -100,14 +99,10 @@ class Case:
             and ``"count"`` where contenders give figures.
         unit: ``us/item``, ``ns/call``, ``ms/run``...; its first part scales the figures.
         warm: Whether each contender runs once before it counts.
-        part: The row of the contract that the goals of this case belong to.
     """
 
-    def __init__(
-        self, name: str, clock: Clock, unit: str, *, warm: bool = True, part: str | None = None
-    ) -> None:
+    def __init__(self, name: str, clock: Clock, unit: str, *, warm: bool = True) -> None:
         self.name = name
-        self.part = part
         self.clock = clock
         self.unit = unit
         self.warm = warm
@@ -126,18 +121,13 @@ class Case:
         """Add the bare loop."""
         return self._adder(name, "limit", None)
 
-    def at_most(
-        self, factor: float, *, of: str, ours: str | None = None, known: str | None = None
-    ) -> None:
-        """State the goal: ours takes at most ``factor`` times what ``of`` takes.
+    def at_most(self, factor: float, *, of: str, ours: str | None = None) -> None:
+        """State the goal: ours takes at most ``factor`` times what ``of`` takes."""
+        self.goals.append(Goal(factor, of, ours or self._first("ours").name))
 
-        ``known`` says in one sentence why it is missed, where it is.
-        """
-        self.goals.append(Goal(factor, of, ours or self._first("ours").name, known))
-
-    def under(self, figure: float, *, ours: str | None = None, known: str | None = None) -> None:
+    def under(self, figure: float, *, ours: str | None = None) -> None:
         """State the goal: ours takes at most ``figure``, in the unit of the case."""
-        self.goals.append(Goal(figure, None, ours or self._first("ours").name, known))
+        self.goals.append(Goal(figure, None, ours or self._first("ours").name))
 
     def _adder(
         self, name: str, role: Role, follows: str | None
@@ -193,7 +183,6 @@ class Case:
         ours = self._first("ours").name
         return {
             "case": self.name,
-            "part": self.part,
             "clock": self.clock,
             "unit": self.unit,
             "contenders": [
@@ -219,14 +208,7 @@ class Case:
             reached = self.ratio(goal.what, goal.of)
             bound = f"{goal.most:g} times {goal.of}"
         met = reached <= goal.most
-        return {
-            "ours": goal.what,
-            "of": goal.of,
-            "bound": bound,
-            "reached": reached,
-            "met": met,
-            "known": goal.known,
-        }
+        return {"ours": goal.what, "bound": bound, "reached": reached, "met": met}
 
 
 class Bench:
@@ -256,24 +238,22 @@ class Bench:
         self.rounds = rounds
         self.cases: list[Case] = []
 
-    def case(
-        self, name: str, *, clock: Clock, unit: str, warm: bool = True, part: str | None = None
-    ) -> Case:
+    def case(self, name: str, *, clock: Clock, unit: str, warm: bool = True) -> Case:
         """Add a case."""
-        case = Case(name, clock, unit, warm=warm, part=part)
+        case = Case(name, clock, unit, warm=warm)
         self.cases.append(case)
         return case
 
     def main(self, argv: list[str] | None = None) -> None:
         """Measure as the command line says; print a table, write JSON if asked."""
-        arguments = options(self.name, argv)
+        arguments = _arguments(self.name, argv)
         rounds = 1 if arguments.quick else min(arguments.rounds, self.rounds or arguments.rounds)
         results: dict[str, object] = {}
         for loop in arguments.loop or self.loops:
             print(f"\n# {self.name} on {loop}, {rounds} rounds")
             results[loop] = []
             for case in self.cases:
-                case.measure(rounds, loop_of(loop))
+                case.measure(rounds, _loop_factory(loop))
                 report = case.report()
                 results[loop].append(report)  # type: ignore[attr-defined]
                 _print(report)
@@ -282,23 +262,17 @@ class Bench:
             Path(arguments.json).write_text(json.dumps(page, indent=1), encoding="utf-8")
 
     def _environment(self) -> dict[str, object]:
-        return environment(self.versions, self.elsewhere)
+        found = {name: _version(name) for name in self.versions}
+        return {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "versions": {name: version for name, version in found.items() if version}
+            | self.elsewhere,
+        }
 
 
-def environment(names: Sequence[str], elsewhere: Mapping[str, str]) -> dict[str, object]:
-    """Return on what was measured, and which of the named distributions are not installed."""
-    found = {name: _version(name) for name in names}
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "versions": {name: version for name, version in found.items() if version} | {**elsewhere},
-        "missing": [name for name, version in found.items() if version is None],
-    }
-
-
-def options(name: str, argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line that every benchmark file has."""
+def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"benchmark {name}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loop", action="append", choices=["asyncio", "uvloop"])
@@ -307,8 +281,7 @@ def options(name: str, argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def loop_of(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes a loop of this name."""
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name == "asyncio":
         return asyncio.SelectorEventLoop
     import uvloop

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests import figures as measured
 from tests import promises
-from tests.figures import figures
 from tests.servers_fixtures import (
     fault_proxy,
     postgres_dsn,
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-__all__ = ["fault_proxy", "figures", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
+__all__ = ["fault_proxy", "postgres_dsn", "postgres_server", "redis_server", "redis_url"]
 
 # A busy machine is no failure: what takes too long is found by pytest's own timeout.
 settings.register_profile("suite", deadline=None)
@@ -40,9 +38,8 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep coverage cheap where it learns nothing more, and note how tests end if asked."""
+    """Keep coverage cheap where it learns nothing more."""
     config.pluginmanager.register(Tracing())
-    measured.pytest_configure(config)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,14 +58,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--promises-to", default=None, help="write which tests hold which promise, as JSON"
     )
-    group.addoption(
-        "--hold",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="only tests that hold a row of the promise table that matches, or a part of it",
-    )
-    measured.pytest_addoption(parser)
     known = {name for each in parser._groups for option in each.options for name in option.names()}
     if "--sim-seed" not in known:
         group.addoption(
@@ -129,8 +118,6 @@ async def _async_leak_guard() -> AsyncIterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note which collected tests hold which promise; write the page if asked."""
-    if rows := config.getoption("--hold"):
-        promises.choose(config, items, rows)
     promises.note(config, items)
     if config.getoption("--write-promises"):
         promises.write_page(promises.noted(config))

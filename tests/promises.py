@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,6 @@ class Promise:
     group: str
     text: str
     shown_by: tuple[str, str] | None  # the command and its file, where no test can hold it
-    parts: tuple[str, ...] = ()  # patterns of other rows: who holds one of them holds this one
 
 
 def catalogue() -> dict[str, Promise]:
@@ -51,9 +49,9 @@ def catalogue() -> dict[str, Promise]:
         for row, entry in group["rows"].items():
             text, *shown = [entry] if isinstance(entry, str) else entry
             name = f"{key}-{row}"
-            parts = tuple(group.get("parts", {}).get(row, ()))
-            shown_by = (shown[0], shown[1]) if shown else None
-            found[name] = Promise(name, group["title"], text, shown_by, parts)
+            found[name] = Promise(
+                name, group["title"], text, (shown[0], shown[1]) if shown else None
+            )
     return found
 
 
@@ -70,49 +68,18 @@ def note(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     config.stash[HELD] = {row: sorted(tests) for row, tests in sorted(held.items())}
 
 
-def choose(config: pytest.Config, items: list[pytest.Item], rows: Iterable[str]) -> None:
-    """Keep those tests only that hold one of the rows, or a part of it."""
-    wanted = [each for each in catalogue().values() if fnmatches(each.row, rows)]
-    patterns = [each for promise in wanted for each in (promise.row, *promise.parts)]
-    kept: list[pytest.Item] = []
-    others: list[pytest.Item] = []
-    for item in items:
-        held = [row for mark in item.iter_markers("promise") for row in mark.args]
-        (kept if any(fnmatches(row, patterns) for row in held) else others).append(item)
-    items[:] = kept
-    config.hook.pytest_deselected(items=others)
-
-
-def fnmatches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns is that of the name."""
-    return any(fnmatchcase(name, each) for each in patterns)
-
-
 def noted(config: pytest.Config) -> dict[str, list[str]]:
     """Return what :func:`note` kept."""
     return config.stash[HELD]
 
 
-def holders(promise: Promise, held: Mapping[str, list[str]]) -> list[str]:
-    """Return the tests that hold a row, or a part of it."""
-    patterns = [promise.row, *promise.parts]
-    rows = [row for row in held if fnmatches(row, patterns)]
-    return sorted({test for row in rows for test in held[row]})
-
-
 def problems(held: Mapping[str, list[str]]) -> list[str]:
-    """Say which rows nobody holds, and which markers and parts name no row."""
+    """Say which rows nobody holds and which markers name no row."""
     rows = catalogue()
     found = [
         f"no test holds {row!r}: {promise.text}"
         for row, promise in rows.items()
-        if promise.shown_by is None and not holders(promise, held)
-    ]
-    found += [
-        f"{row!r} has the unknown part {part!r}"
-        for row, promise in rows.items()
-        for part in promise.parts
-        if not any(fnmatchcase(each, part) for each in rows)
+        if promise.shown_by is None and row not in held
     ]
     found += [
         f"{row!r} names a file that does not exist: {promise.shown_by[1]}"
@@ -136,7 +103,6 @@ def page(held: Mapping[str, list[str]]) -> str:
             title = promise.group
             lines += [f"\n## {title}\n", "| promise | held by |", "|---|---|"]
         proof = [f"`{test}`" for test in held.get(row, [])]
-        proof += [f"all that holds `{part}`" for part in promise.parts]
         if promise.shown_by is not None:
             proof.append("`{}` ({})".format(*promise.shown_by))
         lines.append(f"| {promise.text.replace('|', chr(92) + '|')} | {'<br>'.join(proof)} |")

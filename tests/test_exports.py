@@ -29,17 +29,13 @@ def rooms() -> list[str]:
 
 
 def surface() -> list[str]:
-    exported = {
-        f"{room}.{name}": getattr(import_module(room), name)
-        for room in rooms()
-        for name in sorted(import_module(room).__all__)
-    }
-    public = {id(value) for value in exported.values()}
     lines = []
-    for path, value in exported.items():
-        lines.append(f"{path}{shape(value)}")
-        if inspect.isclass(value) and path.count(".") > 1:  # the front door lists names alone
-            lines += members(path, value, public)
+    for room in rooms():
+        module = import_module(room)
+        for name in sorted(module.__all__):
+            lines.append(f"{room}.{name}{shape(getattr(module, name))}")
+            if inspect.isclass(getattr(module, name)) and room != "aiopatterns":
+                lines += members(f"{room}.{name}", getattr(module, name))
     return lines
 
 
@@ -56,21 +52,11 @@ def shape(value: object) -> str:
     return text if " at 0x" not in text else "(...)"
 
 
-def members(path: str, cls: type, public: set[int]) -> list[str]:
-    """Public methods and properties that a class defines, or has from a base that is not listed.
-
-    What such a base has in place of another library's is that library's surface.
-    """
-    ours = [each for each in reversed(cls.__mro__) if each.__module__.startswith("aiopatterns.")]
-    theirs = {name for each in cls.__mro__ if each not in ours for name in vars(each)}
-    found: dict[str, object] = {}
-    for each in ours:
-        if each is not cls and id(each) not in public:
-            found.update({name: vars(each)[name] for name in vars(each).keys() - theirs})
-    found.update(vars(cls))
+def members(path: str, cls: type) -> list[str]:
+    """Public methods and properties that a class defines itself."""
     return [
         f"{path}.{name}{shape(inspect.unwrap(getattr(cls, name)))}"
-        for name, value in sorted(found.items())
+        for name, value in sorted(vars(cls).items())
         if not name.startswith("_")
         and (inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod)))
     ]

@@ -57,14 +57,3 @@ def test_a_row_without_a_test_and_a_marker_without_a_row_are_found():
     found = "\n".join(promises.problems(everything))
     assert missing in found
     assert "tests/x.py::test_y names the unknown row 'no-such-row'" in found
-
-
-def test_who_holds_a_part_holds_the_whole(monkeypatch):
-    whole = promises.Promise("fault-01-x", "Faults", "All", None, ("*-kill", "no-such-*"))
-    part = promises.Promise("jobs-kill", "Jobs", "Part", None)
-    monkeypatch.setattr(promises, "catalogue", lambda: {each.row: each for each in (whole, part)})
-    held = {"jobs-kill": ["b", "a"], "fault-01-x": ["a", "c"], "jobs-other": ["d"]}
-    assert promises.holders(whole, held) == ["a", "b", "c"]
-    found = promises.problems({"jobs-kill": ["a"]})
-    assert found == ["'fault-01-x' has the unknown part 'no-such-*'"]
-    assert "| All | all that holds `*-kill`<br>all that holds `no-such-*` |" in promises.page({})

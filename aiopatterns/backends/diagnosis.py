@@ -79,7 +79,6 @@ def acl_rule(user: str = "aiopatterns", *, namespace: str = "ap") -> str:
         namespace: First part of all keys, as given to ``open_backend``.
 
     Raises:
-        ValueError: One of them would make another rule than that.
         ImportError: The extra ``redis`` is not installed.
     """
     from aiopatterns.backends.redis.rights import acl_rule as rule

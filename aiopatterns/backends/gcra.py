@@ -17,13 +17,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.core.rate import Grant, checked_burst, checked_rate
-from aiopatterns.core.validate import non_negative
+from aiopatterns.core.rate import Grant, Rate
+from aiopatterns.core.validate import at_least, instance, non_negative, positive
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from aiopatterns.core.rate import Rate
 
 __all__ = ["SLACK", "Spacing"]
 
@@ -55,10 +53,13 @@ class Spacing:
     @classmethod
     def of(cls, rate: Rate, burst: float | None, cost: float) -> Self:
         """Check the arguments of ``acquire`` and return what they come to."""
-        checked_rate(rate)
+        instance("rate", rate, Rate, "a Rate")
         non_negative("cost", cost)
+        if burst is None:
+            burst = max(rate.amount, 1.0)
+        at_least("burst", positive("burst", burst), 1)
         spacing = min(max(rate.per / rate.amount * 1e6, _FASTEST), _SLOWEST)
-        return cls(spacing, checked_burst(burst, rate))
+        return cls(spacing, burst)
 
     def drained(self, level: float, elapsed: float) -> float:
         """Return what is left of ``level`` after ``elapsed`` microseconds."""

@@ -1,15 +1,12 @@
 """Where the messages of a subscription wait for their reader: what both implementations share.
 
 Whoever has a message puts it in, synchronously, and never waits; a reader takes one out when it
-runs, so a cancelled wait loses none. A reader that is too slow loses the oldest and is told::
-
-    async with --> in force: deliver() fills, the reader empties --> close(): what is left is read
+runs, so a cancelled wait loses none. A reader that is too slow loses the oldest and is told.
 """
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,18 +14,15 @@ from aiopatterns.core.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
-    from aiopatterns.backends.records import Notice
+    from aiopatterns.backends.protocols import Notice
 
 __all__ = ["Inbox"]
 
 
-class Inbox(ABC):
-    """The reading half of a subscription: an async iterator of notices, inside ``async with``.
-
-    Subclasses say how it is put in force and taken out: :meth:`_join` and :meth:`_leave`.
+class Inbox:
+    """The reading half of a subscription: an async iterator of notices.
 
     Args:
         capacity: Messages that wait for the reader at most.
@@ -50,31 +44,6 @@ class Inbox(ABC):
         self._open = False
         self._overflowing = False
 
-    async def __aenter__(self) -> Self:
-        """Put the subscription in force.
-
-        Raises:
-            RuntimeError: It is open already.
-        """
-        if self._open:
-            msg = "this subscription is open already; enter it only once"
-            raise RuntimeError(msg)
-        self._open = True
-        try:
-            await self._join()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __aiter__(self) -> Self:
         return self
 
@@ -85,11 +54,6 @@ class Inbox(ABC):
             await self._waiters.wait()
         self._overflowing = False
         return self._inbox.popleft()
-
-    def close(self) -> None:
-        """Take no more; what was received can still be read, then the iteration ends."""
-        self._leave()
-        self._end()
 
     def deliver(self, notice: Notice) -> None:
         """Take a message in; beyond the capacity the oldest is lost."""
@@ -111,15 +75,18 @@ class Inbox(ABC):
         except Exception:
             logging.getLogger("aiopatterns").exception("on_gap of a subscription failed")
 
-    @abstractmethod
-    async def _join(self) -> None:
-        """Put it in force; what is published after that is delivered."""
+    def _begin(self) -> None:
+        """Let readers wait from now on.
 
-    @abstractmethod
-    def _leave(self) -> None:
-        """Take it out; harmless if it is out already."""
+        Raises:
+            RuntimeError: They do already.
+        """
+        if self._open:
+            msg = "this subscription is open already; enter it only once"
+            raise RuntimeError(msg)
+        self._open = True
 
     def _end(self) -> None:
-        """Let nobody wait any more."""
+        """Take no more; what was received can still be read, then the iteration ends."""
         self._open = False
         self._waiters.wake_all()

@@ -10,13 +10,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.backends.records import Anything, Delete
+from aiopatterns.backends.protocols import Anything, Delete
 from aiopatterns.core.validate import count, non_negative, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.records import Change, Notice
+    from aiopatterns.backends.protocols import Change, Notice
 
 __all__ = [
     "MAX_FENCE",
@@ -29,7 +29,6 @@ __all__ = [
     "check_fence",
     "check_name",
     "check_names",
-    "check_namespace",
     "check_notices",
     "check_number",
     "check_payloads",
@@ -56,8 +55,6 @@ MAX_FENCE: Final = 2**53
 # A life of 31,000 years is as good as any longer one, and safe in 64 bits beside a timestamp.
 _LONGEST: Final = 10**15
 _SHOWN: Final = 40
-# Braces would take over the cluster's hash tag, `* ? [ \` the patterns of channels and of rights.
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 _ID: Final = re.compile("[0-9]{1,20}(-[0-9]{1,20})?")
 _MAX_ID: Final = 2**64 - 1
 
@@ -91,14 +88,6 @@ def check_names(parameter: str, values: Collection[str]) -> None:
     if not _are_usual(values):
         for value in values:
             check_name(parameter, value)
-
-
-def check_namespace(value: str) -> str:
-    """Return ``value`` if it can be the first part of all keys."""
-    if not _NAMESPACE.fullmatch(text("namespace", value)):
-        msg = f"namespace must be up to 100 letters, digits and _ . : / -, not {value!r}"
-        raise ValueError(msg)
-    return value
 
 
 def _are_usual(values: Collection[str]) -> bool:

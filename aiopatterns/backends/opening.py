@@ -6,17 +6,20 @@ module level, and ``async with`` opens it.
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from aiopatterns.backends.names import check_namespace
 from aiopatterns.backends.url import parse
-from aiopatterns.core.validate import instance, positive
+from aiopatterns.core.validate import instance, positive, text
 
 if TYPE_CHECKING:
     from aiopatterns.backends.protocols import Backend
 
 __all__ = ["open_backend", "resolve"]
+
+# Braces would take over the cluster's hash tag, `* ? [ \` the patterns of channels.
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 
 
 def open_backend(url: str, *, namespace: str = "ap", timeout: float = 5.0) -> Backend:
@@ -47,7 +50,10 @@ def open_backend(url: str, *, namespace: str = "ap", timeout: float = 5.0) -> Ba
             await backend.kv.set("greeting", b"hello")
     """
     target = parse(url)
-    check_namespace(namespace)
+    if not _NAMESPACE.fullmatch(text("namespace", namespace)):
+        raise ValueError(
+            f"namespace must be up to 100 letters, digits and _ . : / -, not {namespace!r}"
+        )
     positive("timeout", timeout)
     if target.scheme == "memory":
         from aiopatterns.backends.memory.backend import MemoryBackend

@@ -26,9 +26,8 @@ another one has now; it learns so from ``stale`` and ``reaped``.
 
 **A lost answer.** A worker numbers its turns. If the answer to one is lost, it sends the same
 settlements under the same number, with ``free=0``: they are applied once. Then it asks
-:meth:`Queue.held` what it holds, for the lost turn may have claimed. A turn whose number is not
-new gives out nothing, so none that comes twice, or late, does behind its back. So nothing that is
-claimed is ever unknown to its worker for longer than an outage.
+:meth:`Queue.held` what it holds, for the lost turn may have claimed. So nothing that is claimed
+is ever unknown to its worker for longer than an outage.
 
 **Suspects.** The jobs that a worker held when its lease ended count one attempt each, and one of
 them may have killed it. Each is next given out *alone*: only to a worker that holds nothing, and
@@ -114,7 +113,7 @@ EventKind: TypeAlias = Literal[
 class Bucket(NamedTuple):
     """A limit that jobs share by naming it.
 
-    Attributes:
+    Args:
         key: Name of the bucket within the queue.
         rate: How many may start in how long, spaced evenly (GCRA with a burst of the rate's
             amount), or None.
@@ -127,13 +126,7 @@ class Bucket(NamedTuple):
 
 
 class UniqueKey(NamedTuple):
-    """A key that one job at a time may have.
-
-    Attributes:
-        key: The key, within the queue.
-        mode: What an enqueue under a key that is taken does; see the module's text.
-        window: Seconds, for throttle and debounce.
-    """
+    """A key that one job at a time may have; ``window`` in seconds, for throttle and debounce."""
 
     key: str
     mode: UniqueMode = "drop"
@@ -143,7 +136,7 @@ class UniqueKey(NamedTuple):
 class NewJob(NamedTuple):
     """One job to enqueue.
 
-    Attributes:
+    Args:
         id: Made by the caller, unique; a second enqueue of an id that is known (or whose outcome
             is kept) changes nothing.
         body: What the worker gets.
@@ -170,12 +163,7 @@ class NewJob(NamedTuple):
 
 
 class Enqueued(NamedTuple):
-    """The answer for one :class:`NewJob`.
-
-    Attributes:
-        id: The id that stands.
-        created: Whether this call made it.
-    """
+    """The answer for one :class:`NewJob`: the id that stands, and whether this call made it."""
 
     id: str
     created: bool
@@ -184,7 +172,7 @@ class Enqueued(NamedTuple):
 class Settled(NamedTuple):
     """What a worker says of a job that it holds.
 
-    Attributes:
+    Args:
         id: The job.
         how: ``done``; ``retry`` after ``delay``; ``demote``, the same with a priority that is one
             lower, if it is not 0; ``release`` gives it back to the head of its
@@ -204,14 +192,14 @@ class Settled(NamedTuple):
 class Turn(NamedTuple):
     """What a worker says and asks in one step.
 
-    Attributes:
+    Args:
         worker: Id of the worker, new at each start.
         number: 1 in the worker's first turn, and one more in each; the same again means that the
             answer was lost.
         lease: Seconds for which the worker counts as alive from now.
         settled: Jobs that have come to an end; MAX_BATCH at most.
-        free: How many jobs it can take, 0 to MAX_BATCH; none if the number is not new. It may get
-            fewer though there are ``more``, as of very big ones.
+        free: How many jobs it can take, 0 to MAX_BATCH. It may get fewer though there are ``more``,
+            as of very big ones.
         progress: Fractions, by job id, of jobs that it holds.
         leave: It ends: what it still holds is released (suspects stay suspects; MAX_BATCH at most,
             ``more`` says that it has to leave once more), its lease ends, and another worker is
@@ -228,14 +216,7 @@ class Turn(NamedTuple):
 
 
 class ClaimedJob(NamedTuple):
-    """A job in the hands of a worker.
-
-    Attributes:
-        id: The job.
-        body: What was enqueued.
-        attempt: Which attempt this is, from 1.
-        alone: Whether it is a suspect, and the only one that the worker gets.
-    """
+    """A job in the hands of a worker; ``attempt`` counts from 1; ``alone``: it is a suspect."""
 
     id: str
     body: bytes
@@ -246,7 +227,7 @@ class ClaimedJob(NamedTuple):
 class Turned(NamedTuple):
     """The answer to a :class:`Turn`.
 
-    Attributes:
+    Args:
         claimed: Jobs that the worker holds from now on.
         stale: Settled jobs that it did not hold; nothing was done for them.
         cancels: Jobs that it holds and that somebody wants cancelled; told again in every turn
@@ -273,12 +254,9 @@ class Turned(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended.
+    """How a job ended; ``data`` is the result, or the error of a dead letter.
 
-    Attributes:
-        state: In which way.
-        data: The result, or the error of a dead letter; empty if its workers crashed too often.
-        attempts: How many have counted.
+    The error of one whose workers crashed too often is empty.
     """
 
     state: Literal["done", "dead", "cancelled"]
@@ -289,7 +267,7 @@ class Outcome(NamedTuple):
 class StoredJob(NamedTuple):
     """A job as it is stored.
 
-    Attributes:
+    Args:
         id: The job.
         body: What the worker gets.
         state: Where it is.
@@ -308,12 +286,7 @@ class StoredJob(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some jobs.
-
-    Attributes:
-        jobs: The jobs.
-        cursor: Where to go on; None when that was all.
-    """
+    """Some jobs, and where to go on (None: that was all)."""
 
     jobs: list[StoredJob]
     cursor: str | None
@@ -347,13 +320,11 @@ class Counts(NamedTuple):
 
 
 class QueueEvent(NamedTuple):
-    """Something that happened to a job.
+    """Something that happened to a job; ``gap`` (without an id) says that some may be missing.
 
-    Attributes:
-        kind: What happened. ``queued`` says that a job was added (it may have to wait), given back,
-            taken back or requeued; ``gap`` that some events may be missing.
-        id: The job; empty for a gap.
-        data: The error of retrying and dead, the fraction of progress as decimal text, else empty.
+    ``queued`` says that a job was added (it may have to wait), given back, taken back or requeued.
+    ``data`` is the error of retrying and dead, the fraction of progress as decimal text, else
+    empty.
     """
 
     kind: EventKind
@@ -423,9 +394,8 @@ class Queue(Protocol):
 
         One that has not started ends at once (``cancelled``), and so do its dependents. For one
         that runs its worker is asked, and woken (``running``); if it is given back or taken back
-        instead of being settled otherwise, it ends then. Others stay as they are. Repeated safely,
-        and works on a server that is full. O(ids x workers + dependents), 1 round trip for each
-        MAX_BATCH.
+        instead of being settled otherwise, it ends then. Others stay as they are. Repeated safely.
+        O(ids x workers + dependents), 1 round trip for each MAX_BATCH.
         """
         ...
 

@@ -3,25 +3,23 @@
 A message is made by a script as well, so it is as plain as can be: for each event ``kind 1 | size of
 the id 2 | size of the data 4 | id | data``, numbers big-endian, all events of a step one after
 another. It travels by the backend's own live messages, and what these may have missed is told as
-one ``gap``. So is a message that this release cannot read: it may be that of a later one.
+one ``gap``.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections import deque
-from types import MappingProxyType
+from struct import Struct
 from typing import TYPE_CHECKING, Final, final
 
 from anyio import move_on_after
 
 from aiopatterns.backends.queue import QueueEvent
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.errors import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WATCH_LIFE", "Watch", "pack_events"]
 
-_HEAD: Final = struct.Struct(">BHI")
+_HEAD: Final = Struct(">BHI")
 # In the order of their numbers, from 1.
 _KINDS: Final[tuple[EventKind, ...]] = (
     "queued",
@@ -41,8 +39,6 @@ _KINDS: Final[tuple[EventKind, ...]] = (
     "dead",
     "cancelled",
 )
-
-_KIND_OF: Final[Mapping[int, EventKind]] = MappingProxyType(dict(enumerate(_KINDS, 1)))
 
 #: For how many seconds the queue believes that somebody watches, and how often that is renewed.
 WATCH_LIFE: Final = 15.0
@@ -109,13 +105,7 @@ class Watch:
             if self._inbox:
                 return self._inbox.popleft()
             with move_on_after(_RENEW):
-                self._take((await self._notices.__anext__()).data)
-
-    def _take(self, message: bytes) -> None:
-        try:
-            self._inbox.extend(_unpack(message))
-        except CodecError:
-            self._gap = True
+                self._inbox.extend(_unpack((await self._notices.__anext__()).data))
 
     async def _renew(self) -> None:
         """Say again that somebody watches; who said so too late has missed what happened."""
@@ -129,24 +119,12 @@ class Watch:
         self._gap = True
 
 
-def _unpack(message: bytes) -> list[QueueEvent]:
-    """Read a message.
-
-    Raises:
-        CodecError: It is cut off, or tells of what this release does not know.
-    """
-    events: list[QueueEvent] = []
+def _unpack(message: bytes) -> Iterator[QueueEvent]:
+    """Read a message."""
     at = 0
-    try:
-        while at < len(message):
-            kind, name, data = _HEAD.unpack_from(message, at)
-            first = at + _HEAD.size
-            middle = first + name
-            at = middle + data
-            job = message[first:middle].decode()
-            events.append(QueueEvent(_KIND_OF[kind], job, message[middle:at]))
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise CodecError(f"no events of a queue: {error}") from error
-    if at > len(message):
-        raise CodecError(f"cut off: the events need {at} bytes, there are {len(message)}")
-    return events
+    while at < len(message):
+        kind, name, data = _HEAD.unpack_from(message, at)
+        first = at + _HEAD.size
+        middle = first + name
+        at = middle + data
+        yield QueueEvent(_KINDS[kind - 1], message[first:middle].decode(), message[middle:at])

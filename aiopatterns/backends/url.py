@@ -52,12 +52,7 @@ _SENTINEL_PORT: Final = 26379
 
 
 class Address(NamedTuple):
-    """Where one server listens.
-
-    Attributes:
-        host: The host, or the path of a socket.
-        port: The port; 0 for a socket.
-    """
+    """Where one server listens: a host and a port, or the path of a socket and 0."""
 
     host: str
     port: int = 0

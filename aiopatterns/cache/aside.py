@@ -213,9 +213,7 @@ class Cache(Owner, Generic[K, V]):
     async def get(self, key: K, default: Any = MISSING) -> Any:
         """Return the value of ``key`` if it is there, else ``default``; nothing is loaded.
 
-        Cancellation: leaves nothing behind.
-
-        Complexity: O(1), 1 round trip if only the backend can know.
+        Complexity: O(1).
         """
         found = self.get_nowait(key)
         if found is MISSING and self._far is not None:
@@ -255,11 +253,6 @@ class Cache(Owner, Generic[K, V]):
             value: The value.
             ttl: How long it lives, if not as others do.
             tags: Names for :meth:`invalidate_tags`.
-
-        Cancellation: this process has stored it; what the backend has is told to be invalid, in the
-            background.
-
-        Complexity: O(size), 2 round trips.
         """
         terms = self.stock.ttl if isinstance(ttl, Missing) else Ttl.of(ttl)
         names = checked(tags)
@@ -301,8 +294,6 @@ class Cache(Owner, Generic[K, V]):
     async def invalidate_tags(self, *tags: str) -> None:
         """Forget everything that was stored under one of ``tags``.
 
-        Cancellation: as :meth:`invalidate`.
-
         Complexity: O(tags + keys that are being loaded), however many entries there are; 1 round
         trip.
         """
@@ -330,12 +321,7 @@ class Cache(Owner, Generic[K, V]):
             await self._far.invalidate_matching(pattern)
 
     async def clear(self) -> None:
-        """Forget everything: a new generation of keys.
-
-        Cancellation: as :meth:`invalidate`.
-
-        Complexity: O(keys that are being loaded), 1 round trip.
-        """
+        """Forget everything: a new generation of keys. O(keys that are being loaded)."""
         self._check()
         self._forgetting.forget_all()
         if self._far is not None:

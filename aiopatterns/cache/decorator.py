@@ -79,17 +79,11 @@ class Cached(Protocol[P, V_co]):
         ...
 
     async def fresh(self, *args: P.args, **kwargs: P.kwargs) -> V_co:
-        """Call the function in any case, and store what it returns.
-
-        Cancellation: as ``Cache.get_or_load``.
-        """
+        """Call the function in any case, and store what it returns."""
         ...
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget the value of this call.
-
-        Cancellation: as ``Cache.invalidate``.
-        """
+        """Forget the value of this call."""
         ...
 
     @overload

@@ -69,12 +69,7 @@ _MOST_MISSED: Final = 1_000
 
 
 class Item(NamedTuple):
-    """What is invalid: a key, a tag, all that fits a pattern, or everything.
-
-    Attributes:
-        kind: Which of these: KEYS, TAGS, MATCHING or ALL.
-        name: The key, the tag or the pattern; nothing for everything.
-    """
+    """What is invalid: a key, a tag, all that fits a pattern, or everything."""
 
     kind: int
     name: Key = ""

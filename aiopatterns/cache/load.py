@@ -29,11 +29,7 @@ NEW = math.inf
 
 
 class Failed(NamedTuple):
-    """What a batch loader gave for one key instead of a value.
-
-    Attributes:
-        error: The error.
-    """
+    """What a batch loader gave for one key: an error instead of a value."""
 
     error: Exception
 

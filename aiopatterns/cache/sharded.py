@@ -243,24 +243,15 @@ class ShardedCache(Owner, Generic[K, V]):
         )
 
     async def invalidate_tags(self, *tags: str) -> None:
-        """Forget everything that was stored under one of ``tags``, in all shards at a time.
-
-        Cancellation: as :meth:`invalidate`.
-        """
+        """Forget everything that was stored under one of ``tags``, in all shards at a time."""
         await _together([partial(each.invalidate_tags, *tags) for each in self._caches()])
 
     async def invalidate_matching(self, pattern: str) -> None:
-        """Forget the keys that fit a glob. Slow on purpose: it looks at every key.
-
-        Cancellation: in each shard as :meth:`Cache.invalidate_matching`.
-        """
+        """Forget the keys that fit a glob. Slow on purpose: it looks at every key."""
         await _together([partial(each.invalidate_matching, pattern) for each in self._caches()])
 
     async def clear(self) -> None:
-        """Forget everything, in all shards at a time.
-
-        Cancellation: as :meth:`invalidate`.
-        """
+        """Forget everything, in all shards at a time."""
         await _together([each.clear for each in self._caches()])
 
     def on_invalidate(self, callback: Callable[..., object]) -> Subscription:

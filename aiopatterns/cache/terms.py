@@ -61,12 +61,7 @@ MISSING: Final = Missing.MISSING
 
 
 class Life(NamedTuple):
-    """The life of a value, in monotonic seconds; infinity is never.
-
-    Attributes:
-        fresh_until: When it should be loaded anew.
-        stale_until: When it may not be given out any more.
-    """
+    """Until when a value is fresh, and until when it may be given out stale (monotonic seconds)."""
 
     fresh_until: float
     stale_until: float

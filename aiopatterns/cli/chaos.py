@@ -178,7 +178,7 @@ class ChaosAct:
         """Whether all is done and nothing is lost."""
         return self._ledger is not None and len(self._ledger.ended) == self._jobs
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _prepare(self, stack: AsyncExitStack, folder: Path) -> Backend:
         """Start a Redis and make places for processes; without one, places for tasks."""

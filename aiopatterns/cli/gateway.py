@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from aiopatterns.cli.exits import DONE, UsageError
+from aiopatterns.cli.exits import DONE
 from aiopatterns.cli.port import listen, url_of
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.telemetry import install_listener, log_events
@@ -48,13 +48,12 @@ def gateway(options: Namespace) -> int:
         options: ``file``, ``host``, ``port``, ``grace`` and ``check``; ``debug`` logs every request.
 
     Raises:
-        UsageError: The file cannot be read.
-        ConfigError: It is wrong.
-        OSError: The port cannot be taken.
+        ConfigError: The file is wrong.
+        OSError: The file cannot be read, or the port cannot be taken.
         ImportError: An extra is missing; it names the command.
         BackendUnavailableError: Nobody answers at the beginning.
     """
-    config = _config(options.file)
+    config = load_config(options.file)
     door = Gateway.of(config)
     if options.check:
         print(f"{options.file}: {len(config.routes)} routes, nothing is wrong", flush=True)
@@ -70,15 +69,6 @@ def gateway(options: Namespace) -> int:
         anyio.run(_serve, door, config, listening, options.grace, backend_options=uvloop)
     print("ended", flush=True)
     return DONE
-
-
-def _config(file: str) -> GatewayConfig:
-    if not file:  # an unset variable of a script, not this folder
-        raise UsageError("FILE must name a file, and is empty")
-    try:
-        return load_config(file)
-    except OSError as error:
-        raise UsageError(f"{error.strerror}: {file}") from error
 
 
 def _log_rare(log: Listener, event: Event) -> None:

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aiopatterns.backends.names import check_name
 from aiopatterns.backends.url import parse
 from aiopatterns.cli.exits import DONE, FAILED, UsageError, complain, ended_by_sigterm
-from aiopatterns.cli.place import reserved
 from aiopatterns.cli.screen import view_for
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.outcome import Err, Ok
@@ -27,6 +25,7 @@ from aiopatterns.flow.process import processors
 from aiopatterns.processor import units
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.fleet import Fleet
+from aiopatterns.processor.output import Output
 from aiopatterns.processor.system import DataProcessor
 from aiopatterns.processor.trace import render_trace
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from aiopatterns.core.outcome import Outcome
     from aiopatterns.flow.executors import Executor
     from aiopatterns.processor.analysis import Analysis, Package
-    from aiopatterns.processor.output import Output
     from aiopatterns.processor.progress import StageSnapshot
 
 __all__ = ["run"]
@@ -64,8 +62,8 @@ def run(options: Namespace) -> int:
     corpus = _corpus(options.path)
     with ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
-        report = reserved(stack, "--report", options.report)
-        trace = None if options.trace is None else reserved(stack, "--trace", options.trace)
+        report = _reserved(stack, "--report", options.report)
+        trace = _reserved(stack, "--trace", options.trace) if options.trace else None
         engine = _engine(stack, options)
         processor = DataProcessor(corpus, executor=engine, report=report)
         view = view_for(json=options.json)
@@ -78,8 +76,6 @@ def run(options: Namespace) -> int:
 def _engine(stack: ExitStack, options: Namespace) -> Executor | Fleet:
     """Make what the work runs in, or say what is not there."""
     target = parse(options.backend)
-    if options.id is not None:
-        check_name("--id", options.id)
     executor = _executor(options, local=target.scheme == "memory")
     if options.executor.startswith("dask:") and "debug" not in options:  # it logs to stderr
         stack.callback(logging.disable, logging.root.manager.disable)
@@ -128,6 +124,14 @@ def _corpus(path: str | None) -> Corpus:
         return Corpus.at(path)
     except OSError as error:
         raise UsageError(f"{error.strerror}: {path}") from error
+
+
+def _reserved(stack: ExitStack, option: str, path: str) -> Output:
+    """Make sure that a file can be written before the work begins."""
+    try:
+        return stack.enter_context(Output(path))
+    except OSError as error:
+        raise UsageError(f"{option} cannot be written: {error.strerror}: {path}") from error
 
 
 async def _work(processor: DataProcessor, view: View) -> Analysis:
@@ -182,7 +186,7 @@ def _as_text(analysis: Analysis, processor: DataProcessor, options: Namespace) -
     yield from _stage_lines(processor)
     yield ""
     yield f"report       {options.report}"
-    if options.trace is not None:
+    if options.trace:
         yield f"trace        {options.trace}"
 
 

@@ -27,8 +27,8 @@ from aiopatterns.cli.benchstore import store_cases
 from aiopatterns.cli.calibration import Measured, repeated
 from aiopatterns.cli.exits import DONE, ended_by_sigterm
 from aiopatterns.cli.machine import facts
-from aiopatterns.cli.place import reserved
 from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.processor.output import Output
 from aiopatterns.processor.units import short
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def bench(options: Namespace) -> int:
         options: ``quick``; ``html`` and ``json``, names of files or None.
 
     Raises:
-        UsageError: A file cannot be written; that is told before anything is measured.
+        OSError: A file cannot be written; that is told before anything is measured.
     """
     effort = _QUICK if options.quick else _FULL
     with ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
         page, data = (
-            None if path is None else reserved(stack, option, path)
-            for option, path in (("--html", options.html), ("--json", options.json))
+            None if path is None else stack.enter_context(Output(path))
+            for path in (options.html, options.json)
         )
         machine = facts()
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)

@@ -111,7 +111,7 @@ class Screen:
                 yield Segment.line()
             yield from line
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _draw(self) -> None:
         if self._live is not None:

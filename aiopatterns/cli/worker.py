@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from aiopatterns.cli.exits import DONE, complain
+from aiopatterns.cli.exits import DONE
 from aiopatterns.core.telemetry import install_listener, log_events
 from aiopatterns.jobs.supervisor import Supervisor
 from aiopatterns.jobs.target import load_queue
@@ -37,10 +37,6 @@ W = TypeVar("W", Worker, Supervisor)
 
 # Threads that a synchronous function still keeps busy do not keep the process from ending.
 _ANYIO_THREAD: Final = "AnyIO worker thread"
-_LONELY: Final = (
-    "a queue at memory:// is in this process alone, so nobody else can enqueue jobs for this worker;"
-    " to share it, give the queue a URL such as redis://localhost:6379"
-)
 
 
 def worker(options: Namespace) -> int:
@@ -134,8 +130,6 @@ def _banner(queue: JobQueue, options: Namespace) -> None:
         f"Ctrl-C ends it gracefully, twice at once",
         flush=True,
     )
-    if queue.backend.scheme == "memory" and not queue.crons:
-        complain(_LONELY, DONE)
 
 
 def _summary(figures: WorkerStatistics) -> str:

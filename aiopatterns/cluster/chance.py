@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiopatterns.cluster.endpoint import Endpoint, Traffic
     from aiopatterns.core.types import Key
 
-__all__ = ["Drawing", "Random", "drawn_from"]
+__all__ = ["Random", "drawn_from"]
 
 
 @final
@@ -37,8 +37,9 @@ class Random(Strategy):
         return _Dice(endpoints)
 
 
-class Drawing(Picker):
-    """Has a list to draw from, in which each endpoint stands as often as its weight says."""
+@final
+class _Dice(Picker):
+    """Draws from a list in which each endpoint stands as often as its weight says."""
 
     __slots__ = ("_places", "_random")
 
@@ -46,13 +47,6 @@ class Drawing(Picker):
         super().__init__(endpoints)
         self._places = drawn_from(endpoints)
         self._random = rng().random
-
-
-@final
-class _Dice(Drawing):
-    """Draws, and no more."""
-
-    __slots__ = ()
 
     def pick(self, key: Key | None) -> Endpoint:
         """Return anybody."""

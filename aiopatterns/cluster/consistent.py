@@ -29,7 +29,7 @@ from zlib import crc32
 
 from aiopatterns.cluster.strategy import Picker, Strategy
 from aiopatterns.core.clock import rng
-from aiopatterns.core.hashing import Circle
+from aiopatterns.core.hashing import ring_points
 from aiopatterns.core.validate import count, number
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsistentHash"]
 
-# The ring has 2 ** 32 places, as CRC-32 has values; points are the upper halves of 64 bits.
+# The ring has 2 ** 32 places, as CRC-32 has values; points are the upper halves of 64 bits, and the
+# lower ones say whose they are: whole numbers are sorted three times as fast as pairs.
 _RING: Final = 1 << 32
 _HALF: Final = 32
+_LOWER: Final = _RING - 1
 
 
 @final
@@ -59,9 +61,7 @@ class ConsistentHash(Strategy):
     Raises:
         ValueError: A value is out of its range.
 
-    Complexity: O(log n), about 0.4 us. When an endpoint comes, goes or changes its weight, O(log n)
-        for each point of its own and one copy of the ring: 5 ms among 1,000 endpoints. The first
-        ring, or one after the mean weight has doubled, takes 70 us for each endpoint.
+    Complexity: O(log n), about 0.4 us; 50 us for each endpoint when one comes or goes.
     """
 
     bound: float = 1.25
@@ -78,39 +78,20 @@ class ConsistentHash(Strategy):
         """Return a picker among ``endpoints``."""
         return _Ring(endpoints, traffic, self)
 
-    def successor(
-        self, previous: Picker, endpoints: Sequence[Endpoint], traffic: Traffic
-    ) -> Picker:
-        """Return a picker among ``endpoints``, on the ring of the one before."""
-        return _Ring(endpoints, traffic, self, previous if isinstance(previous, _Ring) else None)
-
 
 @final
 class _Ring(Picker):
     """Finds the point below a key."""
 
-    __slots__ = ("_owners", "_points", "_random", "_shares", "_traffic", "circle", "counts")
+    __slots__ = ("_hashes", "_owners", "_random", "_shares", "_traffic")
 
     def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        traffic: Traffic,
-        rules: ConsistentHash,
-        before: _Ring | None = None,
+        self, endpoints: Sequence[Endpoint], traffic: Traffic, rules: ConsistentHash
     ) -> None:
         super().__init__(endpoints)
-        self.counts: dict[str, int] = _counted(endpoints, rules.points)
-        had = {} if before is None else before.counts
-        circle = Circle(lower=_HALF) if before is None else before.circle
-        self.circle: Circle = circle.changed(
-            {
-                each: (had.get(each, 0), self.counts.get(each, 0))
-                for each in had.keys() | self.counts.keys()
-            }
-        )
-        named = {each.id: each for each in endpoints}
-        self._points = self.circle.points
-        self._owners = [named[each] for each in self.circle.names]
+        placed = sorted(_points(self.endpoints, rules.points))
+        self._hashes = [each >> _HALF for each in placed]
+        self._owners = [self.endpoints[each & _LOWER] for each in placed]
         self._random = rng().random
         self._traffic = traffic
         size = len(endpoints)
@@ -123,7 +104,7 @@ class _Ring(Picker):
             place = crc32(key.encode("utf-8", "surrogatepass"))
         else:
             place = self._place(key)
-        at = bisect_right(self._points, place) - 1
+        at = bisect_right(self._hashes, place) - 1
         owner = self._owners[at]
         if owner.in_flight and self._full(owner):
             return next(each for each in self._from(at) if not self._full(each))
@@ -131,14 +112,10 @@ class _Ring(Picker):
 
     def beside(self, key: Key | None, excluded: Collection[str]) -> Endpoint | None:
         """Return the next on the ring that is not in ``excluded``, and not full if there is one."""
-        at = bisect_right(self._points, self._place(key)) - 1
-        first = None
-        for each in self._from(at):
-            if each.id not in excluded:
-                if not self._full(each):
-                    return each
-                first = each if first is None else first
-        return first
+        at = bisect_right(self._hashes, self._place(key)) - 1
+        rest = [each for each in self._from(at) if each.id not in excluded]
+        free = (each for each in rest if not self._full(each))
+        return next(free, rest[0]) if rest else None
 
     def _place(self, key: Key | None) -> int:
         """Return the place of a key on the ring."""
@@ -158,20 +135,12 @@ class _Ring(Picker):
         return endpoint.in_flight >= (self._traffic.in_flight + 1) * self._shares[endpoint]
 
     def _from(self, at: int) -> Iterator[Endpoint]:
-        """Walk the ring downwards: each endpoint once, no further than is asked for."""
-        owners = self._owners
-        met: set[Endpoint] = set()
-        for place in range(at, at - len(owners), -1):
-            owner = owners[place]
-            if owner not in met:
-                met.add(owner)
-                yield owner
-                if len(met) == len(self.endpoints):
-                    return
+        """Walk the ring downwards: each endpoint once."""
+        return iter(dict.fromkeys((*self._owners[at::-1], *self._owners[:at:-1])))
 
 
-def _counted(endpoints: Sequence[Endpoint], points: int) -> dict[str, int]:
-    """Return how many points each endpoint has by its weight.
+def _points(endpoints: Sequence[Endpoint], points: int) -> Iterator[int]:
+    """Place each endpoint by its weight: its points, each with its number in the lower half.
 
     The mean counts as the nearest power of two, so that the points of the others stay where they
     are when one changes.
@@ -179,4 +148,6 @@ def _counted(endpoints: Sequence[Endpoint], points: int) -> dict[str, int]:
     size = len(endpoints)
     mean = sum((each.instance.weight or 1) / size for each in endpoints)
     unit = points / 2.0 ** round(log2(mean))
-    return {each.id: max(1, round(each.weight * unit)) for each in endpoints}
+    for at, endpoint in enumerate(endpoints):
+        for point in ring_points(endpoint.id, max(1, round(endpoint.weight * unit))):
+            yield point & ~_LOWER | at

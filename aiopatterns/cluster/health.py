@@ -236,7 +236,7 @@ class HealthChecker(Lifecycle):
         """
         return self._watchers.add(function)
 
-    # ---------------------------------------------------------------------------- evidence, set
+    # ------------------------------------------------------------------------------ evidence, set
 
     async def check_now(self, name: str) -> CheckHealth:
         """Make one check at once, or join it if it runs.
@@ -297,7 +297,7 @@ class HealthChecker(Lifecycle):
         del self._loops[name]
         self._told(None)
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------------ private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._slots = Semaphore(SLOTS)

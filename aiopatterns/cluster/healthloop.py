@@ -145,7 +145,7 @@ class CheckLoop:
         self._total = self._restarts = 0
         self._health: CheckHealth | None = None
 
-    # ------------------------------------------------------------------- what the checker calls
+    # -------------------------------------------------------------------- what the checker calls
 
     @property
     def running(self) -> bool:
@@ -231,7 +231,7 @@ class CheckLoop:
                 self._broken = Failure(stuck if self._steps.closing else _raised(error), error)
                 tasks.start_soon(self.tend, tasks, slots)
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------------ private core
 
     async def _loop(self, slots: Semaphore) -> None:
         """Check whenever it is due; ends by an error or a cancellation."""

@@ -110,8 +110,6 @@ class ServiceInstance:
 
 def service_name(name: str, value: str) -> str:
     """Return ``value`` if it may name a service, an instance or a zone."""
-    if isinstance(value, str) and _NAME.fullmatch(value):
-        return value
     return _matched(
         name,
         text(name, value),
@@ -121,11 +119,11 @@ def service_name(name: str, value: str) -> str:
 
 
 def _matched(name: str, value: str, pattern: re.Pattern[str], allowed: str) -> str:
-    if isinstance(value, str) and pattern.fullmatch(value):
-        return value
     instance(name, value, str, "text")
-    msg = f"{name} must be {allowed}, not {value!r}"
-    raise ValueError(msg)
+    if not pattern.fullmatch(value):
+        msg = f"{name} must be {allowed}, not {value!r}"
+        raise ValueError(msg)
+    return value
 
 
 def _port(value: int) -> int:
@@ -136,8 +134,6 @@ def _port(value: int) -> int:
 
 
 def _weight(value: float) -> float:
-    if type(value) is float and _LIGHTEST <= value <= _HEAVIEST:
-        return value
     if non_negative("weight", value) and not _LIGHTEST <= value <= _HEAVIEST:
         msg = f"weight must be 0, or from {_LIGHTEST} to {_HEAVIEST}, not {value!r}"
         raise ValueError(msg)
@@ -147,7 +143,6 @@ def _weight(value: float) -> float:
 def _metadata(given: Mapping[str, str]) -> Mapping[str, str]:
     instance("metadata", given, Mapping, "a mapping of text to text")
     for key, value in given.items():
-        if not (key and isinstance(key, str) and isinstance(value, str)):
-            text("metadata's keys", key)
-            instance(f"metadata[{key!r}]", value, str, "text")
+        text("metadata's keys", key)
+        instance(f"metadata[{key!r}]", value, str, "text")
     return MappingProxyType(dict(given))

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
-from aiopatterns.cluster.chance import Drawing
-from aiopatterns.cluster.strategy import Strategy, least_loaded
+from aiopatterns.cluster.chance import drawn_from
+from aiopatterns.cluster.strategy import Picker, Strategy, least_loaded
+from aiopatterns.core.clock import rng
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiopatterns.cluster.endpoint import Endpoint, Traffic
-    from aiopatterns.cluster.strategy import Picker
     from aiopatterns.core.types import Key
 
 __all__ = ["LeastLoaded"]
@@ -42,10 +42,15 @@ class LeastLoaded(Strategy):
 
 
 @final
-class _Scan(Drawing):
+class _Scan(Picker):
     """Looks at all of them."""
 
-    __slots__ = ()
+    __slots__ = ("_places", "_random")
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        super().__init__(endpoints)
+        self._places = drawn_from(endpoints)
+        self._random = rng().random
 
     def pick(self, key: Key | None) -> Endpoint:
         """Return the one with the least load; the first that is looked at is drawn by weight."""

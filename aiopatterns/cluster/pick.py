@@ -62,12 +62,12 @@ class Pick:
         #: The generation of the endpoint's standing in which the call began.
         self.generation: int = 0
 
-    def begin(self) -> ServiceInstance:
-        """Pick an endpoint; the call begins. What :meth:`finish` is for, where no block reaches.
+    async def __aenter__(self) -> ServiceInstance:
+        """Pick an endpoint; the call begins. Never waits.
 
         Raises:
             NoEndpointError: There is none, or all are excluded.
-            RuntimeError: This call has begun before.
+            RuntimeError: This block has been entered before.
         """
         if self._endpoint is not None:
             msg = "a pick is used once; call balancer.pick() for each call"
@@ -78,30 +78,6 @@ class Pick:
         self.generation = endpoint.standing.generation
         return endpoint.instance
 
-    def finish(self, error: BaseException | None = None) -> None:
-        """Report how it went, once; by the table above.
-
-        Args:
-            error: What the call came to; None if it succeeded.
-        """
-        endpoint = self._endpoint
-        assert endpoint is not None, "it has begun"
-        if error is None:
-            self._pool.end(self, endpoint, "success")
-        elif isinstance(error, Exception):
-            self._judged(endpoint, error)
-        else:
-            self._pool.end(self, endpoint, "ignore")
-
-    async def __aenter__(self) -> ServiceInstance:
-        """Pick an endpoint; the call begins. Never waits.
-
-        Raises:
-            NoEndpointError: There is none, or all are excluded.
-            RuntimeError: This block has been entered before.
-        """
-        return self.begin()
-
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -109,7 +85,14 @@ class Pick:
         traceback: TracebackType | None,
     ) -> None:
         """Report how it went; an error goes on."""
-        self.finish(exc)
+        endpoint = self._endpoint
+        assert endpoint is not None
+        if exc is None:
+            self._pool.end(self, endpoint, "success")
+        elif isinstance(exc, Exception):
+            self._judged(endpoint, exc)
+        else:
+            self._pool.end(self, endpoint, "ignore")
 
     def _judged(self, endpoint: Endpoint, error: Exception) -> None:
         outcome: Outcome = "ignore"  # also if the judge raises

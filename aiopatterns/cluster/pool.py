@@ -385,18 +385,11 @@ class Pool:
         _weigh(used)
         shape = [(each, each.weight, each.ramp) for each in used]
         if shape != self._shape:  # else who is next stays who is next
-            self._picker = self._made(used) if used else None
+            self._picker = self._rules.strategy.picker(used, self._traffic) if used else None
             self._shape = shape  # last: a strategy that raises is asked again
         self._connect()
         if self._panic and calm and listening():
             emit(PoolPanicked(self._rules.service, len(usable), len(serving)))
-
-    def _made(self, used: list[Endpoint]) -> Picker:
-        """Make the picker among these."""
-        strategy, before = self._rules.strategy, self._picker
-        if before is None:
-            return strategy.picker(used, self._traffic)
-        return strategy.successor(before, used, self._traffic)
 
     def _connect(self) -> None:
         """Lead ``turn`` and ``pick`` to the picker, straight if nothing has to be watched."""

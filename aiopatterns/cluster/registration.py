@@ -351,7 +351,7 @@ class Registration:
         """Renew now: the backend may have lost the record."""
         self._bell.set()
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------ private core
 
     async def _run(self) -> None:
         """Register, renew until told to leave or superseded, then say goodbye."""

@@ -51,8 +51,7 @@ from aiopatterns.core.validate import instance as checked
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
-    from aiopatterns.backends.protocols import Backend
-    from aiopatterns.backends.records import Members
+    from aiopatterns.backends.protocols import Backend, Members
     from aiopatterns.cluster.registration import State
     from aiopatterns.cluster.snapshot import Snapshot
 
@@ -101,8 +100,7 @@ class ServiceRegistry(Owner):
         propagation: Seconds that an instance which leaves waits, draining, for callers to hear of
             it; None for ``interval``, 0 to leave at once.
         max_stale: Seconds for which the last good snapshot is good enough when the backend does
-            not answer; None for as long as it takes. A balancer that follows the registry goes on
-            with what it knows either way: an endpoint that is gone leaves it by failing.
+            not answer; None for as long as it takes.
         preservation: Share of the known instances that must remain for a lapse of several to be
             believed; 0 believes every lapse.
         name: How events and errors call this registry.
@@ -265,7 +263,7 @@ class ServiceRegistry(Owner):
             interruptions=self._reading.interruptions + self._writing.interruptions,
         )
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         await tasks.start(self._run)

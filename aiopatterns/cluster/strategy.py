@@ -2,8 +2,7 @@
 
 A :class:`Strategy` is a value. Whenever the endpoints that may be used have changed, the balancer
 asks it for a :class:`Picker` of exactly those: what can be worked out beforehand is worked out
-then, and not during a call. A strategy that can go on from the picker before says so in
-:meth:`Strategy.successor`.
+then, and not during a call.
 
 A strategy of one's own is a subclass of each::
 
@@ -79,17 +78,6 @@ class Strategy(ABC):
 
         Called anew whenever the endpoints or their weights have changed.
         """
-
-    def successor(
-        self, previous: Picker, endpoints: Sequence[Endpoint], traffic: Traffic
-    ) -> Picker:
-        """Return the picker that takes the place of ``previous``, which is used no more.
-
-        For a strategy that works out much beforehand and can go on from what there was. By
-        default it is a picker like any other.
-        """
-        del previous
-        return self.picker(endpoints, traffic)
 
 
 def least_loaded(endpoints: Sequence[Endpoint]) -> Endpoint:

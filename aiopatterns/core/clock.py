@@ -5,8 +5,8 @@ The simulated loop swaps that source for its virtual time, and with it the whole
 an hour of timeouts, leases and backoff runs in microseconds and every run with one seed is the
 same run. Wall time is for stored timestamps only, never for intervals.
 
-The source is process-wide, one of the three pieces of process-wide state of the library (the others
-are the tuple of installed listeners and the tracer).
+The source is process-wide, one of the two pieces of process-wide state of the library (the other
+is the tuple of installed listeners).
 
 :class:`Alarms` is the timer that timeouts share. Calls with one equal budget expire in the order
 in which they began, so a dict in insertion order and *one* loop timer for its head replace a
@@ -23,12 +23,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
-from math import inf
 from operator import methodcaller
 from threading import get_ident
 from types import coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from aiopatterns.core.validate import instance, non_negative, number
 
@@ -155,17 +153,16 @@ class Home:
     """The loop that runs now, remembered: where futures come from, and whether one is there still.
 
     Asking for the running loop costs a system call on Python 3.11, 0.4 us; :attr:`here` takes a
-    quarter of that, and :attr:`task` asks for none either.
+    quarter of that.
     """
 
-    __slots__ = ("future", "running", "task", "thread")
+    __slots__ = ("future", "running", "thread")
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.running: Callable[[], bool] = loop.is_running
         self.thread: int = get_ident()
         self.future: Callable[[], Parked] = loop.create_future
-        self.task: Callable[[], asyncio.Task[Any] | None] = partial(asyncio.current_task, loop)
 
     @property
     def here(self) -> bool:
@@ -187,17 +184,14 @@ class Interrupt:
             if not interrupt.took(error):
                 raise
 
-    Args:
-        home: The loop, from whom has it at hand.
-
     Raises:
         RuntimeError: No task runs.
     """
 
     __slots__ = ("_before", "_task", "fired")
 
-    def __init__(self, home: Home | None = None) -> None:
-        task = asyncio.current_task() if home is None else home.task()
+    def __init__(self) -> None:
+        task = asyncio.current_task()
         if task is None:
             msg = "an Interrupt is made in the task that it may cancel"
             raise RuntimeError(msg)
@@ -235,7 +229,7 @@ class Alarms:
     An instance belongs to the loop it was made on (:meth:`serves` tells). While no call is
     running it costs nothing; its timer may ring once more and is gone then.
 
-    Complexity: O(1) to arm, to disarm and to ring; one loop timer at a time.
+    Complexity: O(1) to arm and to disarm; one loop timer at a time.
     """
 
     __slots__ = ("_armed", "_loop", "_seconds", "_timer")
@@ -268,11 +262,11 @@ class Alarms:
 
     def _ring(self) -> None:
         """Call what is due, then wait for the next; an idle instance keeps no timer."""
-        now, armed = monotonic(), self._armed
-        # All in one pass: a dict looks for its first entry behind the places of all that have left.
-        for expire in [each for each, _ in takewhile(lambda each: each[1] <= now, armed.items())]:
-            if armed.get(expire, inf) <= now:  # else one before it has disarmed it
-                del armed[expire]
+        now = monotonic()
+        due = now
+        while self._armed and due <= now:
+            expire, due = next(iter(self._armed.items()))
+            if due <= now:
+                del self._armed[expire]
                 expire()  # may arm again: the timer that rings now still counts as set
-        due = next(iter(armed.values()), None)
-        self._timer = None if due is None else self._loop.call_later(due - now, self._ring)
+        self._timer = self._loop.call_later(due - now, self._ring) if self._armed else None

@@ -31,7 +31,6 @@ bytes, tuples or sets, and writes NaN as null; name the type when decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, final, overload
 
@@ -45,19 +44,7 @@ from aiopatterns.core.validate import count, non_negative, text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "JSON",
-    "MSGPACK",
-    "VERSION",
-    "Codec",
-    "Header",
-    "checked_codec",
-    "checked_codecs",
-    "codec_mark",
-    "pack",
-    "split_mark",
-    "unpack",
-]
+__all__ = ["JSON", "MSGPACK", "VERSION", "Codec", "Header", "checked_codec", "pack", "unpack"]
 
 T = TypeVar("T")
 
@@ -66,8 +53,6 @@ VERSION: Final = 1
 _SIZE_BYTES: Final = 2
 _START: Final = 1 + _SIZE_BYTES
 _MAX_HEADER: Final = (1 << 8 * _SIZE_BYTES) - 1
-# Bytes in the name of a codec that stands in front of what it wrote; one byte tells how many.
-_LONGEST_NAME: Final = 255
 # Decoders are kept for that many types; a program has as many as it has message types.
 _KEPT_DECODERS: Final = 256
 
@@ -190,52 +175,10 @@ def checked_codec(codec: Codec) -> Codec:
     Raises:
         TypeError: It is none; names the parameter ``codec``.
     """
-    if not _is_codec(codec):
+    if not all(hasattr(codec, need) for need in ("name", "encode", "decoder")):
         msg = f"codec must be a codec such as JSON or MSGPACK, not {codec!r}"
         raise TypeError(msg)
     return codec
-
-
-def checked_codecs(codec: Codec | Sequence[Codec]) -> tuple[Codec, ...]:
-    """Return one codec or several: the first writes, all of them read.
-
-    Raises:
-        TypeError: One of them is none; names the parameter ``codec``.
-        ValueError: There is none at all, or two have one name.
-    """
-    found = tuple(codec) if isinstance(codec, Sequence) else (codec,)
-    for each in found:
-        if not _is_codec(each):
-            msg = f"codec must be a codec such as JSON or MSGPACK, or several of them, not {each!r}"
-            raise TypeError(msg)
-    names = [each.name for each in found]
-    if not found or len(set(names)) < len(names):
-        msg = f"codec must be one codec or several of different names, not {names!r}"
-        raise ValueError(msg)
-    return found
-
-
-def codec_mark(codec: Codec) -> bytes:
-    """Return what stands in front of all that ``codec`` has written: its name, 1 byte + text.
-
-    Raises:
-        ValueError: The name is empty, or longer than 255 bytes.
-    """
-    name = text("codec.name", codec.name).encode()
-    if len(name) > _LONGEST_NAME:
-        msg = f"codec.name must be at most {_LONGEST_NAME} bytes, not {len(name)}"
-        raise ValueError(msg)
-    return bytes((len(name),)) + name
-
-
-def split_mark(payload: bytes) -> tuple[bytes, bytes]:
-    """Return the codec's mark and what it wrote; a mark that is cut off is no codec's."""
-    end = 1 + payload[0] if payload else 0
-    return payload[:end], payload[end:]
-
-
-def _is_codec(codec: object) -> bool:
-    return all(hasattr(codec, need) for need in ("name", "encode", "decoder"))
 
 
 def _guarded(name: str, kind: object, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:

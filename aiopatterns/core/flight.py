@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
-__all__ = ["Flight", "Flights", "Seat", "copied", "outlast", "see_off"]
+__all__ = ["Flight", "Flights", "Seat", "copied", "see_off"]
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -205,8 +205,19 @@ class Flight(Generic[T]):
             raise cancelled from error
 
     async def end(self) -> asyncio.CancelledError | None:
-        """Wait, shielded, until the task has ended; see :func:`outlast`."""
-        return await outlast(self._task)
+        """Wait, shielded, until the task has ended; return the last cancellation on the way.
+
+        The caller raises that or the one that is in progress in the end, and the task's count of
+        cancel requests is left alone, so absorbing one here hides nothing.
+        """
+        last: asyncio.CancelledError | None = None
+        with CancelScope(shield=True):
+            while not self._task.done():
+                try:
+                    await asyncio.wait((self._task,))
+                except asyncio.CancelledError as cancelled:
+                    last = cancelled
+        return last
 
     def _land(self, task: asyncio.Task[T]) -> None:
         """Keep the outcome and wake everybody."""
@@ -304,24 +315,6 @@ class Flights(Generic[K, T]):
         flights = self._flights
         flight = flights[key] = Flight(fn, ended=ended)
         return flight
-
-
-async def outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait, shielded, for the end of ``future``, however often this task is cancelled meanwhile.
-
-    Returns:
-        The last cancellation on the way. The caller raises it, or the one that is in progress, in
-        the end; the task's count of cancel requests is left alone, so absorbing one here hides
-        nothing.
-    """
-    last: asyncio.CancelledError | None = None
-    with CancelScope(shield=True):
-        while not future.done():
-            try:
-                await asyncio.wait((future,))
-            except asyncio.CancelledError as cancelled:
-                last = cancelled
-    return last
 
 
 async def see_off(flights: Iterable[Flight[Any]]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
-from aiopatterns.core.validate import at_least, instance, positive
+from aiopatterns.core.validate import positive
 
-__all__ = ["Grant", "Rate", "checked_burst", "checked_rate"]
+__all__ = ["Grant", "Rate"]
 
 
 @final
@@ -53,24 +53,3 @@ class Grant(NamedTuple):
     retry_after: float
     remaining: int
     reset_after: float
-
-
-def checked_rate(rate: Rate) -> Rate:
-    """Return ``rate`` if it is one.
-
-    Raises:
-        TypeError: It is none; names the parameter ``rate``.
-    """
-    return instance("rate", rate, Rate, "a Rate, as in Rate(100, per=1.0)")
-
-
-def checked_burst(burst: float | None, rate: Rate) -> float:
-    """Return how much may be saved up: ``burst``, or by default the rate's amount, 1 at least.
-
-    Raises:
-        ValueError: It is below 1, or infinite; names the parameter ``burst``.
-        TypeError: It is no number.
-    """
-    return (
-        max(rate.amount, 1.0) if burst is None else at_least("burst", positive("burst", burst), 1)
-    )

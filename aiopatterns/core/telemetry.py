@@ -6,9 +6,9 @@ function of one event. It is called *after* the state of the pattern is consiste
 which the thing happened, so it must be quick and must not wait. An error in a listener is logged
 and dropped: telemetry never breaks the work.
 
-The tuple of listeners is process-wide and copied on write, one of the three pieces of process-wide
-state of the library (the others are the source of time and the tracer). structlog is imported with
-the first :func:`log_events`, never before.
+The tuple of listeners is process-wide and copied on write, one of the two pieces of process-wide
+state of the library (the other is the source of time). structlog is imported with the first
+:func:`log_events`, never before.
 
 Example::
 
@@ -21,11 +21,12 @@ Example::
 
 from __future__ import annotations
 
+import inspect
 import logging
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeAlias, final
 
-from aiopatterns.core.validate import function, plain_function
+from aiopatterns.core.validate import function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +138,11 @@ def install_listener(listener: Listener) -> Subscription:
     Raises:
         TypeError: ``listener`` is no function, or an async one.
     """
-    _replace((*_listeners, plain_function("listener", listener)))
+    global _listeners  # noqa: PLW0603 - the one seam of telemetry
+    if inspect.iscoroutinefunction(function("listener", listener)):
+        msg = f"listener must be a plain function, not the async {listener!r}"
+        raise TypeError(msg)
+    _listeners = (*_listeners, listener)
     return Subscription(lambda: _uninstall(listener))
 
 
@@ -148,13 +153,9 @@ def listen(listener: Listener) -> Subscription:
 
 def _uninstall(listener: Listener) -> None:
     """Remove one installation of exactly this function, and no equal one."""
-    at = next(at for at, each in enumerate(_listeners) if each is listener)
-    _replace((*_listeners[:at], *_listeners[at + 1 :]))
-
-
-def _replace(listeners: tuple[Listener, ...]) -> None:
     global _listeners  # noqa: PLW0603 - the one seam of telemetry
-    _listeners = listeners
+    at = next(at for at, each in enumerate(_listeners) if each is listener)
+    _listeners = (*_listeners[:at], *_listeners[at + 1 :])
 
 
 def log_events(logger: Logger | None = None) -> Listener:

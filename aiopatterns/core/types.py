@@ -8,7 +8,7 @@ async function of one item, or an anyio object send stream.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope
 from anyio.abc import ObjectSendStream
@@ -95,17 +95,12 @@ def as_sink(name: str, sink: Sink[T]) -> Callable[[T], Awaitable[object]]:
     Raises:
         TypeError: ``sink`` is neither; a plain ``def`` is no async function.
     """
-    if _is_stream(sink):
-        return sink.send
+    if isinstance(sink, ObjectSendStream):
+        return sink.send  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # isinstance loses T
     if callable(sink):
         return async_function(name, sink)
     msg = f"{name} must be an async function of one item or an object send stream, not {sink!r}"
     raise TypeError(msg)
-
-
-def _is_stream(sink: Sink[T]) -> TypeGuard[ObjectSendStream[T]]:
-    """Whether a sink is a stream; ``isinstance`` would forget of what."""
-    return isinstance(sink, ObjectSendStream)
 
 
 class _Iterated(AsyncIterator[T]):

@@ -18,7 +18,6 @@ away. This module alone knows Starlette, and is imported when a dashboard is mad
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
@@ -97,7 +96,7 @@ def application(
             Route("/api/history", routes.history),
             Route("/api/live", routes.live),
             Route("/api/jobs", routes.listed),
-            _anything(Route("/api/jobs/{path:path}", routes.detail)),
+            Route("/api/jobs/{path:path}", routes.detail),
             Route("/api/dead", routes.dead),
             Route("/api/actions/{action}", routes.act, methods=["POST"]),
         ],
@@ -223,12 +222,6 @@ class _Routes:
             ]:
                 return found
         raise HTTPException(404, _NO_QUEUE)
-
-
-def _anything(route: Route) -> Route:
-    """Let the path of a route hold line breaks, as names of queues and ids of jobs may."""
-    route.path_regex = re.compile(f"(?s:{route.path_regex.pattern.removesuffix('$')})\\Z")
-    return route
 
 
 async def _body(request: Request) -> bytes:

@@ -26,13 +26,13 @@ that they may be repeated.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, TypeVar
-
-from aiopatterns.data.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
 
     from aiopatterns.backends.dialects import Dialect
     from aiopatterns.backends.sql import Answer, SqlLink
@@ -45,7 +45,7 @@ T = TypeVar("T")
 ANSWERED_WITHIN: Final = 10.0
 
 
-class Database(Closing):
+class Database(ABC):
     """One database, and single statements in it.
 
     Args:
@@ -107,3 +107,20 @@ class Database(Closing):
         """
         for each in self.dialect.creation(statements):
             await self.run(each)
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close what is open; the next statement opens it again."""
+
+    async def __aenter__(self) -> Self:
+        """Return this database; nothing is opened yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what is open."""
+        await self.aclose()

@@ -187,7 +187,7 @@ class Draft:
         row = self._rows.get(key)
         return None if row is None else unpacked(row)
 
-    # ------------------------------------------------------------------------- records, by name
+    # ------------------------------------------------------------------------ records, by name
 
     def put(self, key: str, value: Any, *, deleted: bool = False) -> Versioned:
         """Write a version that knows of all that are here, also of those that cannot be read.
@@ -261,7 +261,7 @@ class Draft:
         self.removals.append(key)
         self.change(horizon=max(self.state.horizon, row.seq), purged=dict(gone))
 
-    # ------------------------------------------------------------------------------- quarantine
+    # ------------------------------------------------------------------------------ quarantine
 
     def hold(self, row: Row, *, peer: str, reason: str) -> Held:
         """Keep what cannot be taken, in place of what was held of its key."""
@@ -297,7 +297,7 @@ class Draft:
         """Change what the store knows of itself."""
         self.state = msgspec.structs.replace(self.state, **fields)
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _follow(
         self,

@@ -79,8 +79,9 @@ class MemorySyncStore(SyncStore):
         await yield_now()
         if not self._keys:
             self._keys = sorted(self._rows)
-        keys = self._keys
-        rows = (self._rows[keys[at]] for at in range(bisect_right(keys, after), len(keys)))
+        rows = (
+            self._rows[key] for key in islice(self._keys, bisect_right(self._keys, after), None)
+        )
         there = rows if bucket is None else (row for row in rows if row.bucket == bucket)
         return [row.head() for row in islice(there, limit)]
 
@@ -129,7 +130,7 @@ class MemorySyncStore(SyncStore):
     def __len__(self) -> int:
         return sum(not row.deleted for row in self._rows.values())
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
         await yield_now()

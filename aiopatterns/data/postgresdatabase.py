@@ -89,7 +89,7 @@ class PostgresDatabase(Database):
         """Close the connections that nobody uses."""
         _finish(self._idle)
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _in_turn(self, work: Callable[[SqlLink], Awaitable[T]]) -> T:
         while self._used >= self._limit:

@@ -33,13 +33,14 @@ from anyio import fail_after
 from aiopatterns.backends.dialects import POSTGRESQL
 from aiopatterns.core.completion import to_the_end
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
-from aiopatterns.data.closing import Closing
 from aiopatterns.data.participants import Fate, Prepared, Vote, participant_name
 from aiopatterns.data.postgresbranch import MARKS_TABLE, PostgresBranch, quoted
 from aiopatterns.data.postgresconnections import PostgresConnections
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from psycopg import AsyncConnection
 
@@ -72,7 +73,7 @@ _FORGET: Final = "DELETE FROM aiopatterns_marks WHERE participant = %s AND gid =
 
 
 @final
-class PostgresParticipant(Closing):
+class PostgresParticipant:
     """A database of PostgreSQL.
 
     Args:
@@ -158,6 +159,19 @@ class PostgresParticipant(Closing):
     async def aclose(self) -> None:
         """Close connections that nobody uses; the next use connects again."""
         self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        """Return this participant; nothing is connected yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close connections that nobody uses."""
+        await self.aclose()
 
     def _label(self, gid: str) -> str:
         return f"{_PREFIX}.{gid}.{self.name}"

@@ -176,7 +176,7 @@ def _common(bases: Iterable[Versioned], versions: Sequence[Versioned]) -> Versio
     return max(known, key=lambda base: base.stamp, default=None)
 
 
-# ----------------------------------------------------------------------------------- as columns
+# ---------------------------------------------------------------------------------- as columns
 
 
 @final

@@ -32,7 +32,7 @@ import msgspec
 
 from aiopatterns.backends.names import check_data, check_name
 from aiopatterns.backends.opening import resolve
-from aiopatterns.backends.records import DELETE, Change
+from aiopatterns.backends.protocols import DELETE, Change
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import ConflictError
 from aiopatterns.data.participants import Fate, Prepared, Vote, participant_name
@@ -266,7 +266,7 @@ class RedisParticipant:
         async with self._backend as backend:
             await backend.kv.delete(*(self._key(gid) for gid in gids))
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     @property
     def _index(self) -> Directory:

@@ -194,7 +194,7 @@ class Follower(Generic[N]):
         node = self.node
         return ReplicaStatistics(node.name, self.usable, self.position, self.lag, self.in_flight)
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _set_usable(self) -> None:
         came_back, self._was_usable = self._was_usable is False, True

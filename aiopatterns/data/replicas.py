@@ -210,7 +210,7 @@ class ReplicaRouter(Owner, Generic[N]):
             routes.waited,
         )
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         """Look at all copies, for ``timeout`` at most, and go on looking."""

@@ -140,7 +140,7 @@ class Routes(Generic[N]):
         for name, use in list(session.used.items()):
             session.settle(name, use, await self._bound(name, use))
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _stay(self, session: ReplicaSession, max_lag: float | None) -> Follower[N] | None:
         """Return the copy that this session reads from, if it was used nowhere else since."""

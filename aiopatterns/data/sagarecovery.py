@@ -290,7 +290,7 @@ class SagaRecovery(Owner):
             self._changed.wake_all()
         self._ends[end] += 1
 
-    # ---------------------------------------------------------------------------------- telling
+    # -- telling -------------------------------------------------------------------------------
 
     def _tell_of(self, strangers: dict[str, list[str]]) -> None:
         new = {key: ids for key, ids in strangers.items() if key not in self._seen}

@@ -162,7 +162,7 @@ class RedisSagaStore:
         """Count one user of the backend less; the last one closes."""
         await self._backend.__aexit__(exc_type, exc, traceback)
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _replace(self, filed: Filed, record: bytes, *, ttl: float) -> bool:
         """Put ``record`` in the place of an older one of the same holder."""

@@ -16,9 +16,10 @@ Guarantees:
   everything that runs here is cancelled, and nothing is called any more.
 * A step runs in this task if it is alone; steps that run side by side have a task each, and none
   is left when :meth:`SagaRun.drive` ends.
-* What an action raises is a failure of its step, unless it says that the step may have happened
-  (:mod:`aiopatterns.data.sagaattempts`): then it is undone.
+* What an action raises is a failure of its step, if it says so: one of :data:`UNKNOWN`, also in
+  an earlier attempt, says that the step may have happened, and so it is undone.
 * Compensations, and steps behind the pivot, have no deadline of a caller.
+
 * The context is written down when a step ends, so compensations find what their action has noted.
 
 A store that does not answer is asked again until the lease has run out. After that somebody else
@@ -28,41 +29,51 @@ may have the saga, and the store's error leaves.
 from __future__ import annotations
 
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 import msgspec
 from anyio import create_task_group, move_on_after
 
 from aiopatterns.core.clock import call_later, monotonic, rng, sleep, wall
 from aiopatterns.core.codec import MSGPACK
-from aiopatterns.core.errors import BackendError, BackendUnavailableError, CodecError
+from aiopatterns.core.context import forget_deadline, run_in
+from aiopatterns.core.errors import (
+    BackendError,
+    BackendUnavailableError,
+    CodecError,
+    OutcomeUnknownError,
+)
 from aiopatterns.core.lifecycle import raise_bare
 from aiopatterns.core.notes import in_words
 from aiopatterns.core.telemetry import emit, listening
 from aiopatterns.core.waiters import Waiters
-from aiopatterns.data.sagaattempts import UNTIL_KNOWN, Attempts, is_unknown, unbounded
 from aiopatterns.data.sagaevents import SagaEnded, SagaStuck, SagaTurnedBack
 from aiopatterns.data.sagajournal import Moves, SagaState, StepState, decide
 from aiopatterns.resilience.backoff import Exponential
+from aiopatterns.resilience.retry import Retry
 from aiopatterns.resilience.timeout import TimeoutScope
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextvars import Context
 
     from anyio.abc import TaskGroup
 
     from aiopatterns.data.sagajournal import Journal
-    from aiopatterns.data.sagaplan import Plan, Step
+    from aiopatterns.data.sagaplan import Action, Plan, Step
     from aiopatterns.data.sagastore import Filed, SagaStore
-    from aiopatterns.resilience.retry import Retry
     from aiopatterns.resilience.timeout import Timeout
 
-__all__ = ["SagaLostError", "SagaRun", "SagaTerms"]
+__all__ = ["UNKNOWN", "SagaLostError", "SagaRun", "SagaTerms"]
 
 C = TypeVar("C")
+T = TypeVar("T")
 
+#: Errors that say nothing about whether it happened; also one of them in a group.
+UNKNOWN: Final = (TimeoutError, ConnectionError, BackendUnavailableError, OutcomeUnknownError)
 # Seconds between tries to reach a store that does not answer.
 _PAUSES: Final = Exponential(initial=0.05, cap=1.0, jitter="equal")
 # Seconds in which a saga is given back by one who is cancelled; after that its lease ends.
@@ -129,7 +140,6 @@ class SagaRun(Generic[C]):
         "_fenced",
         "_news",
         "_plan",
-        "_renewing",
         "_saved",
         "_saving",
         "_sure_until",
@@ -157,14 +167,13 @@ class SagaRun(Generic[C]):
         self._changed = Waiters()
         self._news = False  # whether a step has ended since the last decision
         self._fenced = False
-        self._renewing = False  # whether there is a task that does
         self._saved = False  # whether the store has what was decided last
         self._saving = False  # if so, a renewal would hide what is saved
         self._sure_until = 0.0
         ends = journal.deadline_at
         self._ends = None if ends is None else monotonic() + ends - wall()
 
-    # ----------------------------------------------------------------------------- public verbs
+    # -- public verbs --------------------------------------------------------------------------
 
     async def create(self) -> bool:
         """File the saga, its first steps among what is written; False if the id is taken.
@@ -192,10 +201,14 @@ class SagaRun(Generic[C]):
         Cancellation: what ran here is cancelled; the journal says ``STARTED`` of it.
         """
         self._sure_until, self._saving = monotonic() + self._terms.lease, False
-        self._renewing = False
         try:
             async with create_task_group() as group:
-                await self._steer_renewed(group)
+                renewal = call_later(self._terms.lease / _RENEWALS, partial(self._watch, group))
+                try:
+                    await self._steer(group)
+                finally:
+                    renewal.cancel()
+                    group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             raise_bare(errors)
         if self._fenced:
@@ -216,7 +229,7 @@ class SagaRun(Generic[C]):
         if self.journal.backward or self._is_complete():
             grace = self._terms.grace
             with move_on_after(grace, shield=True), suppress(BackendError, SagaLostError):
-                await unbounded(self.drive())
+                await _unbounded(self.drive())
         if self.end is None:
             await self.give_back()
 
@@ -231,17 +244,7 @@ class SagaRun(Generic[C]):
         with move_on_after(_GIVE_BACK, shield=True), suppress(BackendError):
             await self._terms.store.save(filed, lease=0)
 
-    # --------------------------------------------------------------------------------- steering
-
-    async def _steer_renewed(self, group: TaskGroup) -> None:
-        """Steer, and renew the lease from when a part of it is over."""
-        renewal = call_later(self._terms.lease / _RENEWALS, partial(self._watch, group))
-        try:
-            await self._steer(group)
-        finally:
-            renewal.cancel()
-            if self._renewing:  # else nobody is left, and to cancel costs 10 us
-                group.cancel_scope.cancel()
+    # -- steering ------------------------------------------------------------------------------
 
     async def _steer(self, group: TaskGroup) -> None:
         moves = self._first()
@@ -305,7 +308,7 @@ class SagaRun(Generic[C]):
         self._news = True
         self._changed.wake_all()
 
-    # ----------------------------------------------------------------------------- turning back
+    # -- turning back --------------------------------------------------------------------------
 
     def _settle(self, cause: str) -> None:
         turned = self.journal.backward
@@ -322,31 +325,31 @@ class SagaRun(Generic[C]):
         if journal.backward and not before and listening():
             emit(SagaTurnedBack(self._terms.name, self.filed.id, journal.cause))
 
-    # --------------------------------------------------------------------------------- one step
+    # -- one step ------------------------------------------------------------------------------
 
     async def _act(self, step: Step[C]) -> None:
         """Call an action until it has succeeded or failed; note what it came to."""
-        attempts = Attempts(step.timeout)
+        tally = _Tally()
         try:
-            await self._called(step, attempts)
+            await self._called(step, tally)
             self._note_context()
         except CodecError as error:
-            attempts.unknown = True  # it may be done, but what it has left cannot be written down
-            self._fail(step, attempts, error)
+            tally.unknown = True  # it may be done, but what it has left cannot be written down
+            self._fail(step, tally, error)
         except Exception as error:
             with suppress(CodecError):
                 self._note_context()
-            self._fail(step, attempts, error)
+            self._fail(step, tally, error)
         else:
-            self.journal.done(step.name, attempts.number)
+            self.journal.done(step.name, tally.attempts)
         self._ended(step.name)
 
-    def _called(self, step: Step[C], attempts: Attempts) -> Coroutine[Any, Any, object]:
-        attempt = partial(attempts.make, step.action, self.context)
+    def _called(self, step: Step[C], tally: _Tally) -> Coroutine[Any, Any, object]:
+        attempt = partial(self._attempt, step.action, step.timeout, tally)
         if step.name in self._plan.behind:
-            return unbounded((step.retry or self._terms.retry).call(attempt))
+            return _unbounded((step.retry or self._terms.retry).call(attempt))
         if step.pivot and step.compensate is None:
-            return unbounded((step.retry or UNTIL_KNOWN).call(attempt))
+            return _unbounded((step.retry or _UNTIL_KNOWN).call(attempt))
         work = attempt() if step.retry is None else step.retry.call(attempt)
         return work if self._ends is None else self._in_time(work, self._ends)
 
@@ -359,17 +362,29 @@ class SagaRun(Generic[C]):
         finally:
             work.close()
 
-    def _fail(self, step: Step[C], attempts: Attempts, error: Exception) -> None:
+    async def _attempt(self, action: Action[C], timeout: Timeout | None, tally: _Tally) -> None:
+        tally.attempts += 1
+        try:
+            if timeout is None:
+                await action(self.context)
+            else:
+                with timeout.scope():
+                    await action(self.context)
+        except Exception as error:
+            tally.unknown = tally.unknown or _is_unknown(error)
+            raise
+
+    def _fail(self, step: Step[C], tally: _Tally, error: Exception) -> None:
         state = StepState.FAILED
         if step.name in self._plan.behind:
             state = StepState.STUCK
-        elif attempts.unknown or is_unknown(error):
+        elif tally.unknown or _is_unknown(error):
             state = StepState.UNKNOWN
             if step.pivot and step.compensate is None:
                 state = StepState.STUCK
         self.error = self.error or error
         turned = self.journal.backward
-        self.journal.failed(step.name, state, attempts.number, in_words(error))
+        self.journal.failed(step.name, state, tally.attempts, in_words(error))
         self._tell_if_turned(before=turned)
 
     async def _undo(self, step: Step[C]) -> None:
@@ -377,10 +392,9 @@ class SagaRun(Generic[C]):
         if step.compensate is None:
             self.journal.undone(step.name, StepState.SKIPPED)
         else:
-            attempts = Attempts(step.timeout)
-            attempt = partial(attempts.make, step.compensate, self.context)
+            attempt = partial(self._attempt, step.compensate, step.timeout, _Tally())
             try:
-                await unbounded(self._terms.retry.call(attempt))
+                await _unbounded(self._terms.retry.call(attempt))
                 self._note_context()
             except Exception as error:
                 self.error = self.error or error
@@ -392,7 +406,7 @@ class SagaRun(Generic[C]):
     def _note_context(self) -> None:
         self.journal.context = MSGPACK.encode(self.context)
 
-    # ------------------------------------------------------------------------------- the record
+    # -- the record ----------------------------------------------------------------------------
 
     def _snapshot(self, state: SagaState) -> Filed:
         """Return the record of what the journal says now; the next revision."""
@@ -460,7 +474,6 @@ class SagaRun(Generic[C]):
 
     def _watch(self, group: TaskGroup) -> None:
         """The saga takes its time: begin to renew the lease."""
-        self._renewing = True
         group.start_soon(self._renew, group)
 
     async def _renew(self, group: TaskGroup) -> None:
@@ -472,3 +485,35 @@ class SagaRun(Generic[C]):
         except SagaLostError:
             self._fenced = True
             group.cancel_scope.cancel()
+
+
+@final
+class _Tally:
+    """What is known about the attempts of one step."""
+
+    __slots__ = ("attempts", "unknown")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.unknown = False  # whether one of them may have done it
+
+
+def _is_unknown(error: Exception) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return any(map(_is_unknown, cast("ExceptionGroup[Exception]", error).exceptions))
+    return isinstance(error, UNKNOWN)
+
+
+# A pivot that cannot be undone is asked again while nobody knows what has become of it.
+_UNTIL_KNOWN: Final = Retry(on=_is_unknown, attempts=8, backoff=Exponential(initial=0.2, cap=30.0))
+
+
+def _unbounded(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """Run ``work`` without the deadline of whoever waits for it."""
+    variables = copy_context()
+    variables.run(forget_deadline)
+    return _stepped(variables, work)
+
+
+async def _stepped(variables: Context, work: Coroutine[Any, Any, T]) -> T:
+    return await run_in(variables, work)

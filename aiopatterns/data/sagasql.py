@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.dialects import table_name
 from aiopatterns.core.validate import positive
-from aiopatterns.data.closing import Closing
 from aiopatterns.data.postgresdatabase import PostgresDatabase
 from aiopatterns.data.sagajournal import SagaState
 from aiopatterns.data.sagastore import KEEP, Filed, Listed
@@ -21,6 +20,7 @@ from aiopatterns.data.sqlitedatabase import SqliteDatabase
 
 if TYPE_CHECKING:
     import os
+    from types import TracebackType
     from typing import Self
 
     from aiopatterns.backends.sql import Answer
@@ -75,7 +75,7 @@ _PURGE: Final = (
 )
 
 
-class _SqlSagaStore(Closing):
+class _SqlSagaStore:
     """What both have in common: statements, and the table that they need."""
 
     __slots__ = ("_created", "_database", "_keep", "_table")
@@ -157,6 +157,15 @@ class _SqlSagaStore(Closing):
         """Create the table if it is not there."""
         await self._ensure()
         return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the database."""
+        await self.aclose()
 
     async def _run(self, statement: str, **values: object) -> Answer:
         await self._ensure()

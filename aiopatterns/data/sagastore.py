@@ -21,7 +21,6 @@ Source: fencing tokens, Kleppmann, "How to do distributed locking", 2016.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 import msgspec
@@ -164,8 +163,7 @@ class MemorySagaStore:
     def __init__(self, *, keep: float = KEEP) -> None:
         self._keep = positive("keep", keep)
         self._open: dict[tuple[str, str], _Slot] = {}
-        # In the order of their ends. A plain dict looks for its first behind all that have left.
-        self._ended: OrderedDict[tuple[str, str], _Slot] = OrderedDict()
+        self._ended: dict[tuple[str, str], _Slot] = {}  # in the order of their ends
 
     def __repr__(self) -> str:
         return f"MemorySagaStore({len(self._open)} open, {len(self._ended)} ended)"

@@ -184,7 +184,7 @@ class SqliteBranch:
         while not await Errand(self._begun, patient).run():
             await sleep(_LOOK_AGAIN)
 
-    # ------------------------------------------------------------------------------ in a thread
+    # -- in a thread ----------------------------------------------------------------------------
 
     def _begun(self, patient: float) -> bool:
         connection = connect_durably(self._path)

@@ -133,7 +133,7 @@ class SqliteDatabase(Database):
         finally:
             self._pass_on()
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _flush(self) -> None:
         """Wait for the thread, then take all that was gathered meanwhile."""
@@ -175,7 +175,7 @@ class SqliteDatabase(Database):
         self._busy = False
         self._turns.wake()
 
-    # ---------------------------------------------------------------------------- in the thread
+    # -- in the thread -------------------------------------------------------------------------
 
     def _write(self, orders: Sequence[_Order]) -> list[Answer | BackendError]:
         import sqlite3

@@ -193,7 +193,7 @@ class SqliteParticipant:
 
         await self._write(remove, "")
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _write(self, fn: Callable[[sqlite3.Connection, str], Any], gid: str) -> Any:
         """Return what ``fn`` returns, in a transaction of its own."""
@@ -221,7 +221,7 @@ class SqliteParticipant:
         rows: list[Any] = await Errand(read).run()
         return rows
 
-    # ------------------------------------------------------------------------------ in a thread
+    # -- in a thread ----------------------------------------------------------------------------
 
     def _opened(self) -> sqlite3.Connection:
         connection = connect_durably(self._path)

@@ -29,7 +29,6 @@ from aiopatterns.backends.dialects import table_name
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import BackendError, CodecError
-from aiopatterns.data.closing import Closing
 from aiopatterns.data.decisions import Decision, DecisionRecord, Enlisted, FencedError
 from aiopatterns.data.postgresdatabase import PostgresDatabase
 from aiopatterns.data.sqlitedatabase import SqliteDatabase
@@ -37,6 +36,8 @@ from aiopatterns.data.sqlitedatabase import SqliteDatabase
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from aiopatterns.backends.sql import Answer
     from aiopatterns.data.database import Database
@@ -102,7 +103,7 @@ _CLAIM: Final = (
 _RELEASE: Final = "UPDATE {names} SET until = 0 WHERE name = 'recovery' AND holder = :holder"
 
 
-class _SqlLog(Closing):
+class _SqlLog:
     """What both logs are.
 
     Args:
@@ -211,7 +212,20 @@ class _SqlLog(Closing):
             await self.flush()
         await self._database.aclose()
 
-    # ----------------------------------------------------------------------------- private core
+    async def __aenter__(self) -> Self:
+        """Return this log; nothing is opened yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close what is open."""
+        await self.aclose()
+
+    # --------------------------------------------------------------------------- private core
 
     def _worded(self, statement: str) -> str:
         names = ".".join(f'"{each}"' for each in f"{self._table}_names".split("."))

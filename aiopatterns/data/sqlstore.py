@@ -233,7 +233,7 @@ class SqlSyncStore(SyncStore):
         if not self._entered:
             await self.aclose()
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _tombstones(self, before: float, since: int, passed: int) -> Sequence[Head]:
         values = {"before": before, "since": since, "passed": passed, "limit": PAGE}

@@ -128,7 +128,7 @@ class SyncPass:
         if since < state.seq or not known:
             await self._follow(state, since, known=known)
 
-    # ------------------------------------------------------------------------ by the change log
+    # ------------------------------------------------------------------------- by the change log
 
     async def _follow(self, state: State, since: int, *, known: bool) -> None:
         """Read the log from ``since`` to its end, or to where it was at the start.
@@ -188,7 +188,7 @@ class SyncPass:
         if to is not None:
             await self._passed(to)
 
-    # ---------------------------------------------------------------------------- by comparison
+    # ----------------------------------------------------------------------------- by comparison
 
     async def _compare(self, state: State) -> None:
         here, there = await self._source.digests(), await self._target.digests()

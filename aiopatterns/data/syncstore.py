@@ -84,7 +84,7 @@ class SyncStore(ABC):
         self._writes = 0
         self._waiting = Waiters()
 
-    # ---------------------------------------------------------------------- for the application
+    # -------------------------------------------------------------------- for the application
 
     async def put(self, key: str, value: Any) -> Versioned:
         """Write a record. It knows of all versions that are here, and ends their conflict.
@@ -249,7 +249,7 @@ class SyncStore(ABC):
         """
         await self.transact((), Draft.renew)
 
-    # ---------------------------------------------------------------------- for synchronisation
+    # --------------------------------------------------------------------- for synchronisation
 
     @property
     def writes(self) -> int:

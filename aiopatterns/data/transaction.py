@@ -220,7 +220,7 @@ class Transaction:
             self._ledger.active -= 1
             self._ledger.counts[self.state] += 1
 
-    # -------------------------------------------------------------------------- the first phase
+    # --------------------------------------------------------------------------- the first phase
 
     async def _voted(self) -> BaseException | None:
         """Ask all for their promise; return why there is none."""
@@ -292,7 +292,7 @@ class Transaction:
         if listening():
             emit(TransactionAborted(self.gid, reason, self.pending))
 
-    # ------------------------------------------------------------------------- the second phase
+    # --------------------------------------------------------------------------- the second phase
 
     async def _settle(self) -> None:
         """Decide and carry it out."""

@@ -120,7 +120,7 @@ class Batching(Node):
                 await self._news.wait()
         await self._down.end()
 
-    # ------------------------------------------------------------------------- synchronous core
+    # -- synchronous core
 
     def _add(self, item: Any) -> None:
         """Put an item into the batch; the first one starts its timer."""

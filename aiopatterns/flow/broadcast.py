@@ -47,12 +47,7 @@ _TURN: Final = 64
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branches:
-    """One ``broadcast``.
-
-    Args:
-        branches: The stages of each branch.
-        name: For reports, notes and errors.
-    """
+    """One ``broadcast``: the stages of each branch."""
 
     branches: tuple[tuple[Stage | Batch | Branches, ...], ...]
     name: str = "broadcast"

@@ -227,7 +227,7 @@ class AnyChannel(ObjectSendStream[T], ObjectReceiveStream[T]):
         self._receivers.wake_all()
 
     async def aclose(self) -> None:
-        """End sending; never waits.
+        """End sending.
 
         Items in the buffer stay receivable; after the last one receivers get
         ``anyio.EndOfStream`` and iteration ends. Tasks that wait in :meth:`send` get

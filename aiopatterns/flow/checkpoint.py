@@ -19,7 +19,6 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
-from aiopatterns.core.codec import checked_codec
 from aiopatterns.core.errors import DagError
 from aiopatterns.core.validate import optional_positive, text
 from aiopatterns.flow.task import Given, Results
@@ -75,33 +74,22 @@ class KvStore:
     def __init__(
         self, kv: Kv, codec: Codec, *, prefix: str = "dag:", ttl: float | None = _WEEK
     ) -> None:
+        if not hasattr(codec, "decoder"):
+            msg = f"codec must be a codec such as JSON or MSGPACK, not {codec!r}"
+            raise TypeError(msg)
         self._kv = kv
-        self._codec = checked_codec(codec)
+        self._codec = codec
         self._decode = codec.decoder(Any)
         self._prefix = text("prefix", prefix)
         self._ttl = optional_positive("ttl", ttl)
 
     async def get(self, key: str, default: Any, /) -> Any:
-        """Return what is stored under ``key``, or ``default``. 1 round trip.
-
-        Raises:
-            CodecError: What is stored is not what the codec writes.
-            BackendError: It could not be read.
-
-        Cancellation: leaves nothing behind.
-        """
+        """Return what is stored under ``key``, or ``default``. 1 round trip."""
         data = await self._kv.get(self._prefix + key)
         return default if data is None else self._decode(data)
 
     async def set(self, key: str, value: Any, /) -> None:
-        """Store ``value`` under ``key``. 1 round trip.
-
-        Raises:
-            CodecError: The codec cannot encode it.
-            BackendError: It could not be stored.
-
-        Cancellation: it may be stored or not.
-        """
+        """Store ``value`` under ``key``. 1 round trip."""
         await self._kv.set(self._prefix + key, self._codec.encode(value), ttl=self._ttl)
 
 

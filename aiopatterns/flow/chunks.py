@@ -48,7 +48,7 @@ _SHARES: Final = 4
 class Chunk(NamedTuple):
     """Some items of the source.
 
-    Attributes:
+    Args:
         number: Which chunk it is, from 0.
         start: The position of its first item, from 0.
         items: The items.

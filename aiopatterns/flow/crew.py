@@ -210,7 +210,7 @@ class Crew(Generic[T, Y]):
             retries=self._retries,
         )
 
-    # ---------------------------------------------------------------------------------- workers
+    # ------------------------------------------------------------------------------- workers
 
     def _hire(self) -> None:
         """Start some more workers, until there are ``limit``."""
@@ -320,7 +320,7 @@ class Crew(Generic[T, Y]):
             self._plan.retry.begin()
         job.started = monotonic()
 
-    # ----------------------------------------------------------------------------------- source
+    # -------------------------------------------------------------------------------- source
 
     def _advance(self, source: Iterator[T]) -> Job[T, Y] | None:
         """Take one item from a plain source."""
@@ -387,7 +387,7 @@ class Crew(Generic[T, Y]):
     def _source_failed(self, error: Exception) -> None:
         self.lane.fail(blame_source(error, self._accepted))
 
-    # ----------------------------------------------------------------------------- ends of jobs
+    # --------------------------------------------------------------------------- ends of jobs
 
     def _returned(self, job: Job[T, Y], value: Any) -> None:
         """The call has returned."""

@@ -167,17 +167,7 @@ class Dag:
     def add(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any, Any]:
         """Add a task; the same function may serve several, with an ``id`` and ``args`` for each.
 
-        Args:
-            fn: As for :meth:`task`, like all that follow.
-            **options: See there.
-
-        Returns:
-            The task, for ``args`` and ``after`` of others and for ``run[task]``.
-
-        Raises:
-            DagError: As for :meth:`task`, like the two that follow.
-            ValueError: See there.
-            TypeError: See there.
+        Args and Raises: see :meth:`task`.
 
         Example::
 

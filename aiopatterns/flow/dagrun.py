@@ -131,7 +131,7 @@ class DagRun:
             self._fingerprint(task, bindings)
             self._enter(task, bindings, shape.ranks[name])
 
-    # ---------------------------------------------------------------------------- looking at it
+    # Looking at it.
 
     @property
     def states(self) -> dict[str, TaskState]:
@@ -167,7 +167,7 @@ class DagRun:
             raise DagError(f"the result of task {name!r} was not kept: name it in keep=", run=self)
         return self._values[name]
 
-    # ----------------------------------------------------------------------------- adding to it
+    # Adding to it.
 
     @overload
     def add(
@@ -178,8 +178,8 @@ class DagRun:
     def add(self, fn: Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any, Any]:
         """Add a task while the run goes on; for tasks that have a parameter called ``run``.
 
-        Takes what ``Dag.add`` takes, ``fn`` and options. It may depend on any task of the run,
-        finished ones included; :meth:`link` makes a task that has not started wait for it.
+        Takes what ``Dag.add`` takes. It may depend on any task of the run, finished ones
+        included; :meth:`link` makes a task that has not started wait for it.
 
         Returns:
             The task, for ``args`` and ``after`` of others and for ``run[task]``.
@@ -232,16 +232,10 @@ class DagRun:
         elif earlier.state is not TaskState.OK:
             self._skip(later, goal)
 
-    # ------------------------------------------------------------------------------- running it
+    # Running it.
 
     async def execute(self) -> None:
-        """Run everything; called once, by ``Dag.run``.
-
-        Raises:
-            Exception: What the first task raised that failed for good, unless the mode goes on.
-
-        Cancellation: tasks under way are cancelled and awaited.
-        """
+        """Run everything; called once, by ``Dag.run``."""
         self._variables = copy_context()
         try:
             async with create_task_group() as self._group:
@@ -432,7 +426,7 @@ class DagRun:
                 if node.attempts:  # it waited for a retry, or for a slot to make it in
                     node.give_up(node.attempts + 1)
 
-    # ---------------------------------------------------------------------------- what comes in
+    # What comes in.
 
     def _own(self) -> None:
         """Before the first change: take a copy of the graph that all runs share."""

@@ -48,10 +48,9 @@ from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast, final, overload
 
-from anyio import move_on_after
+from anyio import CancelScope, move_on_after
 
 from aiopatterns.core.errors import ClosedError, WorkerCrashedError
-from aiopatterns.core.flight import outlast
 from aiopatterns.core.lifecycle import Owner, OwnerState
 from aiopatterns.core.validate import (
     choice,
@@ -260,10 +259,7 @@ class Inline(Executor):
     @overload
     async def run(self, fn: Callable[[*Ts], T], *args: *Ts) -> T: ...
     async def run(self, fn: Callable[..., object], *args: object) -> object:
-        """Run ``fn(*args)`` on this loop, awaiting it if it is asynchronous.
-
-        Cancellation: as :meth:`Executor.run`; it reaches an asynchronous function.
-        """
+        """Run ``fn(*args)`` on this loop, awaiting it if it is asynchronous."""
         return await super().run(fn, *args)
 
     def _check(self, fn: Callable[..., object]) -> None:
@@ -312,7 +308,7 @@ class Threads(Executor):
             if call.withdraw():
                 ended.cancel()
             else:
-                await outlast(ended)
+                await _outlast(ended)
             if call.error is not None:
                 raise cancelled from call.error
             raise
@@ -325,6 +321,16 @@ def _shut(threads: ThreadPoolExecutor | None) -> None:
     """Let threads end when they are idle; None if starting them has failed."""
     if threads is not None:
         threads.shutdown(wait=False)
+
+
+async def _outlast(future: asyncio.Future[None]) -> None:
+    """Wait for the end of ``future``, however often this task is cancelled meanwhile."""
+    with CancelScope(shield=True):
+        while not future.done():
+            try:
+                await asyncio.wait((future,))
+            except asyncio.CancelledError:  # raised again by the caller
+                continue
 
 
 @final
@@ -451,7 +457,7 @@ class Processes(Executor):
         try:
             await asyncio.wait((start,))
         except asyncio.CancelledError:
-            await outlast(start)
+            await _outlast(start)
             start.exception()  # it has been seen; the cancellation is what counts
             raise
         start.result()

@@ -26,7 +26,7 @@ from aiopatterns.core.clock import monotonic, yield_now
 from aiopatterns.core.types import as_async_iterator, close
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.stage import Node, failure
-from aiopatterns.flow.tally import Tally
+from aiopatterns.flow.tally import Tally, is_timed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -91,14 +91,15 @@ class Fused(Node):
         """Take one item; see :class:`Node`."""
         began = 0.0
         for step in self._steps:
-            if timed := step.started >= step.timed_at:
-                began = step.clock()
+            timed = is_timed(step.started)
             step.started += 1
+            if timed:
+                began = monotonic()
             try:
                 value = step.fn(item)
                 if hasattr(value, "__await__"):
                     value = await value
-                if filters := step.filters:
+                if step.filters:
                     value = bool(value)  # which may fail
             except BaseException as error:
                 await step.fail(item, error)
@@ -106,7 +107,7 @@ class Fused(Node):
             step.done += 1
             if timed:
                 step.latency.record(monotonic() - began)
-            if not filters:
+            if not step.filters:
                 item = value
             elif not value:
                 return
@@ -136,9 +137,9 @@ class Flat(Node):
     async def push(self, item: Any) -> None:
         """Take one item; see :class:`Node`."""
         step = self._step
-        timed = step.started >= step.timed_at
-        began = step.clock() if timed else 0.0
+        timed = is_timed(step.started)
         step.started += 1
+        began = monotonic() if timed else 0.0
         outputs: Any = await self._asked(item, self._called, item)
         if outputs is _FAILED:
             return

@@ -169,7 +169,7 @@ async def scatter_gather(
 class _Scatter(Generic[K, T]):
     """The calls under way and the count of their ends."""
 
-    __slots__ = ("_calls", "_errors", "_left", "_need", "_over", "_values")
+    __slots__ = ("_calls", "_errors", "_group", "_left", "_need", "_over", "_values")
 
     def __init__(self, calls: Mapping[K, Call[T]], need: int | None) -> None:
         self._calls = calls

@@ -41,7 +41,7 @@ from aiopatterns.flow.calls import given_up
 from aiopatterns.flow.isolation import Isolation
 from aiopatterns.flow.offload import Offload
 from aiopatterns.flow.stage import Node, failure, is_stray_cancel
-from aiopatterns.flow.tally import Tally
+from aiopatterns.flow.tally import Tally, is_timed
 from aiopatterns.resilience.attempts import again
 from aiopatterns.resilience.timeout import Timeout
 
@@ -150,7 +150,7 @@ class Lanes(Node):
             self._run = Timeout(stage.timeout).wrap(self._run)
         self._plain = stage.verb == "map" and stage.timeout is None and stage.retry is None
 
-    # --------------------------------------------------------------------- what the chain calls
+    # -- what the chain calls
 
     async def push(self, item: Any) -> None:
         """Take one item; see :class:`Node`."""
@@ -194,7 +194,7 @@ class Lanes(Node):
         self._retries.clear()
         self._trying.clear()
 
-    # ------------------------------------------------------------------------------------ tasks
+    # -- tasks
 
     async def _work(self) -> None:
         """Run ready items, one after the other, until the stage is over."""
@@ -232,7 +232,7 @@ class Lanes(Node):
         self._idle.wake_all()
         await self._down.end()
 
-    # --------------------------------------------------------- one item, or several in one call
+    # -- one item, or several in one call
 
     async def _run_here(self, isolation: Isolation, asked: Callable[[], int]) -> None:
         """Run what is ready: a plain ``map``, where every step counts."""
@@ -241,8 +241,8 @@ class Lanes(Node):
             if not ready or (asked() and given_up()):
                 break
             entry = ready.popleft()
-            timed = tally.started >= tally.timed_at
-            began = tally.clock() if timed else 0.0
+            timed = is_timed(tally.started)
+            began = monotonic() if timed else 0.0
             tally.queued -= 1
             tally.started += 1
             entry.attempts = 1
@@ -325,7 +325,7 @@ class Lanes(Node):
         finally:
             await close(outputs)
 
-    # ------------------------------------------------------- synchronous core: where an item is
+    # -- synchronous core: where an item is
 
     def _admit_by_key(self, entry: _Entry, key: Hashable) -> None:
         """Make an item ready, or put it behind the items of its key that came before."""
@@ -387,7 +387,7 @@ class Lanes(Node):
         else:
             del self._behind[key]
 
-    # ------------------------------------------------------------------------- ends of attempts
+    # -- ends of attempts
 
     def _attempt(self, entry: _Entry) -> _Run:
         """Return the function that runs the next attempt of an item."""

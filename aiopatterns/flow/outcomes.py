@@ -190,7 +190,7 @@ class OutcomeStream(Generic[Y_co]):
                     await yield_now()  # a cancellation of this task as well comes first
                 raise blame(outcome.error, outcome.index)
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------- private core
 
     async def _arrival(self) -> None:
         """Give the loop its turn if it is due, then wait for an outcome or the end."""

@@ -102,7 +102,7 @@ class Pipeline(Generic[T_co]):
             source=source, capacity=count("capacity", capacity), name=text("name", name)
         )
 
-    # ----------------------------------------------------------------------------------- stages
+    # -- stages
 
     @overload
     def map(
@@ -342,7 +342,7 @@ class Pipeline(Generic[T_co]):
         *before, last = self._plan.stages
         return self._with((*before, replace(last, name=text("name", name))))
 
-    # ---------------------------------------------------------------------------------- running
+    # -- running
 
     async def run(self, into: Sink[T_co] | None = None) -> PipelineReport:
         """Run the pipeline to the end of its source.
@@ -375,7 +375,7 @@ class Pipeline(Generic[T_co]):
         """
         return PipelineRun(self._plan)
 
-    # ---------------------------------------------------------------------------- looking at it
+    # -- looking at it
 
     def to_mermaid(self) -> str:
         """Return the pipeline as a Mermaid flowchart."""
@@ -387,7 +387,7 @@ class Pipeline(Generic[T_co]):
         stages = "".join(f".{_verb(stage)}({stage.name})" for stage in self._plan.stages)
         return f"<Pipeline {self._plan.name!r}{stages}>"
 
-    # ----------------------------------------------------------------------------- private core
+    # -- private core
 
     def _then(self, stage: Stage | Batch | Branches) -> Pipeline[Any]:
         return self._with((*self._plan.stages, stage))

@@ -30,17 +30,15 @@ the pool, for as long as it likes. A function that waits for its own pool may wa
 
 from __future__ import annotations
 
-from functools import partial
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from sys import float_info
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, final, overload
 
-from anyio import get_cancelled_exc_class
+from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from aiopatterns.core.errors import ClosedError, QueueFullError
 from aiopatterns.core.lifecycle import Owner, OwnerState
-from aiopatterns.core.threads import call_in_thread
 from aiopatterns.core.types import as_async_iterator
 from aiopatterns.core.validate import (
     choice,
@@ -204,7 +202,7 @@ class WorkerPool(Owner, Generic[T, R]):
         )
         self._shift: Shift[T, R] | None = None
 
-    # ------------------------------------------------------------------------------- submitting
+    # ------------------------------------------------------------------------------ submitting
 
     async def submit(
         self,
@@ -350,7 +348,7 @@ class WorkerPool(Owner, Generic[T, R]):
         choice("errors", errors, ("collect", "raise", "skip"))
         return OutcomeStream(self._for_stream, source, ordered=bool(ordered), errors=errors)
 
-    # --------------------------------------------------------------------------------- steering
+    # ------------------------------------------------------------------------------ steering
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs; the pool stays open and goes on taking items.
@@ -411,7 +409,7 @@ class WorkerPool(Owner, Generic[T, R]):
         """
         return PoolStatistics() if self._shift is None else self._shift.statistics()
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------- private core
 
     def _at_work(self) -> Shift[T, R]:
         """Return the run that takes items, or say why there is none."""
@@ -471,7 +469,7 @@ def _attempt(
     fn: Callable[..., Any], policy: Wrapper | None
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the coroutine function for one attempt: ``fn``, in a thread if need be, wrapped."""
-    call = fn if is_async(fn) else partial(call_in_thread, fn)
+    call = fn if is_async(fn) else _in_thread(fn)
     if policy is not None:
         call = function("what policy returns", policy(call))
     if iscoroutinefunction(call):
@@ -481,3 +479,14 @@ def _attempt(
         return await call(*args)
 
     return attempt
+
+
+def _in_thread(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return a coroutine function that calls ``fn`` in a thread."""
+
+    async def call(*args: Any) -> Any:
+        # A token of its own: the workers are the limit, not anyio's default of 40 threads.
+        value = await to_thread.run_sync(fn, *args, limiter=CapacityLimiter(1))
+        return await value if isawaitable(value) else value
+
+    return call

@@ -8,9 +8,8 @@ priority means.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from heapq import heappop, heappush
-from math import inf, isnan
+from heapq import heapify, heappop, heappush
+from math import isnan
 from typing import TYPE_CHECKING, TypeVar, final
 
 from aiopatterns.core.validate import plain_function
@@ -47,8 +46,7 @@ class PriorityChannel(AnyChannel[T]):
         ValueError: As for :class:`Channel`; sending an item whose priority is NaN.
         TypeError: As for :class:`Channel`; sending an item without a priority.
 
-    Complexity: O(log n) an operation. With ``"drop_old"`` items lie in order, so that both ends are
-        at hand: O(log n) to find a place, and a move of the pointers behind it.
+    Complexity: O(log n) an operation, O(n) to drop.
 
     Source: binary heap with a sequence number for equals (Python's ``heapq`` notes).
 
@@ -73,8 +71,7 @@ class PriorityChannel(AnyChannel[T]):
         on_pressure: Callable[[bool], object] | None = None,
         on_drop: Callable[[T], object] | None = None,
     ) -> None:
-        rank = _first_of_pair if key is None else plain_function("key", key)
-        self._heap: _Heap[T] = _Sorted(rank) if overflow == "drop_old" else _Heap(rank)
+        self._heap = _Heap(_first_of_pair if key is None else plain_function("key", key))
         super().__init__(
             self._heap,
             capacity,
@@ -86,39 +83,25 @@ class PriorityChannel(AnyChannel[T]):
         )
 
     def _evict(self, item: T) -> tuple[T, bool]:
-        assert isinstance(self._heap, _Sorted), "no other channel drops what it has"
         return self._heap.evict(item)
 
 
 class _Heap(list[tuple[float, int, T]]):
-    """The highest priority first, equals first in, first out; a list for its fast length.
+    """The highest priority first, equals first in, first out; a list for its fast length."""
 
-    Args:
-        key: Gives the priority of an item.
-        push: Puts an entry in its place.
-        step: 1 if what leaves first is the least, -1 if it is the greatest.
-    """
+    __slots__ = ("_key", "_newest", "_oldest")
 
-    __slots__ = ("_key", "_newest", "_oldest", "_push", "_step")
-
-    def __init__(
-        self,
-        key: Callable[[T], float],
-        push: Callable[[list[tuple[float, int, T]], tuple[float, int, T]], None] = heappush,
-        step: int = 1,
-    ) -> None:
+    def __init__(self, key: Callable[[T], float]) -> None:
         super().__init__()
         self._key = key
-        self._push = push
-        self._step = step
         self._newest = 0
         self._oldest = 0
 
     def append(self, item: T) -> None:  # type: ignore[override]  # takes an item, keeps an entry
         """Take ``item`` in, behind its equals."""
         rank = self._rank(item)
-        self._newest += self._step
-        self._push(self, (rank, self._newest, item))
+        self._newest += 1
+        heappush(self, (rank, self._newest, item))
 
     def popleft(self) -> T:
         """Take the next item out."""
@@ -127,35 +110,24 @@ class _Heap(list[tuple[float, int, T]]):
     def extendleft(self, items: Iterable[T]) -> None:
         """Put ``items`` back, each in front of its equals."""
         for item in items:
-            self._oldest -= self._step
-            self._push(self, (self._rank(item), self._oldest, item))
+            self._oldest -= 1
+            heappush(self, (self._rank(item), self._oldest, item))
+
+    def evict(self, item: T) -> tuple[T, bool]:
+        """Drop the lowest priority and of equals the oldest; ``item`` if it is lower still."""
+        lowest = max(self, key=lambda entry: (entry[0], -entry[1]), default=None)
+        if lowest is None or self._rank(item) > lowest[0]:
+            return item, False
+        self.remove(lowest)
+        heapify(self)
+        return lowest[2], True
 
     def _rank(self, item: T) -> float:
-        rank = -self._step * self._key(item)
+        rank = -self._key(item)
         if isinstance(rank, float) and isnan(rank):
             msg = f"the priority of an item must be a number, not nan: {item!r}"
             raise ValueError(msg)
         return rank
-
-
-class _Sorted(_Heap[T]):
-    """The same in order throughout, what leaves first at the end: the lowest is at hand as well."""
-
-    __slots__ = ()
-
-    def __init__(self, key: Callable[[T], float]) -> None:
-        super().__init__(key, insort, -1)
-
-    def popleft(self) -> T:
-        """Take the next item out."""
-        return self.pop()[2]
-
-    def evict(self, item: T) -> tuple[T, bool]:
-        """Drop the lowest priority and of equals the oldest; ``item`` if it is lower still."""
-        if not self or self._rank(item) < self[0][0]:
-            return item, False
-        oldest = bisect_left(self, (self[0][0], inf)) - 1
-        return self.pop(oldest)[2], True
 
 
 def _first_of_pair(item: object) -> float:

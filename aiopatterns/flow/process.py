@@ -171,7 +171,7 @@ class WorkerProcess:
             "if __name__ == '__main__'"
         )
 
-    # ---------------------------------------------------------------- what the connection tells
+    # What the connection tells.
 
     def connected(self, transport: Transport) -> None:
         """The connection is made, though the process may not have started."""

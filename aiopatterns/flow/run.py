@@ -128,7 +128,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
         self._failure: Exception | None = None
         self._read = 0
 
-    # ---------------------------------------------------------------------------------- reading
+    # -- reading
 
     async def __anext__(self) -> T:
         """Return the next result.
@@ -166,8 +166,6 @@ class PipelineRun(Owner, AsyncIterator[T]):
 
         Raises:
             Exception: What stopped the run, once.
-
-        Cancellation: ends the waiting alone; the run goes on until its block is left.
         """
         self._open_group()
         while self._ended is None:
@@ -195,7 +193,7 @@ class PipelineRun(Owner, AsyncIterator[T]):
             elapsed=until - self._began,
         )
 
-    # ------------------------------------------------------------------------------------- life
+    # -- life
 
     async def _start(self, tasks: TaskGroup) -> None:
         assembly = _Assembly(self.plan.capacity)

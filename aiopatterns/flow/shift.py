@@ -112,7 +112,7 @@ class Shift(Generic[T, R]):
         self._pauses: set[Ticket[R]] = set()
         self._reserved = 0
 
-    # -------------------------------------------------------------------------------- admission
+    # ---------------------------------------------------------------------------- admission
 
     def check_loop(self) -> None:
         """Refuse use from another event loop, or from none.
@@ -180,7 +180,7 @@ class Shift(Generic[T, R]):
         self._free_room()
         self._notice_quiet()
 
-    # ----------------------------------------------------------------- moves, called by workers
+    # -------------------------------------------------------------- moves, called by workers
 
     def take(self) -> Ticket[R] | None:
         """Take the item that comes next out of the backlog; None if there is nothing to do."""
@@ -277,7 +277,7 @@ class Shift(Generic[T, R]):
         else:
             self._drop_waiting()
 
-    # --------------------------------------------------------------- moves, called from outside
+    # ------------------------------------------------------------- moves, called from outside
 
     def cancel(self, ticket: Ticket[R]) -> bool:
         """Settle an item that waits; interrupt one that runs."""
@@ -329,7 +329,7 @@ class Shift(Generic[T, R]):
         per_worker = (each.statistics() for each in self.staff.workers.values())
         return self.ledger.snapshot(self.staff.limit, per_worker)
 
-    # -------------------------------------------------------------- private core: ends of items
+    # ----------------------------------------------------------- private core: ends of items
 
     def _end(
         self, ticket: Ticket[R], state: HandleStatus, value: object, elapsed: float, attempts: int
@@ -427,7 +427,7 @@ class Shift(Generic[T, R]):
         if not self._busy():
             self._quiet.wake_all()
 
-    # -------------------------------------------------------------------- private core: retries
+    # ---------------------------------------------------------------- private core: retries
 
     def _give_up(self, worker: Worker) -> None:
         """Tell the retry that the item ends with this attempt, otherwise than by an error."""

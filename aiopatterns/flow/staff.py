@@ -180,7 +180,7 @@ class Staff(Generic[R]):
         self._alive: dict[int, Worker] = {}  # and those that are leaving
         self._left = Waiters()
 
-    # -------------------------------------------------------------------------- calling workers
+    # ----------------------------------------------------------------------- calling workers
 
     def call(self) -> None:
         """An item is ready: wake a worker, or start one."""
@@ -212,7 +212,7 @@ class Staff(Generic[R]):
         name = f"{self._name} worker {number}"
         self._base.run(partial(self._group.start_soon, worker.work, name=name))
 
-    # -------------------------------------------------------------------------- letting them go
+    # ----------------------------------------------------------------------- letting them go
 
     def surplus(self, worker: Worker) -> bool:
         """Send a worker away because it is crowded; it no longer counts."""
@@ -288,7 +288,7 @@ class Staff(Generic[R]):
             self._timer.cancel()
             self._timer = None
 
-    # ------------------------------------------------------------------------------ autoscaling
+    # --------------------------------------------------------------------------- autoscaling
 
     def load(self) -> Load:
         """Return what the decision is made from. Complexity: O(workers)."""

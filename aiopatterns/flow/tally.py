@@ -15,7 +15,7 @@ Guarantees:
   room there: no item is between two stages.
 * Counters change in steps without a suspension, never across one.
 
-Latencies are those of the user's function. The first 256 items are timed, then one in sixteen:
+Latencies are those of the user's function. The first 256 items are timed, then one in eight:
 reading the clock twice and sorting the figure in would cost more than all the rest.
 """
 
@@ -24,16 +24,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.core.clock import monotonic
 from aiopatterns.core.quantile import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PipelineReport", "StageStatistics", "Tally"]
+__all__ = ["PipelineReport", "StageStatistics", "Tally", "is_timed"]
 
 _TIMED_FIRST: Final = 256
-_TIMED_MASK: Final = 15
+_TIMED_MASK: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +135,7 @@ class Tally:
     ended.
     """
 
-    __slots__ = (
-        "_aborted",
-        "_discarded",
-        "done",
-        "failed",
-        "latency",
-        "name",
-        "queued",
-        "started",
-        "timed_at",
-    )
+    __slots__ = ("_aborted", "_discarded", "done", "failed", "latency", "name", "queued", "started")
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -155,15 +144,7 @@ class Tally:
         self.done: int = 0
         self.failed: int = 0
         self._aborted = self._discarded = 0
-        #: Number of the next item that is timed: ``started`` has reached it.
-        self.timed_at: int = 0
         self.latency: Histogram = Histogram()
-
-    def clock(self) -> float:
-        """The item that starts now is timed; note the next that will be, and return the time."""
-        following = self.started + 1
-        self.timed_at = following if following < _TIMED_FIRST else (self.started | _TIMED_MASK) + 1
-        return monotonic()
 
     def settle(self) -> None:
         """Count what still waits or runs as cancelled; nothing runs any more."""
@@ -187,3 +168,8 @@ class Tally:
 
     def _running(self) -> int:
         return self.started - self.done - self.failed - self._aborted
+
+
+def is_timed(index: int) -> bool:
+    """Whether the item of this number is one of those that are timed."""
+    return index < _TIMED_FIRST or not index & _TIMED_MASK

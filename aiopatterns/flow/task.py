@@ -152,11 +152,7 @@ class TaskOptions(TypedDict, total=False):
 @final
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A parameter whose value is there already: from ``args`` or from the inputs.
-
-    Args:
-        value: The value.
-    """
+    """A parameter whose value is there already: from ``args`` or from the inputs."""
 
     value: object
 
@@ -164,12 +160,7 @@ class Given:
 @final
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A parameter that gets the results of tasks.
-
-    Args:
-        ids: The tasks.
-        several: Whether it gets a list, also of one.
-    """
+    """A parameter that gets the results of tasks: of one, or of several as a list."""
 
     ids: tuple[str, ...]
     several: bool

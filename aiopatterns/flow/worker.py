@@ -114,7 +114,7 @@ class Worker:
         self.started: float = 0.0  # when it began
         self.first: float = 0.0  # when the first attempt of its item began
 
-    # --------------------------------------------------------------------- what the shift calls
+    # ----------------------------------------------------------------- what the shift calls
 
     async def work(self) -> None:
         """Live: open the resource, serve, close it, say farewell."""
@@ -160,7 +160,7 @@ class Worker:
             busy=self._busy,
         )
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------- private core
 
     def _halt(self) -> None:
         self.halted = True

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["address", "explained", "hold", "open_session", "require", "words"]
 
+# What the client would add by itself.
+_OWN_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 # Bytes of one header, and of a body that is held for its reader.
 _HEADER: Final = 32 * 1024
 _HELD: Final = 64 * 1024
@@ -55,7 +57,6 @@ def open_session(connections: int, keep_alive: float, tls: ssl.SSLContext | None
     """
     from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 
-    from aiopatterns.gateway.aiorequest import PlainRequest
     from aiopatterns.gateway.aioresponse import StrictResponse
 
     connector = TCPConnector(
@@ -67,9 +68,9 @@ def open_session(connections: int, keep_alive: float, tls: ssl.SSLContext | None
     return ClientSession(
         connector=connector,
         cookie_jar=DummyCookieJar(),
-        request_class=PlainRequest,
         response_class=StrictResponse,
         auto_decompress=False,
+        skip_auto_headers=_OWN_HEADERS,
         max_line_size=_HEADER,
         max_field_size=_HEADER,
         read_bufsize=_HELD,
@@ -98,11 +99,7 @@ def words(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     """Return headers as the client takes them, in their order, repeated ones included."""
     from multidict import CIMultiDict
 
-    pairs = [*headers]
-    try:
-        return CIMultiDict([(name.decode(), value.decode()) for name, value in pairs])
-    except UnicodeDecodeError:
-        return CIMultiDict([(_text(name), _text(value)) for name, value in pairs])
+    return CIMultiDict([(_text(name), _text(value)) for name, value in headers])
 
 
 def explained(error: Exception, endpoint: str) -> UpstreamError:

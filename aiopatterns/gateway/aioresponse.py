@@ -23,27 +23,19 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
-    from aiopatterns.gateway.request import Headers
-
 __all__ = ["StrictResponse"]
 
 _OK: Final = 200
 _CODING: Final = b"transfer-encoding"
 # The client reads heads leniently; by these octets one header could become two, or none.
-_NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]*").fullmatch
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 class StrictResponse(ClientResponse):
-    """An answer whose connection is known.
-
-    Attributes:
-        wire: The connection, once the head was asked for.
-        fields: The headers as they came, names in lower case, once the head is there.
-    """
+    """An answer whose connection is known."""
 
     wire: ResponseHandler | None = None
-    fields: Headers
 
     async def start(self, connection: Connection) -> Self:
         """Read the head; called by the client when the request was written.
@@ -56,21 +48,16 @@ class StrictResponse(ClientResponse):
         if self.wire is None or self.wire.should_close:
             raise ServerDisconnectedError("the service has sent something unasked")
         await super().start(connection)
-        self.fields = [(name.lower(), value) for name, value in self.raw_headers]
         return self
 
     @property
     def regular(self) -> bool:
         """Whether its head is one that a strict parser would have taken."""
-        names = [name for name, _ in self.fields]
-        values = [value for _, value in self.fields]
-        codings = [value.lower() for name, value in self.fields if name == _CODING]
+        codings = [value.lower() for name, value in self.raw_headers if name.lower() == _CODING]
         return (
             self.status >= _OK
             and codings in ([], [b"chunked"])
-            and b"" not in names
-            and _NAMES(b"".join(names)) is not None
-            and _CONTROL(b"".join(values)) is None
+            and all(_NAME(name) and not _CONTROL(value) for name, value in self.raw_headers)
         )
 
     def watch(self) -> None:

@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 from anyio import Lock
 
 from aiopatterns.cluster.registry import ServiceRegistry
-from aiopatterns.core.clock import Home, monotonic
+from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import (
     pop_correlation,
     pop_deadline,
@@ -58,7 +58,6 @@ from aiopatterns.gateway.headers import to_client
 from aiopatterns.gateway.intake import Intake
 from aiopatterns.gateway.jwks import KeyDirectory
 from aiopatterns.gateway.ledger import Ledger
-from aiopatterns.gateway.lifespan import live
 from aiopatterns.gateway.plan import answer_to, is_failure
 from aiopatterns.gateway.policy import Limits, RoutePolicy
 from aiopatterns.gateway.request import Response
@@ -117,7 +116,6 @@ class Gateway(Owner):
     __slots__ = (
         "_assembly",
         "_defaults",
-        "_home",
         "_intake",
         "_ledger",
         "_limits",
@@ -169,7 +167,7 @@ class Gateway(Owner):
         table, ledger = self._table, self._ledger
         if table is None and self._group is None:
             raise self._unopened()
-        exchange, span = Exchange(receive, send, self._home), serving(scope)
+        exchange, span = Exchange(receive, send), serving(scope)
         span.__enter__()
         ledger.begin()
         if table is not None:
@@ -319,7 +317,7 @@ class Gateway(Owner):
             upstreams, {path: store.statistics() for (path, _), store in caches}
         )
 
-    # ---------------------------------------------------------------------------------- serving
+    # -- serving -------------------------------------------------------------------------------
 
     async def _serve(self, table: Table | None, scope: Message, exchange: Exchange) -> None:
         """Answer a request, or leave without."""
@@ -376,7 +374,7 @@ class Gateway(Owner):
         """Serve what is no HTTP request."""
         kind = scope["type"]
         if kind == "lifespan":
-            await live(self, receive, send)
+            await self._lifespan(receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -412,10 +410,29 @@ class Gateway(Owner):
         finally:
             site.release()
 
-    # ---------------------------------------------------------------------- opening and closing
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Open and close when the server says so; one that is open already stays as it is."""
+        await receive()
+        if self.is_open:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        phase = "startup"
+        try:
+            async with self:
+                phase = "shutdown"
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # -- opening and closing -------------------------------------------------------------------
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._home, keys = Home(), KeyDirectory(self._fetched)
+        keys = KeyDirectory(self._fetched)
         assembly = Assembly(
             tasks, self._transport, self._registry, keys, count_retry=self._ledger.retried
         )
@@ -450,7 +467,8 @@ class Gateway(Owner):
         if response.status != _FOUND:
             msg = f"{url.partition('?')[0]} answered {response.status}"
             raise UpstreamError(msg, name=url, kind="invalid", sent=True)
-        return response.content
+        assert isinstance(response.body, bytes)
+        return response.body
 
 
 def _transport(kind: str | Transport) -> Transport:

@@ -150,8 +150,6 @@ def credential(request: Request, header: bytes) -> bytes | None:
         request: The request.
         header: The header's name, in lower case.
     """
-    if len(request.index) == len(request.headers):  # no name comes twice
-        return request.index.get(header)
     values = [value for name, value in request.headers if name == header]
     return values[0] if len(values) == 1 else None
 

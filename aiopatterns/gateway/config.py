@@ -119,14 +119,6 @@ def load_config(
         ImportError: An extra is missing; it names the command.
     """
     file = Path(path)
-    try:
-        return _loaded(file, previous)
-    except RecursionError:
-        raise ConfigError(file=str(file), problems=["its tables are nested too deeply"]) from None
-
-
-def _loaded(file: Path, previous: GatewayConfig | None) -> GatewayConfig:
-    """Read a file whose tables are not nested too deeply to be read."""
     problems: list[str] = []
 
     def problem(where: str, what: str) -> None:

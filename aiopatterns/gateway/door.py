@@ -84,7 +84,6 @@ class Door(HttpToolsProtocol):
         self._left = self.room
         self._heads = self._running = self._beats = 0
         self._in_head, self._begun, self._deaf = True, False, False
-        self.url = b""  # blank lines may be too long before there is a request
         self._refusal: tuple[int, str] | None = None
         self._before: tuple[str, int] | None = None
         kind = type(self)
@@ -114,7 +113,7 @@ class Door(HttpToolsProtocol):
             if self._left < 0:
                 self._refuse(self._too_long())
 
-    # -------------------------------------------------------------------- what the parser finds
+    # -- what the parser finds -----------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """Begin a request, if there are not too many already."""
@@ -159,7 +158,7 @@ class Door(HttpToolsProtocol):
         if self._refusal is not None and not self._running and not self.transport.is_closing():
             self._say(self._refusal)
 
-    # ----------------------------------------------------------------------------- private core
+    # -- private core --------------------------------------------------------------------------
 
     def _parsing(self) -> HttpRequestParser:
         assert self.parser is not None, "the connection is there"

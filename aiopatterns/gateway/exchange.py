@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from aiopatterns.core.clock import Home
     from aiopatterns.gateway.plan import Plan
     from aiopatterns.gateway.policy import Timeouts
     from aiopatterns.gateway.request import Message, Receive, Request, Response, Send
@@ -80,7 +79,6 @@ class Exchange:
     Args:
         receive: Gives messages of the server.
         send: Takes those of the answer.
-        home: The loop.
 
     Attributes:
         began: When it began, in monotonic seconds.
@@ -108,13 +106,13 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send, home: Home) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._bells: Bells | None = None
         self._watcher: CancelScope | None = None
         self._read = self._slow = False
-        self.interrupt: Interrupt = Interrupt(home)
+        self.interrupt: Interrupt = Interrupt()
         self.began: float = monotonic()
         self.request: Request | None = None
         self.plan: Plan | None = None

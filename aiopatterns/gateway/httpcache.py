@@ -230,7 +230,7 @@ class CacheStore:
             invalidations=self._invalidations,
         )
 
-    # ------------------------------------------------------------------------------- from stock
+    # -- from stock ----------------------------------------------------------------------------
 
     def _find(self, ask: Ask, now: float) -> Stored | None:
         """Return what is in stock for a request, if its sender may have it."""
@@ -283,7 +283,7 @@ class CacheStore:
             if self._find(ask, now := monotonic()) is kept:
                 kept.retry_at = now + _PAUSE  # it did not come to anything
 
-    # ------------------------------------------------------------------------- from the service
+    # -- from the service ----------------------------------------------------------------------
 
     async def _from_service(self, ask: Ask, kept: Stored | None, now: float) -> Response | None:
         """Answer by asking the service, or by waiting for who asks; None to look again."""
@@ -398,7 +398,7 @@ class CacheStore:
         turn.passed = True
         return response
 
-    # ----------------------------------------------------------------------------------- errors
+    # -- errors --------------------------------------------------------------------------------
 
     def _bridges(self, ask: Ask, kept: Stored) -> bool:
         return bridges(kept.terms, kept.age(monotonic()), ask.asked)

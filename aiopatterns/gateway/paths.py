@@ -5,7 +5,7 @@ requests through to where they must not go. So a path is taken only if every way
 same: it is decoded again and again until nothing changes, and at every step it must hold
 
 * no segment ``.`` or ``..``, also with parameters (``..;x``), spaces or a backslash about it;
-* no empty segment, no backslash, no control character, no NUL, and as sent nothing but ASCII;
+* no empty segment, no backslash, no control character, no NUL;
 * no percent sign without two hex digits, at the first step; nothing that is not UTF-8, which refuses
   overlong encodings.
 
@@ -28,9 +28,9 @@ __all__ = ["after_segments", "check_query", "checked_path"]
 _PLAIN: Final = re.compile(rb"(?:/[\w~!$&'()*+,=:@-][\w.~!$&'()*+,=:@-]*)*/?")
 _BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SLASH: Final = re.compile(rb"%2[Ff]")
-_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f-\xff\\]")
+_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f\\]")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f\\]")
-_QUERY: Final = re.compile(rb"[\x00-\x20\x7f-\xff#]")
+_QUERY: Final = re.compile(rb"[\x00-\x20\x7f#]")
 # So often a path may be encoded; nobody means more.
 _DEPTH: Final = 4
 

@@ -99,8 +99,6 @@ class Placeholders:
             self._problem(path, f"cannot read {file}: {error.strerror}")
         except UnicodeDecodeError:
             self._problem(path, f"{file} is not UTF-8")
-        except ValueError as error:  # a NUL in its name
-            self._problem(path, f"cannot read {str(file)!r}: {error}")
         return ""
 
 

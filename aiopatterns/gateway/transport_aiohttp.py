@@ -12,23 +12,22 @@ reading; the other transport sends them byte by byte.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast, final
 
-from aiopatterns.core.clock import Home
+from anyio import current_time, move_on_after
+
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.core.validate import count, positive
 from aiopatterns.gateway.aioclient import address, explained, hold, open_session, require, words
-from aiopatterns.gateway.bounds import Bound, Budgets
 from aiopatterns.gateway.transport import Transport, TransportStatistics
 from aiopatterns.gateway.upload import Upload
 from aiopatterns.gateway.wsclient import dial
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from aiohttp import ClientSession, ClientTimeout
+    from aiohttp import ClientSession
     from anyio.abc import TaskGroup
 
     from aiopatterns.gateway.aioresponse import StrictResponse
@@ -57,16 +56,7 @@ class AiohttpTransport(Transport):
         ImportError: aiohttp is not installed.
     """
 
-    __slots__ = (
-        "_budgets",
-        "_connections",
-        "_failed",
-        "_home",
-        "_keep_alive",
-        "_requests",
-        "_session",
-        "_tls",
-    )
+    __slots__ = ("_connections", "_failed", "_keep_alive", "_requests", "_session", "_tls")
 
     def __init__(
         self,
@@ -95,7 +85,7 @@ class AiohttpTransport(Transport):
             raise self._unopened()
         self._requests += 1
         try:
-            return await self._exchange(self._session, outgoing, timeouts)
+            return await _exchange(self._session, outgoing, timeouts)
         except UpstreamError:
             self._failed += 1
             raise
@@ -109,75 +99,29 @@ class AiohttpTransport(Transport):
         return await dial(self._session, outgoing, subprotocols, timeouts)
 
     async def _start(self, tasks: TaskGroup) -> None:
-        self._home, self._budgets = Home(), Budgets()
         self._session = open_session(self._connections, self._keep_alive, self._tls)
         await tasks.start(hold, self._session)
 
     def _settle(self) -> None:
         self._session = None
 
-    async def _exchange(
-        self, session: ClientSession, outgoing: Outgoing, timeouts: Timeouts
-    ) -> _Answer:
-        """Send a request, and wait for the head of its answer."""
-        endpoint, body = outgoing.endpoint, outgoing.body
-        upload: Upload | None = None
-        # Connecting has its own bound inside; this one is for a head that is late.
-        with self._bound(timeouts.connect + timeouts.first_byte) as bound:
-            if body is not None and not isinstance(body, bytes):
-
-                def moved() -> None:
-                    bound.move(self._budgets.of(timeouts.first_byte))
-
-                body = upload = Upload(body, outgoing.length, moved=moved)
-            try:
-                response = await _ask(session, outgoing, body, timeouts)
-            except Exception as error:
-                raise _meaning(error, endpoint, upload) from error
-            if not response.regular:
-                response.destroy()
-                message = f"{endpoint}: the answer breaks the rules of HTTP"
-                raise UpstreamError(message, name=endpoint, kind="invalid", sent=True)
-            return _Answer(response, endpoint, upload, idle=timeouts.idle, bound=self._bound)
-        message = f"{endpoint}: no answer within {timeouts.first_byte:g} s"
-        raise UpstreamError(message, name=endpoint, kind="timeout", sent=True)
-
-    def _bound(self, seconds: float) -> Bound:
-        return Bound(self._home, self._budgets.of(seconds))
-
 
 @final
 class _Answer:
     """An answer of aiohttp's client, as an :class:`~aiopatterns.gateway.transport.Incoming`."""
 
-    __slots__ = (
-        "_bound",
-        "_endpoint",
-        "_idle",
-        "_response",
-        "_upload",
-        "_watched",
-        "headers",
-        "status",
-    )
+    __slots__ = ("_endpoint", "_idle", "_response", "_upload", "_watched", "headers", "status")
 
     def __init__(
-        self,
-        response: StrictResponse,
-        endpoint: str,
-        upload: Upload | None,
-        *,
-        idle: float,
-        bound: Callable[[float], Bound],
+        self, response: StrictResponse, endpoint: str, upload: Upload | None, *, idle: float
     ) -> None:
         self._response = response
         self._endpoint = endpoint
         self._upload = upload
         self._idle = idle
-        self._bound = bound
         self._watched = False
         self.status: int = response.status
-        self.headers: Headers = response.fields
+        self.headers: Headers = [(name.lower(), value) for name, value in response.raw_headers]
         if upload is not None:
             upload.broke = response.content.set_exception
 
@@ -217,15 +161,41 @@ class _Answer:
             self._response.watch()
         if self._upload is not None and self._upload.failure is not None:
             raise self._upload.failure
-        with self._bound(self._idle):
+        with move_on_after(self._idle):
             return await self._response.content.readany()
         message = f"{self._endpoint}: nothing of the body came for {self._idle:g} s"
         raise UpstreamError(message, name=self._endpoint, kind="timeout", sent=True)
 
 
+async def _exchange(session: ClientSession, outgoing: Outgoing, timeouts: Timeouts) -> _Answer:
+    endpoint, body = outgoing.endpoint, outgoing.body
+    upload: Upload | None = None
+    # Connecting has its own bound inside; this one is for a head that is late.
+    with move_on_after(timeouts.connect + timeouts.first_byte) as waiting:
+        if body is not None and not isinstance(body, bytes):
+
+            def moved() -> None:
+                waiting.deadline = current_time() + timeouts.first_byte
+
+            body = upload = Upload(body, outgoing.length, moved=moved)
+        try:
+            response = await _ask(session, outgoing, body, timeouts)
+        except Exception as error:
+            raise _meaning(error, endpoint, upload) from error
+        if not response.regular:
+            response.destroy()
+            message = f"{endpoint}: the answer breaks the rules of HTTP"
+            raise UpstreamError(message, name=endpoint, kind="invalid", sent=True)
+        return _Answer(response, endpoint, upload, idle=timeouts.idle)
+    message = f"{endpoint}: no answer within {timeouts.first_byte:g} s"
+    raise UpstreamError(message, name=endpoint, kind="timeout", sent=True)
+
+
 async def _ask(
     session: ClientSession, outgoing: Outgoing, body: bytes | Upload | None, timeouts: Timeouts
 ) -> StrictResponse:
+    from aiohttp import ClientTimeout
+
     headers = words(outgoing.headers)
     if outgoing.length is not None and isinstance(body, Upload):
         headers["Content-Length"] = str(outgoing.length)
@@ -235,18 +205,10 @@ async def _ask(
         headers=headers,
         data=body,
         allow_redirects=False,
-        timeout=_connecting(timeouts.connect),
+        timeout=ClientTimeout(connect=timeouts.connect, sock_connect=timeouts.connect),
     )
     # The session was told to make these.
     return cast("StrictResponse", response)
-
-
-@lru_cache(maxsize=256)
-def _connecting(seconds: float) -> ClientTimeout:
-    """Return the bound of connecting, and no other, as the client takes it."""
-    from aiohttp import ClientTimeout
-
-    return ClientTimeout(connect=seconds, sock_connect=seconds)
 
 
 def _meaning(error: Exception, endpoint: str, upload: Upload | None) -> Exception:

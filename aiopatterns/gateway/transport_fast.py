@@ -27,11 +27,10 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast, final
 
-from aiopatterns.core.clock import Home
+from aiopatterns.core.clock import Alarms, Home
 from aiopatterns.core.errors import UpstreamError
 from aiopatterns.core.validate import count, positive
 from aiopatterns.gateway.aioclient import hold, open_session, require
-from aiopatterns.gateway.bounds import Budgets
 from aiopatterns.gateway.framing import framed
 from aiopatterns.gateway.pool import Pool
 from aiopatterns.gateway.pump import Pump
@@ -57,6 +56,8 @@ _CONNECTIONS: Final = 1024
 _KEEP_ALIVE: Final = 30.0
 # RFC 9110, 9.2.2.
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+# Budgets that have an alarm; routes share a few of them.
+_BUDGETS: Final = 256
 
 
 @final
@@ -75,7 +76,7 @@ class FastTransport(Transport):
     """
 
     __slots__ = (
-        "_budgets",
+        "_alarms",
         "_failed",
         "_home",
         "_keep_alive",
@@ -100,6 +101,7 @@ class FastTransport(Transport):
         self._keep_alive = positive("keep_alive", keep_alive)
         self._tls = tls
         self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._alarms: dict[float, Alarms] = {}
         self._requests = 0
         self._failed = 0
         self._session: ClientSession | None = None
@@ -153,10 +155,10 @@ class FastTransport(Transport):
     async def _start(self, tasks: TaskGroup) -> None:
         del tasks
         self._home = Home()
-        self._budgets = Budgets()
 
     def _settle(self) -> None:
         pools, self._pools = self._pools, {}
+        self._alarms = {}
         self._session = None
         for pool in pools.values():
             pool.close()
@@ -165,7 +167,7 @@ class FastTransport(Transport):
         self, connection: Connection, data: bytes, outgoing: Outgoing, timeouts: Timeouts
     ) -> Answer:
         """Send a request over a connection, and wait for the head of its answer."""
-        patience, silence = self._budgets.of(timeouts.first_byte), self._budgets.of(timeouts.idle)
+        patience, silence = self._alarm(timeouts.first_byte), self._alarm(timeouts.idle)
         answer = connection.begin(outgoing.method, data, patience, silence)
         body = outgoing.body
         if body is None or isinstance(body, bytes):
@@ -181,6 +183,15 @@ class FastTransport(Transport):
             connection.drop()
             raise
         return answer
+
+    def _alarm(self, seconds: float) -> Alarms:
+        return self._alarms.get(seconds) or self._new_alarm(seconds)
+
+    def _new_alarm(self, seconds: float) -> Alarms:
+        if len(self._alarms) >= _BUDGETS:  # those that are armed ring all the same
+            self._alarms.clear()
+        alarm = self._alarms[seconds] = Alarms(seconds)
+        return alarm
 
     def _pool(self, outgoing: Outgoing) -> Pool:
         from aiopatterns.gateway.connection import Connection  # which needs httptools

@@ -107,7 +107,7 @@ class Upstream:
         """
         pick, site = None, self._only
         if site is None:
-            pick, site, permit = self._claim(tried)
+            pick, site, permit = await self._claim(tried)
         else:
             permit = site.admit()
         try:
@@ -116,16 +116,17 @@ class Upstream:
             tried.append(site.id)
             _ended(site, permit, error)
             if pick is not None:
-                pick.finish(error)
+                await pick.__aexit__(type(error), error, None)
             raise
         failed = incoming.status >= _FAILED
         if permit is not None:
             permit.record("failure" if failed else "success")
         if pick is not None:
-            pick.finish(_bad(site, incoming) if failed else None)
+            bad = _bad(site, incoming) if failed else None
+            await pick.__aexit__(None if bad is None else UpstreamError, bad, None)
         return incoming, site
 
-    def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
+    async def _claim(self, tried: list[str]) -> tuple[Pick, Site, Permit | None]:
         """Pick an endpoint that takes the request."""
         balancer = self.balancer
         passed: list[str] = []
@@ -134,7 +135,7 @@ class Upstream:
         while True:
             pick = balancer.pick(None, [*tried, *passed] if tried or passed else ())
             try:
-                site = self._site(pick.begin())
+                site = self._site(await pick.__aenter__())
             except NoEndpointError:
                 if not tried:
                     raise refusal or NoEndpointError(name=self.target) from None
@@ -143,7 +144,7 @@ class Upstream:
             try:
                 return pick, site, site.admit()
             except RejectedError as error:
-                pick.finish(error)
+                await pick.__aexit__(type(error), error, None)
                 passed.append(site.id)
                 refusal = _sooner(refusal, error)
 

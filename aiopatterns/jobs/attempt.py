@@ -93,7 +93,7 @@ class Attempt:
         self._timer: Timer | None = None
         self._span: Span = NO_SPAN
 
-    # -------------------------------------------------------------------- what the runner calls
+    # ---------------------------------------------------------------- what the runner calls
 
     def begin(
         self, halt: Callable[[], object], alarms: Callable[[float], Alarms]
@@ -205,7 +205,7 @@ class Attempt:
             self._leave(self.cut.name.lower())
             self._given_up()
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _deadline(self) -> float | None:
         """The earliest deadline that came with the jobs, in monotonic seconds."""

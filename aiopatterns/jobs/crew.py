@@ -142,7 +142,7 @@ class Crew:
         for each in self._batchers.values():
             each.flush()
 
-    # ------------------------------------------------------------------------ what runners call
+    # ------------------------------------------------------------------------- what runners call
 
     def alarms(self, seconds: float) -> Alarms:
         """Return the timer that attempts with this timeout share."""
@@ -177,7 +177,7 @@ class Crew:
         for each in [*self.runners]:
             each.abandon()
 
-    # ----------------------------------------------------------------------------- private core
+    # ------------------------------------------------------------------------------ private core
 
     def _call_one(self) -> None:
         """Something is ready: call a runner, unless one is on its way."""

@@ -134,7 +134,7 @@ class Duty:
         self.gone: Event = Event()
         self.worker: str = new_id()
 
-    # --------------------------------------------------------------------------------- the task
+    # -------------------------------------------------------------------------------- the task
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Open what is closed, work until cancelled or closed and done, and leave."""

@@ -37,18 +37,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import msgspec
 
-from aiopatterns.core.codec import (
-    JSON,
-    MSGPACK,
-    Header,
-    checked_codecs,
-    codec_mark,
-    pack,
-    split_mark,
-    unpack,
-)
+from aiopatterns.core.codec import JSON, MSGPACK, Header, pack, unpack
 from aiopatterns.core.errors import CodecError
-from aiopatterns.core.validate import count
+from aiopatterns.core.validate import count, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,11 +149,11 @@ class Envelopes:
         signing: Sequence[Key] = (),
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        codecs = checked_codecs(codec)
+        codecs = _codecs(codec)
         self._codec = codecs[0]
-        self._mark = codec_mark(self._codec)
-        self._readers: Mapping[bytes, Codec] = MappingProxyType({codec_mark(c): c for c in codecs})
-        self._decoders = {codec_mark(c): c.decoder(_Call) for c in codecs}
+        self._mark = _mark(self._codec)
+        self._readers: Mapping[bytes, Codec] = MappingProxyType({_mark(c): c for c in codecs})
+        self._decoders = {_mark(c): c.decoder(_Call) for c in codecs}
         self._signing = tuple(_key(each) for each in _keys(signing))
         self._max_bytes = count("max_bytes", max_bytes)
 
@@ -216,7 +207,7 @@ class Envelopes:
             header, payload = _NOTHING, data[len(EMPTY) :]
         else:
             header, payload = unpack(data)
-        mark, inner = split_mark(payload)
+        mark, inner = _split(payload)
         decode = self._decoders.get(mark)
         if decode is None:
             raise _foreign(mark)
@@ -241,7 +232,7 @@ class Envelopes:
         Raises:
             CodecError: ``data`` is no result, or one of another type.
         """
-        mark, value = split_mark(self._sized("result", self._open(_RESULT, data)))
+        mark, value = _split(self._sized("result", self._open(_RESULT, data)))
         codec = self._readers.get(mark)
         if codec is None:
             raise _foreign(mark)
@@ -304,8 +295,33 @@ def _tag(key: bytes, what: bytes, data: bytes) -> bytes:
     return hmac.digest(key, what + data, "sha256")
 
 
+def _split(payload: bytes) -> tuple[bytes, bytes]:
+    """Return the codec's mark and what it wrote; a mark that is cut off is no codec's."""
+    end = 1 + payload[0] if payload else 0
+    return payload[:end], payload[end:]
+
+
+def _mark(codec: Codec) -> bytes:
+    name = text("codec.name", codec.name).encode()
+    return bytes((len(name),)) + name
+
+
 def _foreign(mark: bytes) -> CodecError:
     return CodecError(f"written by a codec that this queue does not accept: {mark[1:]!r}")
+
+
+def _codecs(codec: Codec | Sequence[Codec]) -> tuple[Codec, ...]:
+    """Return the codecs, at least one, each of a name of its own."""
+    found = tuple(codec) if isinstance(codec, Sequence) else (codec,)
+    for each in found:
+        if not all(hasattr(each, need) for need in ("name", "encode", "decoder")):
+            msg = f"codec must be a codec such as JSON or MSGPACK, or several of them, not {each!r}"
+            raise TypeError(msg)
+    names = [each.name for each in found]
+    if not found or len(set(names)) < len(names):
+        msg = f"codec must be one codec or several of different names, not {names!r}"
+        raise ValueError(msg)
+    return found
 
 
 def _keys(signing: Sequence[Key]) -> Sequence[Key]:

@@ -144,15 +144,7 @@ class JobEvents(Owner):
 
     def _read(self, event: QueueEvent) -> JobEvent:
         if event.kind == "progress":
-            return JobEvent(event.kind, event.id, progress=_fraction(event.data))
+            return JobEvent(event.kind, event.id, progress=float(event.data))
         if event.kind in {"retrying", "dead"}:
             return JobEvent(event.kind, event.id, error=self._envelopes.read_error(event.data))
         return JobEvent(event.kind, event.id)
-
-
-def _fraction(data: bytes) -> float | None:
-    """Return how much of a job is done; None if what was told is no number."""
-    try:
-        return float(data)
-    except ValueError:
-        return None

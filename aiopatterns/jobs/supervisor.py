@@ -169,7 +169,7 @@ class Supervisor(Owner):
             except BaseExceptionGroup as errors:
                 raise_bare(errors)
 
-    # ----------------------------------------------------------------------------- private core
+    # ---------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         async with self._queue.backend:

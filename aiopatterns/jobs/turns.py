@@ -149,7 +149,7 @@ class Turns:
         self._not_before = self._renew_at = -inf
         self._due_at = inf
 
-    # ------------------------------------------------------------- what jobs and the worker say
+    # ----------------------------------------------------------- what jobs and the worker say
 
     def settle(
         self,
@@ -206,7 +206,7 @@ class Turns:
         """Return the server's time, as far as the last answer tells; None before it."""
         return None if self._ahead is None else self._ahead + monotonic()
 
-    # -------------------------------------------------------------------------------- the tasks
+    # ------------------------------------------------------------------------------- the tasks
 
     async def run(self) -> None:
         """Take one step after the other, until the worker ends and nothing is held."""
@@ -256,7 +256,7 @@ class Turns:
                 break
         self.held.clear()
 
-    # ------------------------------------------------------------------- private core: speaking
+    # ----------------------------------------------------------------- private core: speaking
 
     def _must_speak(self) -> bool:
         """Whether a step goes out now."""
@@ -390,7 +390,7 @@ class Turns:
         self._wants = True
         self._slots.want(self)
 
-    # -------------------------------------------------------------------- private core: waiting
+    # ------------------------------------------------------------------- private core: waiting
 
     async def _park(self) -> None:
         """Wait until there is something to say."""

@@ -135,7 +135,7 @@ class Worker(Owner):
         async with self:
             await self.run_until_empty()
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._duty = duty = Duty(

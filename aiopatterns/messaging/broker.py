@@ -453,7 +453,7 @@ class Broker(Owner):
         with sending("broker", topic, "request", type):
             return await exchange.ask(topic, payload, labels, timeout=timeout)
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _running(self) -> Exchange:
         if self._group is None:

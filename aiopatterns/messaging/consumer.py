@@ -139,6 +139,7 @@ class StreamConsumer(BackendOwner):
         "_ended",
         "_fetcher",
         "_grace",
+        "_judge",
         "_stream",
         "_terms",
         "_turnstile",
@@ -279,7 +280,7 @@ class StreamConsumer(BackendOwner):
                 raise StopAsyncIteration
             await self._arrivals.wait()
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     @property
     def _parts(self) -> tuple[Fetcher, Judge]:

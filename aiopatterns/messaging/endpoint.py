@@ -221,7 +221,7 @@ class Endpoint:
             expired=0 if place is None else place.expired,
         )
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _run(self, ctx: Context, payload: object) -> Any:
         """Make one call, until it returns, its deadline is over, or the service is."""

@@ -30,23 +30,24 @@ Not guaranteed: that a payload comes back as the type it was sent as. It is plai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, final, overload
 
 import msgspec
 
 from aiopatterns.core.clock import monotonic
-from aiopatterns.core.codec import JSON, Header, checked_codecs, codec_mark, pack, unpack
+from aiopatterns.core.codec import JSON, Header, pack, unpack
 from aiopatterns.core.errors import CodecError
-from aiopatterns.core.validate import count
+from aiopatterns.core.validate import count, text
 from aiopatterns.messaging.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from aiopatterns.core.codec import Codec
 
-__all__ = ["MAX_BYTES", "Envelopes"]
+__all__ = ["MAX_BYTES", "Envelopes", "codec_mark", "split_mark"]
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ T = TypeVar("T")
 MAX_BYTES: Final = 1_048_576
 #: The header that travels in the header block (W3C Trace Context).
 TRACEPARENT: Final = "traceparent"
+# One byte says how long the name of a codec is.
+_LONGEST_NAME: Final = 255
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -98,7 +101,7 @@ class Envelopes:
     def __init__(
         self, codec: Codec | Sequence[Codec] = JSON, *, max_bytes: int = MAX_BYTES
     ) -> None:
-        codecs = checked_codecs(codec)
+        codecs = _codecs(codec)
         self._codec = codecs[0]
         self._mark = codec_mark(self._codec)
         self._readers: Mapping[bytes, Callable[[bytes], _Body]] = MappingProxyType(
@@ -249,3 +252,32 @@ def _message(header: Header, body: _Body, server_now: float | None) -> Message:
         headers=headers,
         payload=body.payload,
     )
+
+
+def split_mark(payload: bytes) -> tuple[bytes, bytes]:
+    """Return the codec's mark and what it wrote; a mark that is cut off is no codec's."""
+    end = 1 + payload[0] if payload else 0
+    return payload[:end], payload[end:]
+
+
+def codec_mark(codec: Codec) -> bytes:
+    """Return what stands in front of all that ``codec`` has written: its name, 1 byte + text."""
+    name = text("codec.name", codec.name).encode()
+    if len(name) > _LONGEST_NAME:
+        msg = f"codec.name must be at most {_LONGEST_NAME} bytes, not {len(name)}"
+        raise ValueError(msg)
+    return bytes((len(name),)) + name
+
+
+def _codecs(codec: Codec | Sequence[Codec]) -> tuple[Codec, ...]:
+    """Return the codecs, at least one, each of a name of its own."""
+    found = tuple(codec) if isinstance(codec, Sequence) else (codec,)
+    for each in found:
+        if not all(hasattr(each, need) for need in ("name", "encode", "decoder")):
+            msg = f"codec must be a codec such as JSON or MSGPACK, or several of them, not {each!r}"
+            raise TypeError(msg)
+    names = [each.name for each in found]
+    if not found or len(set(names)) < len(names):
+        msg = f"codec must be one codec or several of different names, not {names!r}"
+        raise ValueError(msg)
+    return found

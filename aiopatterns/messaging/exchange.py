@@ -163,7 +163,7 @@ class Exchange:
         self._base = copy_context()  # workers live in this one, whoever sends
         self._tasks: TaskGroup | None = None
 
-    # --------------------------------------------------------------------------------- its life
+    # ---------------------------------------------------------------------------- its life
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Open, serve until cancelled, and leave."""
@@ -220,7 +220,7 @@ class Exchange:
         self.courier.close()
         self.presence.end()
 
-    # ---------------------------------------------------------------------------- subscriptions
+    # ------------------------------------------------------------------------ subscriptions
 
     def subscribe(self, pattern: str, handler: Handler, terms: Terms) -> int:
         """Begin a subscription; return its number.
@@ -269,7 +269,7 @@ class Exchange:
         """Return all that may have something to do."""
         return (*self.intakes.values(), *self._ending)
 
-    # ---------------------------------------------------------------------------------- sending
+    # ------------------------------------------------------------------------------ sending
 
     def ship(self, topic: str, payload: object, labels: Labels) -> Shipment:
         """Make the shipment of a message."""
@@ -376,7 +376,7 @@ class Exchange:
             inbox_of(self.member), _PROBE
         )
 
-    # -------------------------------------------------------------------------------- receiving
+    # ---------------------------------------------------------------------------- receiving
 
     def _missed(self) -> None:
         """Frames may have been lost."""

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 from anyio import CancelScope, move_on_after
 
-from aiopatterns.backends.records import Entry
+from aiopatterns.backends.protocols import Entry
 from aiopatterns.core.clock import Home, call_later, monotonic, rng, sleep, yield_now
 from aiopatterns.core.errors import BackendError, CodecError
 from aiopatterns.core.telemetry import emit, listening
@@ -61,8 +61,7 @@ from aiopatterns.resilience.backoff import Exponential
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiopatterns.backends.protocols import Log
-    from aiopatterns.backends.records import Claimed, GroupTurn, GroupTurned
+    from aiopatterns.backends.protocols import Claimed, GroupTurn, GroupTurned, Log
     from aiopatterns.core.clock import Parked
     from aiopatterns.messaging.envelope import Envelopes
     from aiopatterns.messaging.fetchterms import FetchTerms
@@ -155,7 +154,7 @@ class Fetcher:
         self._wants = True  # nobody knows what there is: the first turn asks
         self._renew_at = self._watch_at = -inf
 
-    # ----------------------------------------------------------------------- what consumers say
+    # --------------------------------------------------------------------- what consumers say
 
     def begin(self, claim: Claim) -> None:
         """Somebody is at work on ``claim``."""
@@ -194,7 +193,7 @@ class Fetcher:
         if self._let_go(claim):
             self._tell_dead(claim.id, claim.attempt, reason)
 
-    # ---------------------------------------------------------------------- what the owner says
+    # ------------------------------------------------------------------ what the owner says
 
     def resume(self, *, inherits: bool) -> None:
         """Claim from now on; ``inherits``: begin with all that others hold, in order."""
@@ -230,7 +229,7 @@ class Fetcher:
         while self.held:
             await self._quiet.wait()
 
-    # -------------------------------------------------------------------------------- the tasks
+    # ------------------------------------------------------------------------------- the tasks
 
     async def prepare(self) -> None:
         """Make the group, if there is none.
@@ -274,7 +273,7 @@ class Fetcher:
             self._resting = False  # until it parks again
             self._signal()
 
-    # ------------------------------------------------------------------- private core: speaking
+    # ----------------------------------------------------------------- private core: speaking
 
     @property
     def _room(self) -> int:
@@ -387,7 +386,7 @@ class Fetcher:
         else:  # that ended while the answer was on its way, and others of its key were given back
             self.release(claim)
 
-    # ----------------------------------------------------------------- private core: letting go
+    # --------------------------------------------------------------- private core: letting go
 
     def _tell_dead(self, entry: str, attempts: int, reason: str) -> None:
         self.tally.dead += 1
@@ -423,7 +422,7 @@ class Fetcher:
         if not self.held:
             self._quiet.wake_all()
 
-    # -------------------------------------------------------------------- private core: waiting
+    # ------------------------------------------------------------------- private core: waiting
 
     def _signal(self) -> None:
         if self._seat is not None and not self._seat.done():

@@ -171,7 +171,7 @@ class Host:
         finally:
             await self._leave()
 
-    # -------------------------------------------------------------------------------- beginning
+    # ------------------------------------------------------------------------------ beginning
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Open what is closed, enter the lifespan, and wait for what is needed."""
@@ -280,7 +280,7 @@ class Host:
             if not self._ticking:
                 self._ticked.set()
 
-    # -------------------------------------------------------------------------------------- end
+    # ----------------------------------------------------------------------------------- end
 
     def _note_draining(self) -> None:
         self.state = ServiceState.DRAINING

@@ -322,7 +322,7 @@ class Outbox:
         answer = await self._run(_RETRIED)
         return answer.changed
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _run(self, statement: str, **values: object) -> Answer:
         return await self._link.run(self._link.dialect.worded(statement, self._table), **values)

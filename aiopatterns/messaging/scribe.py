@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aiopatterns.core.codec import JSON, MSGPACK, codec_mark, split_mark
+from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import CodecError
-from aiopatterns.messaging.envelope import Envelopes
+from aiopatterns.messaging.envelope import Envelopes, codec_mark, split_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable

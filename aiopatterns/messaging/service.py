@@ -320,7 +320,7 @@ class Service:
         healths = [run.health() for run in self.runs]
         return next((each for each in healths if not each.ok), healths[0])
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _adding(self, tag: Tag) -> Callable[[F], F]:
         def add(fn: F) -> F:

@@ -63,7 +63,7 @@ class ServiceRun(Lifecycle):
             checks=None if checker is None else checker.report("readiness"),
         )
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     async def _start(self, tasks: TaskGroup) -> None:
         self._host = host = Host(self.service, self._staging)

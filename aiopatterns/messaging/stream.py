@@ -117,7 +117,7 @@ class Stream(BackendOwner):
         """Return the figures so far."""
         return StreamStatistics(self._appended, self._trimmed)
 
-    # -------------------------------------------------------------------------------- appending
+    # ------------------------------------------------------------------------------- appending
 
     async def append(
         self,
@@ -185,7 +185,7 @@ class Stream(BackendOwner):
                 [encode(self._message(each, key, type, version, headers)) for each in several]
             )
 
-    # ---------------------------------------------------------------------------------- looking
+    # --------------------------------------------------------------------------------- looking
 
     async def length(self) -> int:
         """Return how many entries are kept. O(1), 1 round trip."""
@@ -237,7 +237,7 @@ class Stream(BackendOwner):
         self._trimmed += removed
         return removed
 
-    # ----------------------------------------------------------------------------- private core
+    # --------------------------------------------------------------------------- private core
 
     def _message(
         self,

@@ -32,10 +32,12 @@ from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar, final
+from zlib import crc32
 
 from anyio import move_on_after, to_thread
 
 from aiopatterns.backends.names import check_name
+from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import new_id
 from aiopatterns.core.errors import (
     BackendError,
@@ -50,8 +52,7 @@ from aiopatterns.processor.analysis import add, add_counted
 from aiopatterns.processor.engine import Lexicon, Words
 from aiopatterns.processor.hands import Hands
 from aiopatterns.processor.local import LocalEngine
-from aiopatterns.processor.runjobs import Sum, Task, key_of, run_queue
-from aiopatterns.processor.site import HOST, by_this_clock, stamp
+from aiopatterns.processor.runjobs import HOST, Sum, Task, key_of, run_queue, stamp
 from aiopatterns.processor.stages import Timed, Volume
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.retry import Retry, Until
@@ -380,10 +381,12 @@ class _Book:
 
 def _timed(made: Made, number: int) -> Timed[None]:
     """Return who made something when, on this machine's clock."""
+    if made.host != HOST:
+        process, now = crc32(f"{made.host} {made.process}".encode()), monotonic()
+        return Timed(None, number, process, process, now - (made.end - made.start), now)
     # One of the threads of a worker process is that process; of this one, it is itself.
     thread = made.thread if made.process == os.getpid() else made.process
-    timed = Timed(None, number, made.process, thread, made.start, made.end)
-    return timed if made.host == HOST else by_this_clock(timed, made.host)
+    return Timed(None, number, made.process, thread, made.start, made.end)
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

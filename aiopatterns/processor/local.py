@@ -6,8 +6,6 @@
     analysis    map_reduce    vocabularies are added up while the next chunks are counted
 
 Guarantees: a worker process that dies, or an error that may pass, costs its chunk a new attempt.
-Where the executor reaches other machines, what one of them found counts only if it sees the same
-files (:mod:`aiopatterns.processor.site`); otherwise the run ends by an error that says so.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
-
-from anyio import to_thread
 
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import WorkerCrashedError
@@ -27,7 +23,6 @@ from aiopatterns.flow.pool import WorkerPool
 from aiopatterns.processor import stages, tokens
 from aiopatterns.processor.analysis import add, add_counted
 from aiopatterns.processor.engine import Lexicon, Words
-from aiopatterns.processor.site import HOST, by_this_clock, stamp
 from aiopatterns.processor.stages import Volume
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.retry import Retry
@@ -50,7 +45,6 @@ _AGAIN: Final = Retry(
     on=(WorkerCrashedError, OSError), attempts=3, backoff=Exponential(initial=0.05, cap=1.0)
 )
 """What may pass: a process that was killed, a file system that hiccuped, a timeout."""
-_MEASURED: Final = partial(stages.timed, host=HOST)
 
 
 @final
@@ -117,7 +111,7 @@ class LocalEngine:
         troubles: list[Trouble] = []
         packages = await map_reduce(
             _fed(chunks, progress),
-            partial(_MEASURED, stages.count),
+            partial(stages.timed, stages.count),
             partial(_fold, chunks, progress, troubles),
             initial=dict[str, dict[str, int]],
             chunk=1,
@@ -131,8 +125,7 @@ class LocalEngine:
         """Run one task in the executor, and keep the record of it."""
         progress.start(stage)
         try:
-            done: Timed[T] = await self._executor.run(_MEASURED, fn, chunk)
-            timed = await _checked(chunk, done)
+            timed = await self._executor.run(stages.timed, fn, chunk)
         except BaseException:
             progress.drop(stage)
             raise
@@ -160,20 +153,6 @@ async def _fold(
     would leave it idle for that long.
     """
     await yield_now()
-    chunk = chunks[timed.task]
-    progress.finish("analysis", chunk, await _checked(chunk, timed))
+    progress.finish("analysis", chunks[timed.task], timed)
     troubles += timed.value.troubles
     return add_counted(packages, timed.value)
-
-
-async def _checked(chunk: Chunk, timed: Timed[T]) -> Timed[T]:
-    """Refuse what was found on a machine whose files are not those that were listed here."""
-    seen = timed.seen
-    if seen is None:
-        return timed
-    if seen.stamp != await to_thread.run_sync(stamp, chunk):
-        raise OSError(
-            f"the files of {chunk.root} on {seen.host} are not those on {HOST}: path, size and time"
-            " of change of each must be the same"
-        )
-    return by_this_clock(timed, seen.host)

@@ -25,8 +25,11 @@ the same value under the same key. Chunks and values are data, never code.
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from threading import get_native_id
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
@@ -42,7 +45,6 @@ from aiopatterns.processor import stages, tokens, wire
 from aiopatterns.processor.analysis import add, add_counted
 from aiopatterns.processor.local import CHUNK_TIMEOUT
 from aiopatterns.processor.progress import STAGES
-from aiopatterns.processor.site import HOST, stamp
 from aiopatterns.processor.stages import Counted, Processed, Timed, Volume
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.breaker import CircuitBreaker
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from aiopatterns.processor.tokens import Bag
 
 __all__ = [
+    "HOST",
     "QUEUE",
     "TTL",
     "FilesDiffer",
@@ -67,14 +70,28 @@ __all__ = [
     "Task",
     "key_of",
     "run_queue",
+    "stamp",
 ]
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 
+def _host() -> str:
+    """Return the name of this machine, with a digest of its boot and of its mounts where it has one."""
+    name = platform.node()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        mounts = bytes(Path("/proc/self/ns/mnt").readlink())
+    except OSError:
+        return name
+    return f"{name}/{sha256(boot + mounts).hexdigest()[:8]}"
+
+
 QUEUE: Final = "aiopatterns.run"
 """Name of the queue in which all runs have their jobs."""
+HOST: Final = _host()
+"""This machine, as it sees its files: containers of one name are not the same."""
 TTL: Final = 6 * 3600.0
 """Seconds for which what was found is kept; a run that waits longer for a group begins it anew."""
 
@@ -96,7 +113,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     Args:
         key: Where what is found is left.
         host: The machine that listed the files.
-        stamp: What :func:`~aiopatterns.processor.site.stamp` says of the files there.
+        stamp: What :func:`stamp` says of the files there.
         chunk: The chunk.
     """
 
@@ -183,6 +200,18 @@ def run_queue(backend: Backend | str) -> JobQueue:
 def key_of(job_id: str) -> str:
     """Return the key under which a job leaves what it found."""
     return f"run:{job_id}"
+
+
+def stamp(chunk: Chunk) -> bytes:
+    """Return a digest of the paths, sizes and times of change of a chunk's files on this machine."""
+    digest = sha256()
+    for path, _ in chunk.entries:
+        try:
+            found = Path(chunk.root, path).stat()
+            digest.update(f"{path!r} {found.st_size} {found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path!r}\n".encode())
+    return digest.digest()[:16]
 
 
 @asynccontextmanager

@@ -28,13 +28,11 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar
 from aiopatterns.core.clock import monotonic
 from aiopatterns.processor import tokens
 from aiopatterns.processor.corpus import Trouble
-from aiopatterns.processor.site import HOST, seen_by_another
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from aiopatterns.processor.corpus import Chunk
-    from aiopatterns.processor.site import Seen
     from aiopatterns.processor.tokens import Bag
 
 __all__ = [
@@ -126,7 +124,6 @@ class Timed(NamedTuple, Generic[T_co]):
         thread: Id of the thread there, as the system counts.
         start: Begin on the monotonic clock, which all processes of a machine share.
         end: End on the same clock.
-        seen: What the files are like there, if that was another machine than the run's.
     """
 
     value: T_co
@@ -135,21 +132,13 @@ class Timed(NamedTuple, Generic[T_co]):
     thread: int
     start: float
     end: float
-    seen: Seen | None = None
 
 
-def timed(fn: Callable[[Chunk], T], chunk: Chunk, *, host: str = HOST) -> Timed[T]:
-    """Run a stage's function on a chunk, and note who did it when.
-
-    Args:
-        fn: The function.
-        chunk: The chunk.
-        host: The machine that has listed it.
-    """
+def timed(fn: Callable[[Chunk], T], chunk: Chunk) -> Timed[T]:
+    """Run a stage's function on a chunk, and note who did it when."""
     start = monotonic()
     value = fn(chunk)
-    seen = seen_by_another(chunk, host)
-    return Timed(value, chunk.number, os.getpid(), get_native_id(), start, monotonic(), seen)
+    return Timed(value, chunk.number, os.getpid(), get_native_id(), start, monotonic())
 
 
 def ingest(chunk: Chunk) -> tuple[Facts, ...]:

@@ -23,8 +23,6 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aiopatterns.core.errors import CodecError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -169,14 +167,7 @@ def pack(counts: Mapping[bytes, int]) -> Bag:
 
 
 def unpack(bag: Bag) -> dict[str, int]:
-    """Return the vocabulary that :func:`pack` packed.
-
-    Raises:
-        CodecError: It is none; it may have come from another machine.
-    """
+    """Return the vocabulary that :func:`pack` packed."""
     counts = array("Q")
-    try:
-        counts.frombytes(bag.counts)
-        return dict(zip(bag.terms.decode().split(), counts, strict=True))
-    except ValueError as error:
-        raise CodecError(f"not a vocabulary with its counts: {error}") from error
+    counts.frombytes(bag.counts)
+    return dict(zip(bag.terms.decode().split(), counts, strict=True))

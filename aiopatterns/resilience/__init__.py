@@ -42,7 +42,7 @@ from aiopatterns.resilience.circuitevents import (
 from aiopatterns.resilience.circuitstate import CircuitState, CircuitStatistics
 from aiopatterns.resilience.fallback import Degraded, Fallback, FallbackUsed
 from aiopatterns.resilience.halfopen import HalfOpen
-from aiopatterns.resilience.hedge import Hedge
+from aiopatterns.resilience.hedge import Hedge, HedgeDiscardFailed, HedgeStarted, HedgeWon
 from aiopatterns.resilience.idempotency import (
     IdempotencyReplayed,
     IdempotencyUnrecorded,
@@ -50,7 +50,6 @@ from aiopatterns.resilience.idempotency import (
 )
 from aiopatterns.resilience.permit import Guard, Permit
 from aiopatterns.resilience.policy import Policy
-from aiopatterns.resilience.race import HedgeDiscardFailed, HedgeStarted, HedgeWon
 from aiopatterns.resilience.ratelimit import (
     GCRA,
     Grant,

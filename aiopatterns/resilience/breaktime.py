@@ -19,10 +19,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Final, TypeAlias, cast, final
 
 from aiopatterns.core.clock import rng
-from aiopatterns.core.validate import plain_function, positive
+from aiopatterns.core.validate import positive
 from aiopatterns.resilience.backoff import Backoff
 from aiopatterns.resilience.retry import Hint
 
@@ -68,7 +69,10 @@ def check_open_for(value: OpenFor) -> OpenFor:
     if callable(getattr(value, "delay", None)):
         return value
     if callable(value):
-        return plain_function("open_for", value)
+        if iscoroutinefunction(value):
+            msg = f"open_for must be a plain function, not the async function {value!r}"
+            raise TypeError(msg)
+        return value
     return positive("open_for", cast("float", value))
 
 

@@ -57,8 +57,6 @@ __all__ = ["Bulkhead", "BulkheadRejected", "BulkheadSlot", "BulkheadStatistics"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ORDINARY: Final = 0  # the priority of most
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,7 @@ class Bulkhead(Policy):
         Complexity: O(1), and no turn of the loop if a permit is free; in the order
             ``"priority"`` O(log n) to wait.
         """
-        if priority is _ORDINARY:  # by identity, which is cheaper, and False is none
+        if priority == 0 and type(priority) is int:  # a bool is none
             return self._slot
         number("priority", priority)
         return BulkheadSlot(self._permits, priority)
@@ -284,9 +282,8 @@ class BulkheadSlot:
             BulkheadFullError: No permit is free and the line is full, or none came in time.
         """
         permits = self._permits
-        free = permits.free
-        if free > 0:
-            permits.free = free - 1
+        if permits.free > 0:
+            permits.free -= 1
             return _READY
         return permits.wait(self._priority)
 

@@ -167,7 +167,7 @@ class Circuit:
         self._tally.adopt(settings.trip)
         self._stride, self._slow_after = _stride(settings.trip), settings.trip.slow_after
 
-    # ---------------------------------------------------------------------------------- looking
+    # -- looking -------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -206,7 +206,7 @@ class Circuit:
             mean_elapsed=totals.mean_elapsed,
         )
 
-    # -------------------------------------------------------------------------------- admitting
+    # -- admitting -----------------------------------------------------------------------------
 
     def enter(self, now: float) -> int:
         """Admit a call and return its generation, or refuse it.
@@ -233,7 +233,7 @@ class Circuit:
             emit(CircuitHalfOpened(self._settings.name))
         return generation
 
-    # -------------------------------------------------------------------------------- recording
+    # -- recording -----------------------------------------------------------------------------
 
     def succeed(self, generation: int, started: float | None) -> None:
         """End an admission: the call has succeeded; without ``started`` it was not measured."""
@@ -278,7 +278,7 @@ class Circuit:
         if generation == self.generation and self._probes is not None:
             self._probes.give_back()
 
-    # ---------------------------------------------------------------------------------- forcing
+    # -- forcing -------------------------------------------------------------------------------
 
     def open(self, seconds: float | None) -> None:
         """Open now; without effect while a mode is forced."""
@@ -305,7 +305,7 @@ class Circuit:
                 emit(CircuitForced(self._settings.name, mode))
             self.watchers.call()
 
-    # --------------------------------------------------------------------------------- counting
+    # -- counting ------------------------------------------------------------------------------
 
     def _count(self, elapsed: float | None, error: Exception | None, *, failed: bool) -> None:
         """Count a call of a closed circuit; open if that reaches a threshold."""
@@ -343,7 +343,7 @@ class Circuit:
         self._booked += calls - self.spare
         self.spare = calls
 
-    # ------------------------------------------------------------------------------ transitions
+    # -- transitions ---------------------------------------------------------------------------
 
     def _close(self) -> None:
         """Begin a closed, empty generation, as far as the forced mode lets it."""
@@ -432,7 +432,7 @@ class Circuit:
         if listening():
             emit(CircuitStuck(self._settings.name, self.in_flight))
 
-    # ---------------------------------------------------------------------------- private views
+    # -- private views -------------------------------------------------------------------------
 
     def _seen(self, state: CircuitState) -> tuple[Totals, bool]:
         """Return the counts of a state, and whether they are enough for a share to count."""

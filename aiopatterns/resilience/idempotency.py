@@ -54,8 +54,8 @@ import msgspec
 from anyio import create_task_group, get_cancelled_exc_class, move_on_after
 
 from aiopatterns.backends.opening import resolve
-from aiopatterns.backends.records import DELETE
-from aiopatterns.core.clock import call_later, monotonic, sleep
+from aiopatterns.backends.protocols import DELETE
+from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id, remaining
 from aiopatterns.core.errors import BackendError, CodecError, ConflictError, RejectedError
@@ -73,10 +73,7 @@ from aiopatterns.resilience.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
-    from anyio.abc import TaskGroup
-
-    from aiopatterns.backends.protocols import Backend, Subscribed
-    from aiopatterns.backends.records import Delete
+    from aiopatterns.backends.protocols import Backend, Delete, Subscribed
 
 __all__ = ["IdempotencyReplayed", "IdempotencyUnrecorded", "Idempotent"]
 
@@ -323,7 +320,7 @@ class _Call:
         await self._store(msgspec.structs.replace(self._record, done=True, outcome=outcome))
         return result
 
-    # -------------------------------------------------------------------------------- beginning
+    # -- beginning -----------------------------------------------------------------------------
 
     async def _claim(self) -> bool:
         """Take the key if it is free."""
@@ -368,44 +365,31 @@ class _Call:
                 await anext(notices, None)
         return found
 
-    # ---------------------------------------------------------------------------------- running
+    # -- running -------------------------------------------------------------------------------
 
     async def _while_renewing(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Run ``fn`` in this task, and what holds the key beside it; errors leave bare."""
         results: list[T] = []
         try:
             async with create_task_group() as group:
-                results.append(await self._held(fn, group))
+                group.start_soon(self._renew)
+                try:
+                    results.append(await fn())
+                finally:
+                    group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             raise_bare(errors)
         return results[0]
 
-    async def _held(self, fn: Callable[[], Awaitable[T]], group: TaskGroup) -> T:
-        """Run ``fn``; most are over before the key has to be held on to, and need no task."""
-        pause, renewing = self._rules.lease / 3, False
-
-        def renew() -> None:
-            nonlocal renewing
-            renewing = True
-            group.start_soon(self._renew, pause)
-
-        timer = call_later(pause, renew)
-        try:
-            return await fn()
-        finally:
-            timer.cancel()
-            if renewing:
-                group.cancel_scope.cancel()
-
-    async def _renew(self, pause: float) -> None:
+    async def _renew(self) -> None:
         """Hold on to the key until it is lost."""
-        held = True
+        lease, held = self._rules.lease, True
         while held:
+            await sleep(lease / 3)
             with suppress(BackendError):  # the next try comes before the lease ends
-                held = await self._change(self._mine, self._mine, self._rules.lease)
-            await sleep(pause)
+                held = await self._change(self._mine, self._mine, lease)
 
-    # ----------------------------------------------------------------------------------- ending
+    # -- ending --------------------------------------------------------------------------------
 
     async def _store(self, record: Record) -> None:
         """Keep the outcome; a cancellation waits for that."""

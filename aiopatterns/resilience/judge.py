@@ -26,10 +26,11 @@ call is ignored.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
 
 from aiopatterns.core.errors import RejectedError
-from aiopatterns.core.validate import choice, plain_function
+from aiopatterns.core.validate import choice, function
 
 __all__ = ["OUTCOMES", "Judge", "Outcome", "check_judge", "outcome_of"]
 
@@ -41,7 +42,10 @@ OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "ignore")
 
 def check_judge(judge: Judge | None) -> Judge | None:
     """Return ``judge`` if it is None or a plain function."""
-    return None if judge is None else plain_function("judge", judge)
+    if judge is not None and iscoroutinefunction(function("judge", judge)):
+        msg = f"judge must be a plain function, not the async function {judge!r}"
+        raise TypeError(msg)
+    return judge
 
 
 def outcome_of(judge: Judge | None, found: object) -> Outcome:

@@ -45,10 +45,6 @@ _INSTANT: Final = 1e-9
 # Timers of a loop are late, by a millisecond or more. While tasks wait, so much of what a full
 # level would lose meanwhile is kept for them, or a small burst could not reach a high rate.
 _LATE: Final = 0.005
-# No loop waits for less than its tick, a millisecond. Asked for less, asyncio waits for one tick, and
-# uvloop not at all: the timer would ring at once, again and again, and a thousand tasks in line
-# would keep the processor busy. A tick more is made up for as above.
-_TICK: Final = 0.001
 # A window is remembered call by call up to here, then in slices of this share of its length: in
 # twice as many at most, so that memory does not grow with the rate.
 _SLICES: Final = 1024
@@ -124,7 +120,7 @@ class Meter(ABC):
         self._owed += cost
         if self._timer is None:
             # Not serve(): nobody is parked on this ticket yet, so it could not be woken.
-            self._ring_in(self.short(cost, monotonic()))
+            self._timer = call_later(self.short(cost, monotonic()), self.serve).cancel
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -145,16 +141,12 @@ class Meter(ABC):
             ticket = next(iter(self.line))
             wait = self.short(ticket.cost, now)
             if wait > _INSTANT:
-                self._ring_in(wait)
+                self._timer = call_later(wait, self.serve).cancel
                 return
             self._remove(ticket)
             if ticket.parked.wake():  # else it was cancelled in this very turn
                 self.take(ticket.cost, now)
                 ticket.taken_at = now
-
-    def _ring_in(self, seconds: float) -> None:
-        """Set the timer."""
-        self._timer = call_later(max(seconds, _TICK), self.serve).cancel
 
     def _remove(self, ticket: Ticket) -> None:
         del self.line[ticket]
@@ -255,7 +247,7 @@ class _Slice:
 class Window(Meter):
     """What was taken within the last ``per`` seconds."""
 
-    __slots__ = ("_grain", "_limit", "_odd", "_per", "_slices", "_used")
+    __slots__ = ("_grain", "_limit", "_per", "_slices", "_used")
 
     def __init__(self, rate: Rate) -> None:
         super().__init__()
@@ -264,7 +256,6 @@ class Window(Meter):
         self._grain = rate.per / _SLICES
         self._slices: deque[_Slice] = deque()
         self._used = 0.0
-        self._odd = 0  # tickets in line whose cost is not 1
 
     def claim(self, cost: float, now: float) -> bool:
         """Take ``cost`` if it is there and nobody waits; else take nothing and say False."""
@@ -280,21 +271,9 @@ class Window(Meter):
         return self._last_of((cost,), now)
 
     def behind(self, cost: float, now: float) -> float:
-        """Seconds until ``cost`` is there for somebody who joins the line now.
-
-        Whoever costs 1 behind others of 1 has the turn of who is a whole window ahead, a period
-        later; with other costs the line is planned one by one.
-        """
+        """Seconds until ``cost`` is there for somebody who joins the line now."""
         self._forget(now)
-        if cost == 1.0 and not self._odd:
-            periods, ahead = divmod(len(self.line), int(self._limit))
-            return self._last_of((ahead + 1.0,), now) + periods * self._per
         return self._last_of((*(ticket.cost for ticket in self.line), cost), now)
-
-    def join(self, cost: float) -> Ticket:
-        """Take the last place in the line."""
-        self._odd += cost != 1.0
-        return super().join(cost)
 
     def take(self, cost: float, now: float) -> None:
         """Take ``cost``, which is there."""
@@ -327,10 +306,6 @@ class Window(Meter):
         self._forget(now)
         return not self.line and not self._slices
 
-    def _remove(self, ticket: Ticket) -> None:
-        self._odd -= ticket.cost != 1.0
-        super()._remove(ticket)
-
     def _forget(self, now: float) -> None:
         """Drop what is old enough, and what is of another clock's future."""
         slices = self._slices
@@ -357,5 +332,4 @@ class Window(Meter):
         return at - now
 
 
-# Saves Grant's own, which is a Python function.
-_new = tuple[object, ...].__new__
+_new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - generic; saves Grant's Python-level __new__

@@ -64,10 +64,6 @@ class Permit:
 
         Complexity: O(1).
         """
-        if elapsed is None and outcome == "success":  # as nearly all do
-            self._end()
-            self._circuit.succeed(self._generation, self._started)
-            return
         choice("outcome", outcome, OUTCOMES)
         if elapsed is not None:
             non_negative("elapsed", elapsed)

@@ -60,9 +60,9 @@ from typing import (
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.context import remaining
 from aiopatterns.core.errors import RateLimitedError
-from aiopatterns.core.rate import Grant, Rate, checked_burst, checked_rate
+from aiopatterns.core.rate import Grant, Rate
 from aiopatterns.core.telemetry import Event, emit, listening
-from aiopatterns.core.validate import at_least, function, non_negative, positive
+from aiopatterns.core.validate import at_least, function, instance, non_negative, positive
 from aiopatterns.resilience.meter import Level, Window
 from aiopatterns.resilience.policy import Policy
 
@@ -160,8 +160,7 @@ class _Limited(Policy):
         Returns:
             The answer; nothing was consumed if it says no.
 
-        Complexity: O(1); for a window, and only when it refuses, O(calls remembered), which are
-            2,048 at most, and O(line) if costs differ.
+        Complexity: O(1); for a window, and only when it refuses, O(calls remembered).
         """
         if cost != 1.0:
             positive("cost", cost)
@@ -326,7 +325,9 @@ class TokenBucket(_Limited):
         key: KeyFunction | None = None,
         max_wait: float | None = None,
     ) -> None:
-        super().__init__(rate, checked_burst(burst, checked_rate(rate)), key, max_wait)
+        _check_rate(rate)
+        burst = max(rate.amount, 1) if burst is None else _check_burst(burst)
+        super().__init__(rate, burst, key, max_wait)
 
     def _fresh(self) -> Meter:
         return Level(self._rate, self._capacity)
@@ -355,8 +356,7 @@ class GCRA(_Limited):
         key: KeyFunction | None = None,
         max_wait: float | None = None,
     ) -> None:
-        most = at_least("burst", positive("burst", burst), 1)
-        super().__init__(checked_rate(rate), most, key, max_wait)
+        super().__init__(_check_rate(rate), _check_burst(burst), key, max_wait)
 
     def _fresh(self) -> Meter:
         return Level(self._rate, self._capacity)
@@ -381,11 +381,19 @@ class SlidingWindow(_Limited):
     def __init__(
         self, rate: Rate, *, key: KeyFunction | None = None, max_wait: float | None = None
     ) -> None:
-        at_least("rate.amount", checked_rate(rate).amount, 1)
+        at_least("rate.amount", _check_rate(rate).amount, 1)
         super().__init__(rate, rate.amount, key, max_wait)
 
     def _fresh(self) -> Meter:
         return Window(self._rate)
+
+
+def _check_rate(rate: Rate) -> Rate:
+    return instance("rate", rate, Rate, "a Rate, as in Rate(100, per=1.0)")
+
+
+def _check_burst(burst: float) -> float:
+    return at_least("burst", positive("burst", burst), 1)
 
 
 def _check_wait(max_wait: float) -> float:

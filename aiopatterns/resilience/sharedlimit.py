@@ -51,10 +51,12 @@ from aiopatterns.backends.opening import resolve
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.context import remaining
 from aiopatterns.core.errors import BackendError, RateLimitedError
-from aiopatterns.core.rate import Grant, checked_burst, checked_rate
+from aiopatterns.core.rate import Grant, Rate
 from aiopatterns.core.telemetry import Event, emit, listening
 from aiopatterns.core.validate import (
+    at_least,
     choice,
+    instance,
     non_negative,
     optional_function,
     positive,
@@ -70,7 +72,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from aiopatterns.backends.protocols import Backend
-    from aiopatterns.core.rate import Rate
 
 __all__ = ["OnOutage", "RateLimitOutage", "RateLimitRecovered", "SharedRateLimit"]
 
@@ -185,10 +186,10 @@ class SharedRateLimit(Policy):
         max_wait: float | None = None,
         on_outage: OnOutage = "local",
     ) -> None:
-        self._rate = checked_rate(rate)
+        self._rate = instance("rate", rate, Rate, "a Rate, as in Rate(100, per=1.0)")
         self._name = text("name", name)
         self._key = optional_function("key", key)
-        self._burst = checked_burst(burst, rate)
+        self._burst = max(rate.amount, 1.0) if burst is None else _check_burst(burst)
         self._max_wait = math.inf if max_wait is None else _check_wait(max_wait)
         self._on_outage: OnOutage = choice("on_outage", on_outage, _CHOICES)
         self.backend: Backend = resolve(backend)
@@ -270,7 +271,7 @@ class SharedRateLimit(Policy):
         """Return the most seconds a call may take: the longest wait, and what is inside."""
         return self._max_wait + inner
 
-    # ---------------------------------------------------------------------------------- waiting
+    # -- waiting -------------------------------------------------------------------------------
 
     async def _queue(self, key: str, cost: float, limit: float, due: float) -> Grant:
         """Wait in the line of ``key``, or refuse what is known to take longer than ``limit``."""
@@ -317,7 +318,7 @@ class SharedRateLimit(Policy):
         msg = f"{self!r} is used up; try again in {wait:.3g} s"
         raise RateLimitedError(msg, name=self._name, retry_after=wait)
 
-    # ----------------------------------------------------------------------------------- asking
+    # -- asking --------------------------------------------------------------------------------
 
     async def _try(self, key: str, cost: float) -> Grant:
         """Take ``cost`` if it is there: ask the backend, or what stands in for it."""
@@ -361,6 +362,10 @@ class SharedRateLimit(Policy):
             self._out = False
             if listening():
                 emit(RateLimitRecovered(repr(self)))
+
+
+def _check_burst(burst: float) -> float:
+    return at_least("burst", positive("burst", burst), 1)
 
 
 def _check_wait(max_wait: float) -> float:

@@ -29,10 +29,10 @@ from aiopatterns.core.clock import monotonic, sleep
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aiopatterns.backends.protocols import Backend, Log
+    from aiopatterns.backends.protocols import Backend
     from aiopatterns.backends.queue import ClaimedJob, How, Queue, Turned
 
-__all__ = ["Conformance", "Hand", "group_log", "refusal", "timely"]
+__all__ = ["Conformance", "Hand", "refusal", "timely"]
 
 #: Seconds that nothing takes, unless it hangs.
 PATIENCE: Final = 10.0
@@ -105,14 +105,6 @@ async def refusal(
     else:
         name = getattr(call, "__qualname__", call)
         raise AssertionError(f"{name} answered {answer!r} instead of refusing")
-
-
-async def group_log(backend: Backend, entries: int, name: str = "events") -> Log:
-    """Return a log of so many numbers, with a group ``g`` that has claimed none of them."""
-    log = backend.log(name)
-    await log.append_many([b"%d" % number for number in range(entries)])
-    await log.create_group("g")
-    return log
 
 
 @final

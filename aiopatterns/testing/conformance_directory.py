@@ -14,8 +14,7 @@ from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from aiopatterns.backends.protocols import Backend, Directory
-    from aiopatterns.backends.records import Members
+    from aiopatterns.backends.protocols import Backend, Directory, Members
 
 __all__ = ["DirectoryConformance"]
 

@@ -160,7 +160,7 @@ class EventsConformance(Conformance):
         assert told[0].data == told[1].data == told[3].data == b""
 
     async def test_failures_are_told_with_their_error(self, backend: Backend) -> None:
-        """QueueEvent: "The error of retrying and dead"."""
+        """QueueEvent: "``data`` is the error of retrying and dead"."""
         queue, hand = backend.queue("q"), Hand(backend.queue("q"), "w")
         async with queue.watch() as events:
             await queue.enqueue([NewJob("a", b""), NewJob("b", b"")])

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 from anyio import create_task_group
 
-from aiopatterns.backends.records import GroupTurn
-from aiopatterns.testing.conformance_base import Conformance, group_log, refusal, timely
+from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.testing.conformance_base import Conformance, refusal, timely
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend, Log
-    from aiopatterns.backends.records import Claimed
+    from aiopatterns.backends.protocols import Backend, Claimed, Log
 
 __all__ = ["GroupConformance"]
 
@@ -60,7 +59,7 @@ class GroupConformance(Conformance):
 
     async def test_entries_come_in_order_up_to_the_limit(self, backend: Backend) -> None:
         """``turn``: ``limit`` is "how many entries to claim at most, 0 for none"."""
-        log = await group_log(backend, 10)
+        log = await _log(backend, 10)
         entries = await log.read()
         assert await _claim(log, 0) == []
         claimed = await _claim(log, 4)
@@ -71,7 +70,7 @@ class GroupConformance(Conformance):
 
     async def test_every_entry_goes_to_one_consumer(self, backend: Backend) -> None:
         """Log: "Within a group every entry goes to one consumer at a time"."""
-        log = await group_log(backend, 200)
+        log = await _log(backend, 200)
         got: list[str] = []
 
         async def consume(consumer: str) -> None:
@@ -85,7 +84,7 @@ class GroupConformance(Conformance):
 
     async def test_groups_do_not_share(self, backend: Backend) -> None:
         """Log: "shared out among a group"; another group gets everything, too."""
-        log = await group_log(backend, 3)
+        log = await _log(backend, 3)
         await log.create_group("h")
         first, second = await _ids(log, "g"), await _ids(log, "h")
         assert first == second
@@ -94,7 +93,7 @@ class GroupConformance(Conformance):
 
     async def test_acknowledged_entries_do_not_come_back(self, backend: Backend) -> None:
         """``acks``: "Ids that are done."."""
-        log = await group_log(backend, 3)
+        log = await _log(backend, 3)
         ids = await _ids(log, "g")
         turned = await log.turn("g", "c", GroupTurn(acks=ids, limit=10, idle=0.001))
         assert turned == ([], [])
@@ -104,7 +103,7 @@ class GroupConformance(Conformance):
 
     async def test_settling_and_claiming_is_one_step(self, backend: Backend) -> None:
         """``turn``: "Settle, renew and claim in one atomic step."."""
-        log = await group_log(backend, 4)
+        log = await _log(backend, 4)
         first = await _ids(log, "g", limit=2)
         turned = await log.turn("g", "c", GroupTurn(acks=first, limit=1))
         assert [each.payload for each in turned.claimed] == [b"2"]
@@ -113,7 +112,7 @@ class GroupConformance(Conformance):
 
     async def test_deleting_what_is_done(self, backend: Backend) -> None:
         """``delete``: "Whether acknowledged and buried entries are removed from the log itself."."""
-        log = await group_log(backend, 4)
+        log = await _log(backend, 4)
         first, second, third, fourth = await _ids(log, "g")
         turn = GroupTurn(acks=[first], buried={second: b"why"}, releases=[third], delete=True)
         await log.turn("g", "c", turn)
@@ -124,7 +123,7 @@ class GroupConformance(Conformance):
 
     async def test_a_released_entry_is_free_at_once(self, backend: Backend) -> None:
         """``releases``: "claimable at once by anybody, and this delivery is not counted"."""
-        log = await group_log(backend, 3)
+        log = await _log(backend, 3)
         ids = await _ids(log, "g")
         await log.turn("g", "c", GroupTurn(releases=ids[:2]))
         assert [each.id for each in await log.held("g", "c")] == ids[2:]
@@ -135,7 +134,7 @@ class GroupConformance(Conformance):
     @timely
     async def test_a_failed_entry_waits_for_its_time(self, backend: Backend) -> None:
         """``retries``: "the seconds until they may be claimed again; the delivery counts"."""
-        log = await group_log(backend, 2, self.name("events"))
+        log = await _log(backend, 2, self.name("events"))
         ids = await _ids(log, "g")
         retries = {ids[0]: self.life(3), ids[1]: self.life(0.5)}
         turned = await log.turn("g", "c", GroupTurn(retries=retries, limit=10))
@@ -148,8 +147,8 @@ class GroupConformance(Conformance):
         assert [(each.id, each.deliveries) for each in first] == [(ids[0], 2)]
 
     async def test_deliveries_count_from_one(self, backend: Backend) -> None:
-        """``deliveries``: "How often it was handed out, from 1; releases are not counted."."""
-        log = await group_log(backend, 1)
+        """``deliveries``: "how often it was handed out, releases not counted"."""
+        log = await _log(backend, 1)
         (only,) = await _ids(log, "g")
         seen: list[int] = []
         for turn in (GroupTurn(retries={only: 0.0}), GroupTurn(releases=[only])) * 3:
@@ -161,7 +160,7 @@ class GroupConformance(Conformance):
 
     async def test_buried_entries_are_dead_letters(self, backend: Backend) -> None:
         """``buried``: "Ids given up, with the reason: moved to the group's dead letters."."""
-        log = await group_log(backend, 3)
+        log = await _log(backend, 3)
         await log.create_group("h")
         ids = await _ids(log, "g")
         await log.turn("g", "c", GroupTurn(retries={ids[1]: 0.0}))
@@ -178,7 +177,7 @@ class GroupConformance(Conformance):
 
     async def test_requeued_letters_are_handed_out_again(self, backend: Backend) -> None:
         """``requeue``: "Hand out these dead letters again, deliveries counted anew"."""
-        log = await group_log(backend, 3)
+        log = await _log(backend, 3)
         await log.create_group("h", after="$")
         ids = await _ids(log, "g")
         turn = GroupTurn(buried=dict.fromkeys(ids[:2], b"why"), acks=ids[2:], delete=True)
@@ -195,7 +194,7 @@ class GroupConformance(Conformance):
     @timely
     async def test_an_abandoned_entry_comes_back(self, backend: Backend) -> None:
         """``idle``: "neither settled nor renewed may be claimed by another"."""
-        log = await group_log(backend, 2, self.name("events"))
+        log = await _log(backend, 2, self.name("events"))
         ids = await _ids(log, "g", consumer="dead")
         idle = self.life(2)
         assert await _claim(log, 10, consumer="d", idle=idle) == []
@@ -209,7 +208,7 @@ class GroupConformance(Conformance):
 
     async def test_many_abandoned_entries_come_back_in_order(self, backend: Backend) -> None:
         """``claimed``: with more than the limit, the next turns bring the others."""
-        log = await group_log(backend, 5, self.name("events"))
+        log = await _log(backend, 5, self.name("events"))
         ids = await _ids(log, "g", consumer="dead")
         idle = self.life(0.5)
         assert await _claim(log, 10, consumer="d", idle=idle) == []
@@ -219,7 +218,7 @@ class GroupConformance(Conformance):
 
     async def test_a_late_consumer_learns_what_it_lost(self, backend: Backend) -> None:
         """``lost``: ids that "are not held by this consumer any more; nothing was done for them"."""
-        log = await group_log(backend, 6)
+        log = await _log(backend, 6)
         ids = await _ids(log, "g", consumer="late")
         await self.pause(1)
         assert await _ids(log, "g", consumer="d", idle=self.life(0.5)) == ids
@@ -235,7 +234,7 @@ class GroupConformance(Conformance):
 
     async def test_unknown_ids_are_lost(self, backend: Backend) -> None:
         """An id that was never claimed is not held either."""
-        log = await group_log(backend, 2)
+        log = await _log(backend, 2)
         first, second = (entry.id for entry in await log.read())
         turned = await log.turn("g", "c", GroupTurn(acks=[first, "0-7"], renews=[second]))
         assert sorted(turned.lost) == sorted([first, second, "0-7"])
@@ -243,7 +242,7 @@ class GroupConformance(Conformance):
 
     async def test_an_id_is_settled_once(self, backend: Backend) -> None:
         """What was acknowledged before is not held any more."""
-        log = await group_log(backend, 1)
+        log = await _log(backend, 1)
         ids = await _ids(log, "g")
         assert (await log.turn("g", "c", GroupTurn(acks=ids))).lost == []
         assert (await log.turn("g", "c", GroupTurn(retries={ids[0]: 0.0}))).lost == ids
@@ -252,7 +251,7 @@ class GroupConformance(Conformance):
 
     async def test_bad_input_is_refused(self, backend: Backend) -> None:
         """Groups and consumers are text of 1 to 1,024 bytes; limits and times are no less than 0."""
-        log = await group_log(backend, 1)
+        log = await _log(backend, 1)
         for bad in ("", "x" * 1025):
             await refusal(log.create_group(bad), (ValueError,), "group")
             await refusal(log.turn(bad, "c", GroupTurn()), (ValueError,), "group")
@@ -263,6 +262,14 @@ class GroupConformance(Conformance):
         for idle in (-1, float("nan")):
             await refusal(log.turn("g", "c", GroupTurn(idle=idle)), (ValueError,), "idle")
         assert len(await _claim(log, 10)) == 1
+
+
+async def _log(backend: Backend, entries: int, name: str = "events") -> Log:
+    """A log of so many numbers, with a group that has claimed none of them."""
+    log = backend.log(name)
+    await log.append_many([b"%d" % number for number in range(entries)])
+    await log.create_group("g")
+    return log
 
 
 async def _claim(

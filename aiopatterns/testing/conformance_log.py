@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, cast
 
 from anyio import create_task_group
 
-from aiopatterns.backends.records import GroupTurn
+from aiopatterns.backends.protocols import GroupTurn
 from aiopatterns.testing.conformance_base import Conformance, refusal
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend, Log
-    from aiopatterns.backends.records import Entry
+    from aiopatterns.backends.protocols import Backend, Entry, Log
 
 __all__ = ["LogConformance"]
 
@@ -44,7 +43,7 @@ class LogConformance(Conformance):
         assert await backend.log("others").read() == []
 
     async def test_ids_grow(self, backend: Backend) -> None:
-        """Entry: an id is "Text that grows along the log; ``sort_key`` orders it."."""
+        """Entry: ids "are text; they grow, and ``sort_key`` orders them"."""
         log = backend.log("events")
         ids = [each for _ in range(50) for each in await log.append_many([b"1", b"2"])]
         entries = await _all(log)

@@ -104,7 +104,7 @@ class PagesConformance(Conformance):
         assert len(await queue.outcomes(every)) == 1_200
 
     async def test_states_tell_where_a_job_is(self, backend: Backend) -> None:
-        """``states``: "Return the state of each."."""
+        """``states``: "Return the state of each of ``ids``."."""
         queue, hand = await _everywhere(backend)
         assert await queue.states([*"gfedcba"]) == {
             "a": "running",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import Event, create_task_group, fail_after, move_on_after
 
-from aiopatterns.backends.records import Notice
+from aiopatterns.backends.protocols import Notice
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PubSubConformance(Conformance):
                 assert await _next(notices) == ("news", bytes([number]))
 
     async def test_any_bytes_on_any_channel(self, backend: Backend) -> None:
-        """A notice has "The channel that it was published on." and "What was published."."""
+        """A notice is "the channel that it was published on, and its bytes"."""
         channels = ["a", "a b", "a:b", "\u00e9\u4e2d", "x" * 1024, "{a}"]
         data = bytes(range(256)) * 100
         async with backend.pubsub.subscribe(*channels) as notices:
@@ -77,7 +77,7 @@ class PubSubConformance(Conformance):
             assert [(await _next(notices)).channel for _ in range(3)] == ["a.*", "b[cd]", "e?"]
 
     async def test_patterns_are_globs(self, backend: Backend) -> None:
-        r"""``patterns``: "``*`` is any run of characters, ``?`` is one byte of UTF-8 ...; ``\\`` escapes"."""
+        r"""``patterns``: "``*`` is any run of characters, ``?`` is one; ``\\`` escapes"."""
         fits = {
             "a.*": (["a.", "a.b", "a.b.c"], ["a", "xa.b"]),
             "?b": (["ab", "bb"], ["b", "aab"]),

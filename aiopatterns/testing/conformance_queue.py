@@ -39,7 +39,7 @@ class QueueConformance(Conformance):
         assert (await queue.counts()).queued == 2
 
     async def test_a_claimed_job_is_what_was_enqueued(self, backend: Backend) -> None:
-        """ClaimedJob: ``body`` as given, "Which attempt this is, from 1."."""
+        """ClaimedJob: ``body`` as given, "``attempt`` counts from 1"."""
         queue, bodies = backend.queue("q"), {"a": b"", "b": bytes(range(256)), "c": b"x" * 100_000}
         await queue.enqueue([NewJob(each, body) for each, body in bodies.items()])
         claimed = await Hand(queue, "w").take(3)
@@ -161,7 +161,7 @@ class QueueConformance(Conformance):
         assert (await queue.counts())[:4] == (0, 0, 0, 510)
 
     async def test_a_turn_says_whether_there_is_more(self, backend: Backend) -> None:
-        """``more``: "There is more to look after, or to claim for a worker that may claim, right now."."""
+        """``more``: "There is more to claim, or to look after, right now."."""
         queue, hand = backend.queue("q"), Hand(backend.queue("q"), "w")
         assert not (await hand.turn(free=5)).more
         await queue.enqueue([NewJob("a", b""), NewJob("b", b""), NewJob("c", b"", delay=600)])

@@ -100,7 +100,7 @@ class SettlingConformance(Conformance):
         assert (await queue.counts()).scheduled == 0
 
     async def test_retries_do_not_use_up_attempts(self, backend: Backend) -> None:
-        """``attempts``: "How often it may be started before a crash makes it a dead letter"."""
+        """``attempts``: "How often it may be started before a *crash* makes it a dead letter"."""
         _, hand = await _held(backend, NewJob("a", b"1", attempts=1))
         for attempt in range(2, 6):
             await hand.settle("retry", "a")
@@ -243,22 +243,12 @@ class SettlingConformance(Conformance):
         assert (await queue.counts())[:4] == (1, 0, 0, 1)
 
     async def test_a_lost_claim_is_in_held(self, backend: Backend) -> None:
-        """A lost answer: ``held`` tells "what it holds, for the lost turn may have claimed"."""
+        """A lost answer: it "asks ``held`` what it holds, for the lost turn may have claimed"."""
         queue, hand = await _held(backend, *(NewJob(str(n), b"") for n in range(5)), take=2)
         claimed = (await hand.turn([Settled("0", "done")], free=2)).claimed
         assert (await hand.again([Settled("0", "done")])).claimed == []
         assert {job.id for job in await queue.held("w")} == {"1", *(job.id for job in claimed)}
         assert (await queue.counts())[:4] == (1, 0, 0, 3)
-
-    async def test_a_turn_that_comes_twice_gives_out_once(self, backend: Backend) -> None:
-        """A lost answer: "A turn whose number is not new gives out nothing"."""
-        queue, hand = await _held(backend, *(NewJob(str(n), b"") for n in range(6)), take=1)
-        claimed = (await hand.turn([Settled("0", "done")], free=2)).claimed
-        assert (await hand.again([Settled("0", "done")], free=2)).claimed == []
-        assert await queue.held("w") == claimed
-        again = (await hand.turn(free=2)).claimed
-        assert sorted(await queue.held("w")) == sorted([*claimed, *again])
-        assert (await queue.counts())[:4] == (1, 0, 0, 4)
 
     async def test_a_repeated_turn_spares_the_next_holder(self, backend: Backend) -> None:
         """Settlements under the same number "are applied once", whoever has the job now."""

@@ -117,7 +117,7 @@ class UniqueConformance(Conformance):
 
     @timely
     async def test_debounce_starts_the_delay_anew(self, backend: Backend) -> None:
-        """``debounce``: "its body becomes the new one, its delay, ..., starts anew"."""
+        """``debounce``: "its body becomes the new one, its delay starts anew"."""
         queue = backend.queue(self.name("q"))
         hand, delay = Hand(queue, "w"), self.life(3)
         for number in range(3):
@@ -149,7 +149,7 @@ class UniqueConformance(Conformance):
         assert [(job.id, job.body) for job in await hand.take(5)] == [("0", b"2")]
 
     async def test_keep_last_waits_for_the_one_that_runs(self, backend: Backend) -> None:
-        """A keep_last job "enqueued while one of its key has started waits for that one to end"."""
+        """A keep_last job "enqueued while one of its key runs waits for that one to end"."""
         hows: tuple[How, ...] = ("done", "dead", "cancelled")
         for how in hows:
             queue = backend.queue(how)

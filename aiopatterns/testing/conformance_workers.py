@@ -187,7 +187,7 @@ class WorkersConformance(Conformance):
         assert (await hand.settle("done", "b")).stale == ["b"]
 
     async def test_a_suspect_that_is_given_back_stays_one(self, backend: Backend) -> None:
-        """``leave``: "suspects stay suspects"."""
+        """``leave``: "(suspects stay suspects)"."""
         queue = await self._crash(backend, NewJob("a", b"", attempts=2))
         await queue.enqueue([NewJob("b", b"")])
         hand = Hand(queue, "w")

@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.redis.process import PrivateServer, ServerProcess
-from aiopatterns.core.errors import BackendUnavailableError
+from aiopatterns.backends.redis.process import ServerProcess, Startable, block, delete
+from aiopatterns.core.errors import BackendUnavailableError, ClosedError
 from aiopatterns.core.validate import positive
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _INIT_TIMEOUT: Final = 60.0
 
 
 @final
-class PostgresServer(PrivateServer):
+class PostgresServer(Startable):
     """A private PostgreSQL server.
 
     It is used with ``with``, with ``async with``, or by :meth:`start` and :meth:`stop`. The first
@@ -78,7 +78,7 @@ class PostgresServer(PrivateServer):
             connection = await psycopg.AsyncConnection.connect(server.dsn)
     """
 
-    __slots__ = ("_config", "_primary", "_start_timeout", "_user")
+    __slots__ = ("_config", "_home", "_primary", "_process", "_start_timeout", "_user")
 
     def __init__(
         self,
@@ -87,10 +87,11 @@ class PostgresServer(PrivateServer):
         standby_of: PostgresServer | None = None,
         start_timeout: float = 30.0,
     ) -> None:
-        super().__init__()
         self._config = {**dict(_SETTINGS), **(config or {})}
         self._start_timeout = positive("start_timeout", start_timeout)
         self._primary = standby_of
+        self._home: Path | None = None
+        self._process: ServerProcess | None = None
         self._user: str | None = None
 
     @property
@@ -112,8 +113,49 @@ class PostgresServer(PrivateServer):
         return f"unix://{self._data.parent / _SOCKET}"
 
     @property
+    def running(self) -> bool:
+        """Whether the server is alive, paused or not."""
+        return self._process is not None and self._process.running
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's first process."""
+        return self._own().pid
+
+    def kill(self) -> None:
+        """Kill the server by SIGKILL; its other processes notice and end. The data stays."""
+        self._own().kill()
+
+    def restart(self) -> None:
+        """Start the server again over the same data, on the same socket; stop it first if it runs.
+
+        Raises:
+            BackendUnavailableError: It did not start again.
+        """
+        self._own()
+        block(self._stopping())
+        block(self._starting())
+
+    def pause(self) -> None:
+        """Freeze the first process by SIGSTOP: no new connection is served."""
+        self._own().send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._own().send(signal.SIGCONT)
+
+    @property
     def _data(self) -> Path:
-        return self._place() / "data"
+        if self._home is None:
+            msg = "the server is not started; use it inside 'with PostgresServer() as server:'"
+            raise ClosedError(msg)
+        return self._home / "data"
+
+    def _own(self) -> ServerProcess:
+        if self._process is None:
+            msg = "the server is not started; use it inside 'with PostgresServer() as server:'"
+            raise ClosedError(msg)
+        return self._process
 
     def _starting(self) -> Pauses:
         if self.running:
@@ -199,14 +241,17 @@ class PostgresServer(PrivateServer):
         return words[:1] == [str(self._own().pid)] and words[-1] == "ready"
 
     def _stopping(self) -> Pauses:
-        return self._ending()
-
-    def _ending(self) -> Pauses:
         """Fast shutdown: transactions are rolled back, and the end is a clean one."""
         if self._process is not None and self._process.running:
             self._process.send(signal.SIGCONT)
             self._process.send(signal.SIGINT)
             yield from self._process.ending(_GRACE)
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._home is not None:
+            delete(self._home)
+            self._home = None
 
 
 def _find_programs() -> Path:

@@ -310,12 +310,6 @@ class FaultProxy(Owner):
     ) -> None:
         """Let each request (each new connection) meet a fault with these chances.
 
-        Args:
-            drop_reply_ratio: Share of requests that meet :meth:`drop_replies`, 0..1.
-            drop_request_ratio: Share of requests that meet :meth:`drop_requests`, 0..1.
-            duplicate_ratio: Share of requests that meet :meth:`duplicate`, 0..1.
-            refuse_ratio: Share of new connections that are reset at once, 0..1.
-
         Raises:
             ValueError: A ratio outside 0..1, or those of requests are more than 1 together.
         """
@@ -346,10 +340,7 @@ class FaultProxy(Owner):
         return self._storm.fate(self._random.random())
 
     async def hold(self, direction: Direction) -> None:
-        """Wait as long as bytes in this direction are held up; each connection asks.
-
-        Cancellation: leaves nothing behind.
-        """
+        """Wait as long as bytes in this direction are held up; each connection asks."""
         while (road := self._roads.get(direction)) is not None:
             await road.wait()
         least, jitter = self._delay

@@ -31,9 +31,7 @@ REPEATS = 5
 LIMIT = 20
 VALUE = b"x" * 20
 
-# A thousand tasks that each wait for one future are what asking costs before anybody asks Redis.
-TASKS = "on asyncio's own loop the thousand tasks alone take 4.7 MGETs and half a pipeline; see the limit"
-
+# On asyncio's own loop the thousand tasks alone take longer than four MGETs: a goal is missed there.
 bench = Bench("backends/client", versions=("redis", "hiredis"))
 
 
@@ -174,12 +172,11 @@ def add(case: Case, size: int) -> None:
 
 
 for number in SIZES:
-    part = "1,000 GETs on Redis" if number == 1_000 else None
-    add(bench.case(f"{number} keys", clock="wall", unit=f"ms/{number} keys", part=part), number)
+    add(bench.case(f"{number} keys", clock="wall", unit=f"ms/{number} keys"), number)
 
 thousand = bench.cases[-1]
-thousand.at_most(4.0, of="redis-py, MGET", known=TASKS)
-thousand.at_most(0.5, of="redis-py, pipeline", known=TASKS)
+thousand.at_most(4.0, of="redis-py, MGET")
+thousand.at_most(0.5, of="redis-py, pipeline")
 
 if __name__ == "__main__":
     bench.main()

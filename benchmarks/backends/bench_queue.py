@@ -78,24 +78,9 @@ async def script_time(work: Callable[[Queue], Awaitable[object]], after: bool) -
         told = cast("str", server().command("INFO", "commandstats"))
         if not after:
             await drain(queue, BATCH)
-    return Figure(spent(told, "evalsha") / JOBS)
-
-
-def spent(told: str, *commands: str) -> int:
-    """Microseconds of the server in these commands."""
-    found = re.findall(rf"cmdstat_(?:{'|'.join(commands)}):calls=\d+,usec=(\d+)", told)
-    assert len(found) == len(commands)
-    return sum(map(int, found))
-
-
-async def bare_time(*commands: str) -> Figure:
-    """Microseconds of Redis in these commands for each job of the loop with the fewest."""
-    async with Redis.from_url(server().url) as client:
-        await bare_fill(client)
-        server().command("CONFIG", "RESETSTAT")
-        await bare_drain(client, 32)
-    told = cast("str", server().command("INFO", "commandstats"))
-    return Figure(spent(told, *commands) / JOBS)
+    found = re.search(r"cmdstat_evalsha:calls=\d+,usec=(\d+)", told)
+    assert found is not None
+    return Figure(int(found[1]) / JOBS)
 
 
 async def bare_fill(client: Redis) -> None:
@@ -164,16 +149,6 @@ async def server_100() -> Figure:
     return await script_time(lambda queue: drain(queue, 100), after=True)
 
 
-@redis.limit("fewest commands, no lease and no fence, 32 at once")
-async def server_bare() -> Figure:
-    return await bare_time("lpop", "hmget", "hdel", "set")
-
-
-@redis.limit("keeping the results alone, a SET with its expiry each")
-async def server_results() -> Figure:
-    return await bare_time("set")
-
-
 @batch.ours("aiopatterns, Redis")
 async def redis_enqueue() -> Figure:
     return await enqueue(server().url)
@@ -197,11 +172,7 @@ async def server_enqueue() -> Figure:
     return await script_time(fill, after=False)
 
 
-redis.under(
-    6.0,
-    known="the bare commands take 2.5 us of it, 1.7 of these the result with an expiry of its own;"
-    " what a worker holds, its lease and its fence take the rest",
-)
+redis.under(6.0)
 
 if __name__ == "__main__":
     bench.main()

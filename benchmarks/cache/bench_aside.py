@@ -30,7 +30,7 @@ HERE = 70
 LIFE = 3600
 
 bench = Bench("cache/aside", versions=("async-lru", "cashews", "aiocache"))
-hit = bench.case("hit through the decorator", clock="cpu", unit="ns/call", part="Cache hit")
+hit = bench.case("hit through the decorator", clock="cpu", unit="ns/call")
 load = bench.case("miss: the function is called", clock="cpu", unit="us/call")
 batch = bench.case("batch of 100 keys, 30 missing", clock="cpu", unit="us/key")
 

@@ -30,7 +30,7 @@ MILLION = 1_000_000
 STEPS = 200_000
 LONGEST = 5.0  # ms
 
-bench = Bench("cache/near", versions=("cachetools", "theine"), loops=("asyncio",), rounds=3)
+bench = Bench("cache/near", versions=("cachetools", "theine"), loops=("asyncio",))
 hit = bench.case("find a key that is there", clock="cpu", unit="ns/call")
 miss = bench.case("ask for a new key, store it, throw out another", clock="cpu", unit="ns/key")
 nowait = bench.case("get_nowait of a sharded cache", clock="cpu", unit="ns/call")

@@ -98,9 +98,7 @@ def optimum(trace: list[int], size: int) -> int:
 
 
 def declare(name: str, trace: list[int], size: int) -> None:
-    case = bench.case(
-        f"{name}, {size} entries", clock="count", unit="% hits", warm=False, part="Cache hit ratio"
-    )
+    case = bench.case(f"{name}, {size} entries", clock="count", unit="% hits", warm=False)
 
     def contender(play: Callable[[list[int], int], int]) -> Callable[[], object]:
         async def run() -> Figure:

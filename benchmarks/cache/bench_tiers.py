@@ -30,16 +30,10 @@ HERE = 70
 LIFE = 3600
 VALUE = {"id": 17, "name": "x" * 200, "tags": ["a", "b"], "scores": list(range(20))}
 
-bench = Bench("cache/tiers", versions=("redis", "hiredis"), rounds=3)
+bench = Bench("cache/tiers", versions=("redis", "hiredis"))
 known = bench.case("known to Redis, not near", clock="wall", unit="us/call")
 cold = bench.case("cold: loaded and stored", clock="wall", unit="us/call")
 batch = bench.case("batch of 100 keys, 70 in Redis", clock="wall", unit="us/batch")
-trips = bench.case(
-    "round trips of that batch", clock="count", unit="trips/batch", part="get_or_load_many"
-)
-calls = bench.case(
-    "calls of its loader", clock="count", unit="calls/batch", part="get_or_load_many"
-)
 away = bench.case("later calls while Redis stands still", clock="wall", unit="us/call")
 
 
@@ -150,46 +144,6 @@ async def bare_batch() -> Figure:
                     await pipeline.execute()
 
         return await timed(work, BATCHES, scale=1e6)
-
-
-async def counted_batches() -> tuple[float, float]:
-    """Return the round trips and the loader's calls of one batch."""
-    loads = 0
-
-    async def counting(keys: list[str]) -> dict[str, dict[str, object]]:
-        nonlocal loads
-        loads += 1
-        return await load_many(keys)
-
-    backend = open_backend(server().url)
-    cache: Cache[str, dict[str, object]]
-    async with (
-        emptied(),
-        backend,
-        opened(server().url) as other,
-        Cache("bench", ttl=LIFE, max_size=2_000, backend=backend) as cache,
-    ):
-        batches = [[f"key-{each}-{key}" for key in range(KEYS)] for each in range(BATCHES)]
-        for keys in batches:
-            await other.get_or_load_many(keys[:HERE], load_many)
-        before = backend.statistics().round_trips
-        for keys in batches:
-            assert len(await cache.get_or_load_many(keys, counting)) == KEYS
-        return (backend.statistics().round_trips - before) / BATCHES, loads / BATCHES
-
-
-@trips.ours("aiopatterns.Cache")
-async def batch_trips() -> Figure:
-    return Figure((await counted_batches())[0])
-
-
-@calls.ours("aiopatterns.Cache")
-async def batch_calls() -> Figure:
-    return Figure((await counted_batches())[1])
-
-
-trips.under(2)  # an MGET, and a pipeline that fills
-calls.under(1)
 
 
 @away.ours("aiopatterns.Cache")

@@ -36,11 +36,11 @@ EQUALS = [ServiceInstance("users", "10.0.0.1", 8000 + at, id=n) for at, n in enu
 KEYS = [f"user:{number}" for number in range(CALLS)]
 
 bench = Bench("cluster/balancer", versions=("uhashring",))
-plain = bench.case("round robin", clock="cpu", unit="us/pick", part="Balancer pick")
-weighted = bench.case("weighted round robin", clock="cpu", unit="us/pick", part="Balancer pick")
-two = bench.case("power of two", clock="cpu", unit="us/pick", part="Balancer pick")
+plain = bench.case("round robin", clock="cpu", unit="us/pick")
+weighted = bench.case("weighted round robin", clock="cpu", unit="us/pick")
+two = bench.case("power of two", clock="cpu", unit="us/pick")
 others = bench.case("other strategies without a key", clock="cpu", unit="us/pick")
-hashed = bench.case("consistent hash", clock="cpu", unit="us/pick", part="Balancer pick")
+hashed = bench.case("consistent hash", clock="cpu", unit="us/pick")
 reported = bench.case("a call that is reported", clock="cpu", unit="us/call")
 
 

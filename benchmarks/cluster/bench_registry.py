@@ -22,11 +22,9 @@ SNAPSHOTS = 20
 RENEWALS = 50
 
 bench = Bench("cluster/registry", versions=("msgspec", "hiredis"))
-first = bench.case(
-    "first snapshot of 1,000 instances", clock="wall", unit="ms/snapshot", part="Registry"
-)
+first = bench.case("first snapshot of 1,000 instances", clock="wall", unit="ms/snapshot")
 changed = bench.case("snapshot, one has changed", clock="wall", unit="ms/snapshot")
-calls = bench.case("calls, renewal", clock="count", unit="calls/renewal", part="Registry")
+calls = bench.case("calls, renewal", clock="count", unit="calls/renewal")
 
 
 async def fill(backend: Backend, version: str = "1.4.2", instances: int = INSTANCES) -> None:

@@ -32,7 +32,7 @@ from benchmarks.harness import Bench
 STEPS, SPANS, EVENTS, REQUESTS = 100_000, 5_000, 50_000, 5_000
 TOPIC = "order.paid"
 
-bench = Bench("contrib/telemetry", rounds=3)
+bench = Bench("contrib/telemetry")
 
 
 def provider(sampler: Sampler) -> TracerProvider:

@@ -36,9 +36,7 @@ def tell(number: int) -> None:
         emit(Opened("billing", number))
 
 
-silent = bench.case(
-    "an event without a listener, goal 0.2 us", clock="cpu", unit="us/event", part="Event"
-)
+silent = bench.case("an event without a listener, goal 0.2 us", clock="cpu", unit="us/event")
 
 
 @silent.ours("if listening(): emit(Event(...))")
@@ -56,9 +54,7 @@ async def bare_call() -> int:
     return CALLS
 
 
-heard = bench.case(
-    "an event with a listener, goal 3 us", clock="cpu", unit="us/event", part="Event"
-)
+heard = bench.case("an event with a listener, goal 3 us", clock="cpu", unit="us/event")
 
 
 @heard.ours("if listening(): emit(Event(...)), one listener")

@@ -13,7 +13,7 @@ from benchmarks.harness import Bench
 COUNT = 2_000
 
 bench = Bench("data/saga")
-three = bench.case("3 steps, memory", clock="cpu", unit="us/saga", part="Saga")
+three = bench.case("3 steps, memory", clock="cpu", unit="us/saga")
 
 
 async def add(context: dict[str, int]) -> None:

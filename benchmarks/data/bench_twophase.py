@@ -20,10 +20,8 @@ EACH = 8
 COUNT = AT_ONCE * EACH
 RECORD = b"x" * 200
 
-bench = Bench("data/twophase", rounds=3)
-decisions = bench.case(
-    "decisions, 32 at once", clock="wall", unit="us/decision", part="Two-phase commit"
-)
+bench = Bench("data/twophase")
+decisions = bench.case("decisions, 32 at once", clock="wall", unit="us/decision")
 numbers = count()
 
 

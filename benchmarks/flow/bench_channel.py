@@ -120,10 +120,7 @@ async def through_deque(tasks: int) -> int:
 
 for number in (1, 4):
     case = bench.case(
-        f"hand-over {number}x{number}, capacity {CAPACITY}",
-        clock="cpu",
-        unit="us/item",
-        part="Channel",
+        f"hand-over {number}x{number}, capacity {CAPACITY}", clock="cpu", unit="us/item"
     )
     case.ours("aiopatterns.Channel")(lambda n=number: through_channel(n))
     case.peer("asyncio.Queue", follows="docs.python.org, asyncio queues, the example")(

@@ -28,7 +28,7 @@ LIMIT = 100
 NOTHINGS = 100_000
 NAPS = 10_000
 
-bench = Bench("flow/mapping", versions=("aioitertools", "aiometer", "aiostream"), rounds=3)
+bench = Bench("flow/mapping", versions=("aioitertools", "aiometer", "aiostream"))
 
 
 async def nothing(number: int) -> int:
@@ -102,8 +102,8 @@ async def by_aiostream(call: Call, count: int) -> int:
     return check(found, count, ordered=False)
 
 
-def contest(name: str, call: Call, count: int, *, part: str, clock: str, unit: str) -> object:
-    case = bench.case(name, clock=clock, unit=unit, part=part)
+def contest(name: str, call: Call, count: int, *, clock: str, unit: str) -> object:
+    case = bench.case(name, clock=clock, unit=unit)
     bound = functools.partial(functools.partial, call=call, count=count)
     case.ours("amap")(bound(by_amap))
     case.ours("stream_map")(bound(by_stream, ordered=False))
@@ -123,21 +123,9 @@ def contest(name: str, call: Call, count: int, *, part: str, clock: str, unit: s
 
 
 noops = contest(
-    "100k calls that do nothing, limit 100",
-    nothing,
-    NOTHINGS,
-    part="No-ops, mapped",
-    clock="cpu",
-    unit="us/item",
+    "100k calls that do nothing, limit 100", nothing, NOTHINGS, clock="cpu", unit="us/item"
 )
-naps = contest(
-    "10k calls of 1 ms, limit 100",
-    nap,
-    NAPS,
-    part="Calls of 1 ms, mapped",
-    clock="wall",
-    unit="us/item",
-)
+naps = contest("10k calls of 1 ms, limit 100", nap, NAPS, clock="wall", unit="us/item")
 for each in ("amap", "stream_map", "stream_map, ordered"):
     noops.under(0.5 if each == "amap" else 1.5, ours=each)
     naps.at_most(1.15, of="workers over an iterator", ours=each)

@@ -18,7 +18,7 @@ from benchmarks.harness import Bench
 WORKERS = 2
 ITEMS, QUICK = 5_000, 200_000
 
-bench = Bench("flow/mapreduce", rounds=3)
+bench = Bench("flow/mapreduce")
 
 
 def work(number: int) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from itertools import islice
-from time import process_time
 
 from aiostream import pipe, stream
 
 from aiopatterns.flow.pipeline import Pipeline
-from benchmarks.harness import Bench, Figure
+from benchmarks.harness import Bench
 
 ITEMS = 30_000
 PEER_ITEMS = 3_000  # aiostream starts a task for each item; more would only take longer
@@ -172,40 +171,6 @@ async def iterator() -> int:
     await asyncio.gather(*(work() for _ in range(WORKERS)))
     assert len(results) == ITEMS
     return ITEMS
-
-
-# ------------------------------------------------------- what one more of them adds to a pipeline
-
-added = bench.case(
-    "what one more stage adds", clock="cpu", unit="us/item and stage", part="Pipeline"
-)
-
-
-async def more(stages: int, **options: int) -> Figure:
-    """Return what each of so many stages adds to source and output alone."""
-    spent = []
-    for number in (0, stages):
-        pipeline = Pipeline(range(ITEMS))
-        for _ in range(number):
-            pipeline = pipeline.map(step, **options)
-        start = process_time()
-        await drained(pipeline)
-        spent.append(process_time() - start)
-    return Figure((spent[1] - spent[0]) / stages / ITEMS * 1e6)
-
-
-@added.ours("Pipeline, with a boundary: a stage of 4 workers")
-async def a_boundary() -> Figure:
-    return await more(3, workers=WORKERS)
-
-
-@added.ours("Pipeline, fused: a serial stage beside serial ones")
-async def a_fused_stage() -> Figure:
-    return await more(STAGES)
-
-
-added.under(1.5)
-added.under(0.3, ours="Pipeline, fused: a serial stage beside serial ones")
 
 
 # -------------------------------------------------------------------------------------- batches

@@ -1,13 +1,4 @@
-"""What a worker pool costs: one item at a time, a long queue, a stream, and bytes.
-
-An item that is submitted and awaited alone takes two wake-ups of the loop, one for the worker and
-one for who waits. By themselves, two futures and nothing else, they take 5.2 us on asyncio and 2.6 on
-uvloop on the machine where ``create_task`` takes 5.9 and 3.3: on asyncio nothing that hands an item to
-a task can take less than the goal. The pool adds 3.5 us on either loop: 0.9 to submit (the handle 0.2,
-its place in the queue, the copy of the context variables, the check of the loop 0.1), 1.6 to run (the
-step inside those variables 0.3, the clock before and after 0.1, the percentiles 0.3, the counters and
-states 0.5) and 1.0 to settle the handle and to sit down for the next item.
-"""
+"""What a worker pool costs: one item at a time, a long queue, a stream, and bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +18,7 @@ ONE_BY_ONE = 20_000
 MANY = 100_000
 SLEEPS = 5_000
 
-bench = Bench("flow/pool", versions=("aiometer",), rounds=3)
+bench = Bench("flow/pool", versions=("aiometer",))
 
 
 async def double(item: int) -> int:
@@ -41,9 +32,7 @@ async def nap(item: int) -> int:
 
 # ------------------------------------------------------------------------- one item at a time
 
-await_one = bench.case(
-    "submit one item and await its result", clock="cpu", unit="us/item", part="WorkerPool"
-)
+await_one = bench.case("submit one item and await its result", clock="cpu", unit="us/item")
 
 
 @await_one.ours("aiopatterns.WorkerPool.submit")
@@ -107,31 +96,6 @@ async def _queue_worker(queue: asyncio.Queue[tuple[int, asyncio.Future[int]]]) -
         item, future = await queue.get()
         future.set_result(await double(item))
         queue.task_done()
-
-
-@await_one.limit("to a task and back by two futures")
-async def hand_over() -> int:
-    loop = asyncio.get_running_loop()
-    seat: asyncio.Future[tuple[int, asyncio.Future[int]] | None] = loop.create_future()
-
-    async def work() -> None:
-        nonlocal seat
-        while (job := await seat) is not None:
-            seat = loop.create_future()
-            item, answer = job
-            answer.set_result(await double(item))
-
-    total = 0
-    worker = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    for item in range(ONE_BY_ONE):
-        answer: asyncio.Future[int] = loop.create_future()
-        seat.set_result((item, answer))
-        total += await answer
-    seat.set_result(None)
-    await worker
-    assert total == ONE_BY_ONE * (ONE_BY_ONE - 1)
-    return ONE_BY_ONE
 
 
 @await_one.limit("await fn(item)")

@@ -33,7 +33,7 @@ def single(contender: Contender, url: str) -> Mapping[str, float]:
 peers = [each for each in ours_and_peers() if each.role == "peer"]
 contenders = [*ours_and_peers(), LIMIT]
 
-many = bench.case("enqueue, batch", clock="wall", unit="us/job", warm=False, part="Enqueue, batch")
+many = bench.case("enqueue, batch", clock="wall", unit="us/job", warm=False)
 in_batches = Runs(contenders, batch)
 in_batches.add(many, "us")
 for peer in peers:

@@ -84,29 +84,15 @@ def measure(contender: Contender, url: str) -> Mapping[str, float]:
 contenders = ours_and_peers()
 runs = Runs(contenders, measure)
 
-middle = bench.case(
-    "enqueue to start, idle queue, p50",
-    clock="wall",
-    unit="ms/job",
-    warm=False,
-    part="Enqueue to start",
-)
+middle = bench.case("enqueue to start, idle queue, p50", clock="wall", unit="ms/job", warm=False)
 runs.add(middle, "p50")
 middle.under(1.0)
 
-tail = bench.case(
-    "enqueue to start, idle queue, p99",
-    clock="wall",
-    unit="ms/job",
-    warm=False,
-    part="Enqueue to start",
-)
+tail = bench.case("enqueue to start, idle queue, p99", clock="wall", unit="ms/job", warm=False)
 runs.add(tail, "p99")
 tail.under(5.0)
 
-late = bench.case(
-    "delayed by 1 s, lateness p99", clock="wall", unit="ms/job", warm=False, part="Enqueue to start"
-)
+late = bench.case("delayed by 1 s, lateness p99", clock="wall", unit="ms/job", warm=False)
 runs.add(late, "late_p99", only=[each for each in contenders if each.delays])
 late.under(20.0)
 

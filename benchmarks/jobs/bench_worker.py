@@ -42,7 +42,6 @@ time = bench.case(
     clock="wall",
     unit="us/job",
     warm=False,
-    part="Job",
 )
 runs.add(time, "us")
 for peer in peers:
@@ -50,22 +49,12 @@ for peer in peers:
 time.under(1e6 / LEAST_A_SECOND)
 
 trips = bench.case(
-    "round trips of that job, worker side",
-    clock="count",
-    unit="trips/job",
-    warm=False,
-    part="What a job costs Redis",
+    "round trips of that job, worker side", clock="count", unit="trips/job", warm=False
 )
 runs.add(trips, "reads")
 trips.under(0.05)
 
-redis = bench.case(
-    "Redis for that job",
-    clock="server cpu",
-    unit="us/job",
-    warm=False,
-    part="What a job costs Redis",
-)
+redis = bench.case("Redis for that job", clock="server cpu", unit="us/job", warm=False)
 runs.add(redis, "server_us")
 redis.under(6.0)
 

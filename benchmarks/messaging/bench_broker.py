@@ -35,9 +35,7 @@ NEAR, FAR, THEIRS = 20_000, 20_000, 2_000  # requests a run
 PAYLOAD = {"id": 17}
 TOPIC = "users.get"
 
-bench = Bench(
-    "messaging/broker", elsewhere=peers.versions("faststream"), loops=("uvloop",), rounds=3
-)
+bench = Bench("messaging/broker", elsewhere=peers.versions("faststream"), loops=("uvloop",))
 
 
 @cache
@@ -92,9 +90,7 @@ def faststream(count: int, *words: object) -> Figure:
     return Figure(told["seconds"] / max(1, count - told["failed"]) * 1e6)
 
 
-memory = bench.case(
-    "request and reply in memory, 64 callers", clock="cpu", unit="us/request", part="Broker"
-)
+memory = bench.case("request and reply in memory, 64 callers", clock="cpu", unit="us/request")
 
 
 @memory.ours("aiopatterns.Broker")
@@ -141,9 +137,7 @@ if bench.elsewhere:
         return faststream(THEIRS, "memory")
 
 
-redis = bench.case(
-    "request and reply over Redis, 64 callers", clock="wall", unit="us/request", part="Broker"
-)
+redis = bench.case("request and reply over Redis, 64 callers", clock="wall", unit="us/request")
 
 
 @redis.ours("aiopatterns.Broker")

@@ -26,7 +26,7 @@ HANDLERS = 10
 Handler = Callable[[Any], Awaitable[None]]
 
 bench = Bench("messaging/bus", versions=("blinker",))
-quick = bench.case("publish to 10 async handlers", clock="cpu", unit="us/event", part="EventBus")
+quick = bench.case("publish to 10 async handlers", clock="cpu", unit="us/event")
 waiting = bench.case("publish to 10 handlers that suspend once", clock="cpu", unit="us/event")
 
 

@@ -40,9 +40,7 @@ PROGRAM = Path(__file__).resolve().parent / "peers" / "run_faststream_stream.py"
 HANDLERS, COUNT, THEIRS = 100, 40_000, 2_000
 PAYLOAD = {"id": 17}
 
-bench = Bench(
-    "messaging/stream", elsewhere=peers.versions("faststream"), loops=("uvloop",), rounds=3
-)
+bench = Bench("messaging/stream", elsewhere=peers.versions("faststream"), loops=("uvloop",))
 numbers = count()
 
 
@@ -104,9 +102,7 @@ async def consume(
     return Figure(seconds / COUNT * 1e6)
 
 
-redis = bench.case(
-    "Redis, 100 handlers at once", clock="wall", unit="us/message", part="Stream consumer"
-)
+redis = bench.case("Redis, 100 handlers at once", clock="wall", unit="us/message")
 
 
 @redis.ours("aiopatterns.StreamConsumer")

@@ -56,7 +56,7 @@ def workers() -> Iterator[None]:
             each.wait()
 
 
-bench = Bench("processor/fleet", loops=("uvloop",), rounds=3)
+bench = Bench("processor/fleet")
 whole = bench.case(f"the main job, 31 MB, {WORKERS} workers that run", clock="wall", unit="s/run")
 
 

@@ -8,6 +8,7 @@ processes; the fork server behind them runs already, as it does in a program tha
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -17,19 +18,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from statistics import median
 
 from aiopatterns.flow.executors import Processes
 from aiopatterns.processor.analysis import Analysis
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.system import DataProcessor
-from benchmarks.harness import Bench, Figure
+from benchmarks.harness import Bench
 from benchmarks.processor import serial
 
 WORKERS = 2
 WANTED = 31_000_000
 PRELOAD = ("aiopatterns.processor.stages",)
+PARENT_MB, ALL_MB = 200, 450
+ANALYSIS_GOAL = 0.65
 
 
 @cache
@@ -55,15 +59,8 @@ def expected() -> Analysis:
     return serial.run(corpus())
 
 
-def repeated() -> bool:
-    """Whether the corpus is made of copies, which are to be removed."""
-    return corpus().title == str(corpus().root)
-
-
-bench = Bench("processor/system", loops=("uvloop",))
-whole = bench.case(
-    f"the whole job, 31 MB, {WORKERS} processes", clock="wall", unit="s/run", part="Main job"
-)
+bench = Bench("processor/system")
+whole = bench.case(f"the whole job, 31 MB, {WORKERS} processes", clock="wall", unit="s/run")
 
 
 def same(found: Analysis) -> None:
@@ -90,37 +87,29 @@ async def plain() -> int:
 whole.at_most(0.75, of="serial loop")
 
 
-alone = bench.case(
-    "the analysis alone, processes running", clock="wall", unit="s/run", part="Main job"
-)
-
-
-@alone.ours("DataProcessor")
-async def analysis() -> Figure:
+async def analysis_alone(rounds: int) -> None:
+    """Measure the analysis stage in processes that run, beside the same in a loop."""
+    ratios, ours, theirs = [], [], []
     executor = Processes(WORKERS, preload=PRELOAD)
     processor = DataProcessor(corpus(), executor=executor)
     async with executor:
         found = await processor._ingestion()
         processed = await processor._processing(found)
-        for _ in range(2):  # the first time is that of processes that have not done it yet
+        lexicon = processed.lexicon
+        for _ in range(rounds + 1):
             begun = time.perf_counter()
             same(await processor._analysis(found, processed))
-        return Figure(time.perf_counter() - begun)
-
-
-@alone.limit("serial loop")
-async def plain_analysis() -> Figure:
-    executor = Processes(WORKERS, preload=PRELOAD)
-    processor = DataProcessor(corpus(), executor=executor)
-    async with executor:
-        found = await processor._ingestion()
-        lexicon = (await processor._processing(found)).lexicon
-    begun = time.perf_counter()
-    same(serial.analysis(corpus(), found, lexicon.names, lexicon.volume))
-    return Figure(time.perf_counter() - begun)
-
-
-alone.at_most(0.65, of="serial loop")
+            middle = time.perf_counter()
+            same(serial.analysis(corpus(), found, lexicon.names, lexicon.volume))
+            ours.append(middle - begun)
+            theirs.append(time.perf_counter() - middle)
+            ratios.append(ours[-1] / theirs[-1])
+    print(f"\nthe analysis stage alone, {rounds} rounds (s/run, wall time)")
+    print(f"  ours  {median(ours[1:]):.3f} ({min(ours[1:]):.3f}-{max(ours[1:]):.3f})")
+    print(f"  limit {median(theirs[1:]):.3f} ({min(theirs[1:]):.3f}-{max(theirs[1:]):.3f})")
+    ratio = median(ratios[1:])
+    verdict = "met" if ratio <= ANALYSIS_GOAL else "MISSED"
+    print(f"  goal: ours <= {ANALYSIS_GOAL} x limit: {ratio:.2f} {verdict}")
 
 
 def memory_of(process: int) -> int:
@@ -164,73 +153,53 @@ def watched(process: int) -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def environment(folder: str) -> dict[str, str]:
-    """As installed: with compiled modules, which the first run makes."""
-    found = {**os.environ, "PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
-    found.pop("PYTHONDONTWRITEBYTECODE", None)
-    return found
-
-
-def program(folder: str) -> list[str]:
-    """The command, report and all."""
-    path = [str(corpus().root)] if repeated() else []
-    report = ["--report", f"{folder}/r.html", "--workers", str(WORKERS), "--json"]
-    return [sys.executable, "-m", "aiopatterns", "run", *path, *report]
-
-
-cold = bench.case(
-    "the command from the shell, report and all", clock="wall", unit="s/run", warm=False
-)
-
-
-def timed(argv: list[str], folder: str) -> Figure:
-    """Run a program once so that its modules are compiled, then measure it."""
-    for _ in range(2):
-        begun = time.perf_counter()
-        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=environment(folder))
-    return Figure(time.perf_counter() - begun)
-
-
-@cold.ours("aiopatterns run")
-async def shell() -> Figure:
+def command(rounds: int) -> None:
+    """Measure the command from the shell, cold, beside the loop as a program; and its memory."""
+    walls: dict[str, list[float]] = {"ours": [], "limit": []}
+    peak = {"parent": 0, "all": 0, "processes": 0}
+    path = [] if corpus().title != str(corpus().root) else [str(corpus().root)]
     with tempfile.TemporaryDirectory() as folder:
-        return timed(program(folder), folder)
+        report = ["--report", f"{folder}/r.html", "--workers", str(WORKERS), "--json"]
+        programs = {
+            "ours": [sys.executable, "-m", "aiopatterns", "run", *path, *report],
+            "limit": [sys.executable, "-m", "benchmarks.processor.serial", *path],
+        }
+        # As installed: with compiled modules, which the first run of each makes.
+        compiled = {**os.environ, "PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
+        compiled.pop("PYTHONDONTWRITEBYTECODE", None)
+        for argv in programs.values():
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=compiled)
+        for _ in range(rounds):
+            for name, argv in programs.items():
+                begun = time.perf_counter()
+                subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=compiled)
+                walls[name].append(time.perf_counter() - begun)
+        # Watching costs time, so the memory is that of a run which is not timed.
+        with (
+            subprocess.Popen(programs["ours"], stdout=subprocess.DEVNULL, env=compiled) as process,
+            watched(process.pid) as found,
+        ):
+            process.wait()
+        peak = found
+    ratio = median(a / b for a, b in zip(walls["ours"], walls["limit"], strict=True))
+    print(f"\nthe command from the shell, cold, report and all, {rounds} rounds (s/run, wall time)")
+    for name, values in walls.items():
+        print(f"  {name:<6}{median(values):.3f} ({min(values):.3f}-{max(values):.3f})")
+    print(f"  ours = {ratio:.2f} x the loop as a program of its own, which draws no report")
+    print(f"\nmemory, the most at any time, {peak['processes']} processes (MB, proportional)")
+    for name, limit in (("parent", PARENT_MB), ("all", ALL_MB)):
+        value = peak[name] / 1e6
+        print(f"  goal: {name} <= {limit}: {value:.0f} {'met' if value <= limit else 'MISSED'}")
 
-
-@cold.limit("serial loop as a program, no report")
-async def plain_shell() -> Figure:
-    path = [str(corpus().root)] if repeated() else []
-    with tempfile.TemporaryDirectory() as folder:
-        return timed([sys.executable, "-m", "benchmarks.processor.serial", *path], folder)
-
-
-if Path("/proc/self/smaps_rollup").exists():
-    memory = bench.case(
-        "memory, the most at any time", clock="count", unit="MB", warm=False, part="Main job"
-    )
-    peaks: dict[str, int] = {}
-
-    async def peak(of: str) -> Figure:
-        """Watch one run, which is not timed, for both figures."""
-        if of not in peaks:
-            with tempfile.TemporaryDirectory() as folder:
-                process = subprocess.Popen(
-                    program(folder), stdout=subprocess.DEVNULL, env=environment(folder)
-                )
-                with process, watched(process.pid) as found:
-                    process.wait()
-            peaks.update(found)
-        return Figure(peaks.pop(of) / 1e6)
-
-    memory.ours("the parent")(partial(peak, "parent"))
-    memory.ours("all processes, pages they share counted once")(partial(peak, "all"))
-    memory.under(200, ours="the parent")
-    memory.under(450, ours="all processes, pages they share counted once")
 
 if __name__ == "__main__":
     try:
         expected()  # before anything is timed
         bench.main()
+        quick = "--quick" in sys.argv
+        asyncio.run(analysis_alone(1 if quick else 7))
+        if Path("/proc/self/smaps_rollup").exists():
+            command(1 if quick else 5)
     finally:
-        if repeated():
+        if corpus().title == str(corpus().root):
             shutil.rmtree(corpus().root)

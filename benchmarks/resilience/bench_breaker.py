@@ -25,9 +25,7 @@ bench = Bench(
     "resilience/breaker",
     versions=("circuitbreaker", "purgatory-circuitbreaker", "aiobreaker", "hyx"),
 )
-closed = bench.case(
-    "closed, the call succeeds", clock="cpu", unit="us/call", part="Policies, success path"
-)
+closed = bench.case("closed, the call succeeds", clock="cpu", unit="us/call")
 opened = bench.case("open, the call is refused", clock="cpu", unit="us/call")
 
 

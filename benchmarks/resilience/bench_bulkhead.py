@@ -3,11 +3,6 @@
 First a contender passes a bulkhead of 20 that is nearly empty CALLS times and calls a function
 that returns at once. Then WAITERS tasks go through a bulkhead of 10, each holding its permit for
 one turn of the loop. Last, a full bulkhead refuses.
-
-As a block ours takes 0.45 us on the machine where the bare call takes 0.1. An ``async with`` that does
-nothing, made by a method, is 0.40 of that (a coroutine around the call 0.08, the two steps of the
-block 0.17, the method 0.05), which leaves 0.05 for the permit and is nearly half of
-``asyncio.Semaphore`` (0.85) already.
 """
 
 from __future__ import annotations
@@ -19,7 +14,6 @@ import anyio
 
 from aiopatterns.core.errors import BulkheadFullError, OverloadedError
 from aiopatterns.resilience import AIMD, AdaptiveLimit, Bulkhead, Gradient, Throttle
-from aiopatterns.resilience.bulkhead import _READY
 from benchmarks.harness import Bench
 from benchmarks.resilience.peers import peer
 
@@ -28,12 +22,8 @@ WAITERS = 2_000
 SEMAPHORE = "asyncio.Semaphore"
 
 bench = Bench("resilience/bulkhead", versions=("hyx",))
-free = bench.case(
-    "a permit is free, then a call", clock="cpu", unit="us/call", part="Policies, success path"
-)
-block = bench.case(
-    "a permit is free, as a block", clock="cpu", unit="us/call", part="Policies, success path"
-)
+free = bench.case("a permit is free, then a call", clock="cpu", unit="us/call")
+block = bench.case("a permit is free, as a block", clock="cpu", unit="us/call")
 line = bench.case("2000 tasks through 10 permits", clock="cpu", unit="us/task")
 full = bench.case("refused", clock="cpu", unit="us/call")
 adaptive = bench.case("adaptive limits and throttles", clock="cpu", unit="us/call")
@@ -109,30 +99,6 @@ async def slot() -> int:
 
     async def call() -> int:
         async with bulkhead.slot():
-            return await nothing()
-
-    return await repeat(call)
-
-
-class Nothing:
-    """What can be held for nothing, as a permit is."""
-
-    def slot(self, *, priority: int = 0) -> Nothing:
-        return self
-
-    def __aenter__(self) -> Awaitable[None]:
-        return _READY
-
-    def __aexit__(self, *exc: object) -> Awaitable[None]:
-        return _READY
-
-
-@block.limit("a block that does nothing")
-async def empty_block() -> int:
-    held = Nothing()
-
-    async def call() -> int:
-        async with held.slot():
             return await nothing()
 
     return await repeat(call)

@@ -16,7 +16,7 @@ CALLS = 50_000
 RETRIES = 5_000
 
 bench = Bench("resilience/retry", versions=("hyx", "stamina"))
-success = bench.case("success path", clock="cpu", unit="us/call", part="Policies, success path")
+success = bench.case("success path", clock="cpu", unit="us/call")
 again = bench.case("one failure, then success, no wait", clock="cpu", unit="us/call")
 
 

@@ -31,9 +31,7 @@ PLENTY = Rate(1e9)
 bench = Bench(
     "resilience/stack", versions=("stamina", "purgatory-circuitbreaker", "aiolimiter", "anyio")
 )
-four = bench.case(
-    "retry, breaker, limiter, timeout", clock="cpu", unit="us/call", part="Stack of four"
-)
+four = bench.case("retry, breaker, limiter, timeout", clock="cpu", unit="us/call")
 three = bench.case("retry, rate limit, timeout", clock="cpu", unit="us/call")
 standard = bench.case("Stack.standard, all seven", clock="cpu", unit="us/call")
 

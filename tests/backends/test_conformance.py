@@ -1,21 +1,31 @@
-"""The suites on the embedded server, and what they do not ask.
+"""The suites on servers of other kinds: embedded, older, newer, clusters, behind Sentinels.
 
-On memory and on the usual server each suite is a test module: tests/testing/test_conformance_*.py;
-on servers of other kinds they run by `make stress`: tests/stress/test_conformance.py.
+On memory and on the usual server each suite is a test module: tests/testing/test_conformance_*.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
 from aiopatterns.backends.queue import DEAD_TTL, NewJob
+from aiopatterns.core.context import new_id
 from aiopatterns.testing import simulate
-from aiopatterns.testing.conformance import cases
+from aiopatterns.testing.conformance import cases, suites
 from aiopatterns.testing.conformance_base import Hand
+from aiopatterns.testing.servers import RedisCluster, RedisSentinel, RedisServer
+
+SERVERS: dict[str, Callable[[], Any]] = {
+    "6.2": lambda: RedisServer(version="6.2"),
+    "8.2": lambda: RedisServer(version="8.2"),
+    "cluster": RedisCluster,
+    "sentinel": RedisSentinel,
+}
 
 
 @pytest.mark.real
@@ -24,6 +34,31 @@ async def test_the_embedded_server_conforms():
     for case in cases("backend", "lease", unit=0.03):
         async with open_backend("embedded://") as backend:
             await case(backend)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request):
+    with SERVERS[request.param]() as server:
+        yield server
+
+
+@pytest.mark.real
+@pytest.mark.stress
+@pytest.mark.timeout(120)
+@pytest.mark.promise("backends-conformance")
+@pytest.mark.parametrize("subject", suites)
+async def test_every_server_conforms(server, subject):
+    failed = []
+    for case in cases(subject, unit=0.05):
+        # A namespace for each case: nothing is left of the one before that matters.
+        async with open_backend(server.url, namespace=new_id()) as backend:
+            try:
+                await case(backend)
+            except Exception as error:
+                error.add_note(str(case))
+                failed.append(error)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} cases", failed)
 
 
 @pytest.mark.real

@@ -177,8 +177,8 @@ MEMORY = [
     Mutant(
         "a-lost-answer-settles-twice",
         "step",
-        "if new := turn.number > holder.number:",
-        "if new := True:",
+        "if turn.number > holder.number:",
+        "if True:",
         "Settling",
     ),
     Mutant(

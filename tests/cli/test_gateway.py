@@ -91,8 +91,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     ("argv", "code", "text"),
     [
         ([], USAGE, "the following arguments are required: FILE"),
-        ([""], USAGE, "FILE must name a file, and is empty"),
-        (["nowhere.toml"], USAGE, "No such file or directory: nowhere.toml"),
+        (["nowhere.toml"], FAILED, "No such file or directory: nowhere.toml"),
         (["{right}", "--port", "65536"], USAGE, "--port: must be a port from 0 to 65535"),
         (["{right}", "--grace", "-1"], USAGE, "--grace: must be a number of seconds >= 0"),
         (["{wrong}"], USAGE, "routes[0].to: is missing"),

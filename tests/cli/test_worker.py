@@ -7,7 +7,6 @@ import sys
 import textwrap
 import threading
 import time
-from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from aiopatterns.cli import worker as command
 from aiopatterns.cli.app import main
 from aiopatterns.cli.exits import FAILED, USAGE
 from aiopatterns.core.telemetry import Event
-from aiopatterns.jobs import JobQueue, JobStarted, LoopBlocked
+from aiopatterns.jobs import JobStarted, LoopBlocked
 from aiopatterns.jobs.ledger import Ledger, add_up
 from tests.jobs.fleet import on_one_loop
 
@@ -107,19 +106,7 @@ def test_a_worker_ends_after_a_signal_with_code_0(number, shop):
         time.sleep(0.01)
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
-    assert (process.returncode, out) == (0, "ended: 0 done, 0 dead, 0 retried\n")
-    (hint,) = err.splitlines()
-    assert hint.startswith("aiopatterns: a queue at memory:// is in this process alone")
-
-
-def test_a_queue_in_memory_that_has_jobs_of_its_own_needs_no_hint(capsys):
-    options = Namespace(processes=1, concurrency=1, grace=1.0)
-    queue = JobQueue("shop")
-    command._banner(queue, options)
-    assert "in this process alone" in capsys.readouterr().err
-    queue.cron("0 3 * * *")(os.sync)
-    command._banner(queue, options)
-    assert capsys.readouterr().err == ""
+    assert (process.returncode, out, err) == (0, "ended: 0 done, 0 dead, 0 retried\n", "")
 
 
 @pytest.fixture
@@ -217,6 +204,8 @@ def test_nobody_at_the_url_is_one_line_and_code_1(shop):
 
 @on_one_loop
 async def test_a_function_that_blocks_its_thread_does_not_keep_the_process(shop, redis_url):
+    from aiopatterns.jobs import JobQueue
+
     process = start(shop, "--grace", "0.5", url=redis_url)
     banner(process)
     jobs = JobQueue("shop", redis_url, lease=1.0)

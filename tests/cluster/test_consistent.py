@@ -6,17 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from math import inf
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopatterns.cluster import ConsistentHash, RoundRobin
+from aiopatterns.cluster import ConsistentHash
 from aiopatterns.cluster.endpoint import Traffic
-from aiopatterns.cluster.pool import Pool, Rules
-from aiopatterns.core import hashing
-from tests.cluster.endpoints import endpoints, instances
+from tests.cluster.endpoints import endpoints
 
 KEYS = [f"user:{number}" for number in range(20_000)]
 
@@ -67,68 +64,6 @@ def test_a_newcomer_takes_keys_as_its_weight_grows_and_none_moves_between_others
         assert {now[key] for key in now if now[key] != last[key]} <= {"e"}
         last = now
     assert sum(owner == "e" for owner in last.values()) > 400
-
-
-def some(weights):
-    """Endpoints of these weights, without those of weight 0."""
-    made = endpoints([weight or 1 for weight in weights])
-    return [each for each, weight in zip(made, weights, strict=True) if weight]
-
-
-@given(st.lists(st.lists(st.sampled_from([0, 1, 1, 2, 5]), min_size=1, max_size=6), max_size=8))
-def test_a_successor_is_the_ring_that_is_placed_anew(steps):
-    strategy = ConsistentHash(points=20)
-    picker = strategy.picker(endpoints([1]), Traffic())
-    for weights in steps:
-        if made := some(weights):
-            picker = strategy.successor(picker, made, Traffic())
-            anew = strategy.picker(made, Traffic())
-            found = [picker.pick(key) for key in KEYS[:100]]
-            assert found == [anew.pick(key) for key in KEYS[:100]]
-
-
-def test_a_successor_of_another_strategy_is_placed_anew():
-    made = endpoints([1] * 3)
-    picker = ConsistentHash().successor(RoundRobin().picker(made, Traffic()), made, Traffic())
-    assert [picker.pick(key).id for key in KEYS[:300]] == [
-        *owners([1] * 3, keys=KEYS[:300]).values()
-    ]
-
-
-def test_only_the_points_of_who_comes_and_goes_are_placed(monkeypatch):
-    hashed = []
-
-    def points(node, wanted):
-        hashed.append(node)
-        return hashing_points(node, wanted)
-
-    hashing_points = hashing.ring_points
-    pool = Pool(Rules("users", ConsistentHash()))
-    pool.update(instances("abcdefgh"))
-    monkeypatch.setattr(hashing, "ring_points", points)
-    pool.update(instances("abcdefghi"))
-    pool.update(instances("bcdefghi"))
-    assert hashed == ["i", "a"]
-    assert {pool.pick(key).id for key in KEYS[:1_000]} == set("bcdefghi")
-
-
-def test_the_calls_of_a_hot_key_do_not_walk_the_whole_ring():
-    class Owners(list):
-        def __getitem__(self, at):
-            looks.append(at)
-            return super().__getitem__(at)
-
-    looks: list[int] = []
-    traffic = Traffic()
-    picker: Any = ConsistentHash().picker(endpoints([1] * 26, traffic), traffic)
-    picker._owners = Owners(picker._owners)
-    assert len(picker._owners) == 26 * 160
-    picker.pick("hot").begin(0, 0.0)
-    picker.pick("hot")
-    picker.beside("hot", {picker.pick("hot").id})
-    assert len(looks) < 60
-    picker._owners = [*picker._owners]
-    assert len([*picker._from(7)]) == len({*picker._from(-1)}) == 26
 
 
 @pytest.mark.real

@@ -69,18 +69,6 @@ async def test_what_ends_the_program_says_nothing(error):
         assert figures(balancer) == (1, 0, 0, 0)
 
 
-async def test_a_call_needs_no_block():
-    async with LoadBalancer(instances("a")) as balancer:
-        for error in (None, OSError(), BulkheadFullError(name="b"), KeyboardInterrupt()):
-            pick = balancer.pick()
-            assert pick.begin().id == "a"
-            assert balancer.statistics().in_flight == 1
-            pick.finish(error)
-            with pytest.raises(RuntimeError, match="a pick is used once"):
-                pick.begin()
-        assert figures(balancer) == (4, 1, 1, 0)
-
-
 async def test_a_judge_decides():
     def judge(error: object):
         if isinstance(error, KeyError):

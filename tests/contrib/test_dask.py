@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -23,7 +22,6 @@ from aiopatterns.contrib.dask import DaskExecutor
 from aiopatterns.core.errors import BackendUnavailableError, ClosedError, WorkerCrashedError
 from aiopatterns.flow.executors import Inline
 from aiopatterns.flow.mapreduce import map_reduce
-from aiopatterns.processor import local, stages
 from aiopatterns.processor.corpus import Corpus
 from aiopatterns.processor.fleet import Fleet
 from aiopatterns.processor.system import DataProcessor
@@ -44,7 +42,7 @@ def cluster():
     with (
         dask.config.set(CONFIG),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=100
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
         ) as found,
     ):
         yield found.scheduler_address
@@ -207,14 +205,3 @@ def test_what_dask_logs_is_not_beside_the_one_line(tmp_path, capsys, monkeypatch
     assert main(["run", "one.txt", "--executor", "dask://127.0.0.1:1"]) == FAILED
     assert capsys.readouterr().err == "aiopatterns: no\n"
     assert logging.root.manager.disable == logging.NOTSET
-
-
-@pytest.mark.promise("processor-dask")
-@on_one_loop
-async def test_workers_that_see_other_files_end_the_run(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "_MEASURED", partial(stages.timed, host="elsewhere"))
-    monkeypatch.setattr(local, "stamp", lambda _: b"others")
-    corpus = Corpus.at(make_tree(tmp_path))
-    fleet = Fleet("memory://", processes=2, executor=DaskExecutor(cluster, limit=4))
-    with pytest.raises(OSError, match=rf"the files of {tmp_path} on .* are not those on "):
-        await DataProcessor(corpus, executor=fleet, chunk_bytes=200).run()

@@ -7,7 +7,6 @@ import math
 import os
 import random
 import time
-from typing import Any
 
 import anyio
 import pytest
@@ -117,7 +116,6 @@ async def test_home_is_the_loop_on_which_it_was_made():
     assert home.here
     assert home.future().get_loop() is asyncio.get_running_loop()
     home.future().cancel()
-    assert home.task() is asyncio.current_task()
 
 
 @pytest.mark.real
@@ -190,44 +188,6 @@ def test_an_alarm_may_arm_another_while_it_rings():
     assert simulate(run) == [10, 20, 30]
 
 
-def test_alarms_that_are_due_together_are_found_in_one_pass():
-    passes = 0
-
-    class Armed(dict[Any, float]):
-        def items(self):
-            nonlocal passes
-            passes += 1
-            return super().items()
-
-    async def run():
-        alarms, calls = Alarms(10.0), [Call() for _ in range(100)]
-        alarms._armed = Armed()
-        for call in calls:
-            alarms.arm(call.expire)
-        await clock.sleep(60)
-        return {call.rung for call in calls}
-
-    assert simulate(run) == {10}
-    assert passes == 1
-
-
-def test_an_alarm_that_rings_may_disarm_others_and_arm_them_anew():
-    async def run():
-        alarms, calls = Alarms(10.0), [Call() for _ in range(3)]
-
-        def first():
-            alarms.disarm(calls[0].expire)
-            alarms.disarm(calls[1].expire)
-            alarms.arm(calls[1].expire)
-
-        for each in (first, *(call.expire for call in calls)):
-            alarms.arm(each)
-        await clock.sleep(60)
-        return [call.rung for call in calls]
-
-    assert simulate(run) == [None, 20, 10]
-
-
 def test_alarms_without_a_budget_ring_at_once():
     async def run():
         alarms, call = Alarms(0), Call()
@@ -294,12 +254,9 @@ def test_only_a_source_replaces_the_source(wrong):
         clock.set_source(wrong)
 
 
-@pytest.mark.parametrize("at_hand", [True, False])
-async def test_an_interrupt_is_told_apart_from_other_cancellations(at_hand):
-    home = clock.Home() if at_hand else None
-
+async def test_an_interrupt_is_told_apart_from_other_cancellations():
     async def work(how: str) -> str:
-        interrupt = clock.Interrupt(home)
+        interrupt = clock.Interrupt()
         assert not interrupt.took(None)
         asyncio.get_running_loop().call_soon(interrupt.fire)
         if how == "both":
@@ -333,14 +290,12 @@ async def test_an_interrupt_is_told_apart_from_other_cancellations(at_hand):
     assert inner.cancelled()
 
 
-@pytest.mark.parametrize("at_hand", [True, False])
-async def test_an_interrupt_needs_a_task(at_hand):
-    home = clock.Home() if at_hand else None
+async def test_an_interrupt_needs_a_task():
     found: list[BaseException] = []
 
     def make() -> None:
         try:
-            clock.Interrupt(home)
+            clock.Interrupt()
         except RuntimeError as error:
             found.append(error)
 

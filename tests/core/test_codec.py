@@ -15,18 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopatterns.core import clock
-from aiopatterns.core.codec import (
-    JSON,
-    MSGPACK,
-    VERSION,
-    Header,
-    checked_codec,
-    checked_codecs,
-    codec_mark,
-    pack,
-    split_mark,
-    unpack,
-)
+from aiopatterns.core.codec import JSON, MSGPACK, VERSION, Header, checked_codec, pack, unpack
 from aiopatterns.core.context import bind_correlation, bind_deadline
 from aiopatterns.core.errors import CodecError, UnknownVersionError
 
@@ -65,33 +54,6 @@ def test_a_codec_is_whatever_has_its_parts(codec):
     for wrong in wrongs:
         with pytest.raises(TypeError, match="codec must be a codec such as JSON or MSGPACK, not"):
             checked_codec(wrong)
-        with pytest.raises(TypeError, match=r"codec must be a codec .*, or several of them, not"):
-            checked_codecs([JSON, wrong])
-
-
-def test_one_codec_or_several_of_different_names():
-    assert checked_codecs(JSON) == checked_codecs([JSON]) == (JSON,)
-    assert checked_codecs([MSGPACK, JSON]) == (MSGPACK, JSON)
-    for wrong in ([], [JSON, MSGPACK, JSON]):
-        with pytest.raises(ValueError, match="codec must be one codec or several of different"):
-            checked_codecs(wrong)
-
-
-@codecs
-@given(st.binary())
-def test_a_mark_stands_in_front_of_what_was_written(codec, data):
-    mark = codec_mark(codec)
-    assert split_mark(mark + data) == (mark, data)
-    for cut in range(len(mark)):
-        assert split_mark(mark[:cut]) == (mark[:cut], b"")
-
-
-@pytest.mark.promise("core-bad-input")
-def test_a_name_that_does_not_fit_into_a_mark_is_refused():
-    for name, match in (("", "codec.name must be a non-empty"), ("x" * 256, "at most 255 bytes")):
-        codec: Any = type("Odd", (), {"name": name})
-        with pytest.raises(ValueError, match=match):
-            codec_mark(codec)
 
 
 @codecs

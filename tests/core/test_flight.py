@@ -13,7 +13,7 @@ import pytest
 from aiopatterns.core import clock
 from aiopatterns.core.context import bind_deadline, deadline
 from aiopatterns.core.errors import QuorumError, TimeoutExceededError
-from aiopatterns.core.flight import Flight, Flights, copied, outlast, see_off
+from aiopatterns.core.flight import Flight, Flights, copied, see_off
 from aiopatterns.core.waiters import cancel_requested
 from aiopatterns.testing import Trial, cancel_everywhere, explore, fail_everywhere, simulate
 
@@ -673,19 +673,3 @@ async def test_each_waiter_of_a_cancelled_task_gets_an_error_made_for_it():
     first, second = await asyncio.gather(*waiters, return_exceptions=True)
     assert type(first) is type(second) is LostError
     assert first is not second
-
-
-async def test_a_future_is_outlasted_however_often_its_waiter_is_cancelled():
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    waiter = loop.create_task(outlast(future))
-    for message in ("first", "last"):
-        await anyio.sleep(0.001)
-        waiter.cancel(message)
-    await anyio.sleep(0.001)
-    assert not waiter.done()
-    future.set_result(None)
-    cancelled = await waiter
-    assert isinstance(cancelled, asyncio.CancelledError)
-    assert cancelled.args == ("last",)
-    assert await outlast(future) is None

@@ -1,9 +1,8 @@
 import math
-from typing import Any, cast
 
 import pytest
 
-from aiopatterns.core.rate import Grant, Rate, checked_burst, checked_rate
+from aiopatterns.core.rate import Grant, Rate
 
 
 def test_a_rate_says_itself_and_refuses_what_is_none():
@@ -16,20 +15,3 @@ def test_a_rate_says_itself_and_refuses_what_is_none():
 def test_a_grant_is_a_plain_record():
     allowed, retry_after, remaining, reset_after = Grant(False, 0.5, 0, 1.0)
     assert (allowed, retry_after, remaining, reset_after) == (False, 0.5, 0, 1.0)
-
-
-def test_what_is_no_rate_is_refused():
-    assert checked_rate(rate := Rate(5)) is rate
-    with pytest.raises(TypeError, match=r"^rate must be a Rate, as in Rate\(100, per=1.0\), not 5"):
-        checked_rate(cast("Any", 5))
-
-
-def test_a_burst_is_the_amount_unless_told_otherwise():
-    assert checked_burst(None, Rate(5)) == 5
-    assert checked_burst(None, Rate(0.1)) == 1
-    assert checked_burst(2, Rate(5)) == 2
-    for wrong in (0, 0.5, -1, math.inf, math.nan):
-        with pytest.raises(ValueError, match="burst must be"):
-            checked_burst(wrong, Rate(5))
-    with pytest.raises(TypeError, match="burst must be"):
-        checked_burst(cast("Any", "5"), Rate(5))

@@ -164,13 +164,9 @@ def test_events_go_to_the_logger_that_is_given():
 def test_what_cannot_listen_is_refused():
     async def later(event): ...
 
-    class Later:
-        async def __call__(self, event): ...
-
     refused: list[tuple[Any, str]] = [
         (5, "listener must be a function, not 5"),
         (later, "listener must be a plain function"),
-        (Later(), "listener must be a plain function"),
     ]
     for wrong, match in refused:
         with pytest.raises(TypeError, match=match):

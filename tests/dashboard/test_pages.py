@@ -255,27 +255,6 @@ def _pause_a_queue(page: Page, stage: Stage) -> None:
     assert [action for action, _ in stage.orders[2:]] == ["pause", "resume"]
 
 
-def test_dead_letters_are_shown_of_the_queue_that_has_some(page, monkeypatch):
-    stage, told = Stage(), Stage.overview
-
-    def turned_round(self: Stage):
-        return {**(found := told(self)), "queues": found["queues"][::-1]}
-
-    monkeypatch.setattr(Stage, "overview", turned_round)
-    with served(application(stage)) as server, visit(page, server.url):
-        page.keyboard.press("3")
-        queue = page.get_by_label("Queue", exact=True)
-        first, *_ = queue.locator("option").all_text_contents()
-        expect(queue).not_to_have_value(first)
-        chosen = queue.input_value()
-        queue.select_option(first)  # the reader may look where nothing is
-        expect(page.get_by_text("No dead letter.")).to_be_visible()
-        expect(queue).to_have_value(first)
-        page.keyboard.press("1")
-        page.keyboard.press("3")
-        expect(queue).to_have_value(chosen)
-
-
 @pytest.mark.promise("dashboard-pages")
 def test_a_persons_path_by_keys(page, fleet):
     with visit(page, fleet):

@@ -72,18 +72,18 @@ async def test_jobs_are_listed_looked_at_and_found_dead(jobs):
         assert (await http.get("/api/jobs/mail/nobody")).status_code == 404
 
 
-async def test_a_job_is_found_though_its_queue_and_its_id_hold_slashes_and_line_breaks():
+async def test_a_job_is_found_though_its_queue_and_its_id_hold_slashes():
     backend = open_backend("memory://")
-    short, long = JobQueue("shop", backend), JobQueue("shop/mail\n?#%2F", backend)
+    short, long = JobQueue("shop", backend), JobQueue("shop/mail?#%2F", backend)
     jobs = {queue: queue.job(name="len")(len) for queue in (short, long)}
     ids = {}
     async with opened(backend, queues=[short, long]) as (_, http), short, long:
-        for queue, job_id in ((short, "mail/7"), (long, "a//b?\n"), (long, "plain")):
+        for queue, job_id in ((short, "mail/7"), (long, "a//b?"), (long, "plain")):
             await jobs[queue].using(id=job_id).enqueue("x")
             path = f"{quote(queue.name, safe='')}/{quote(job_id, safe='')}"
             found = (await http.get(f"/api/jobs/{path}")).json()
             ids[found["id"]] = found["queue"]
-    assert ids == {"mail/7": short.name, "a//b?\n": long.name, "plain": long.name}
+    assert ids == {"mail/7": short.name, "a//b?": long.name, "plain": long.name}
 
 
 QUESTIONS = (

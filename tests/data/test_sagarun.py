@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from anyio import CancelScope, create_task_group, move_on_after
+from anyio import create_task_group, move_on_after
 
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError, SagaError
@@ -67,15 +67,6 @@ def test_cancelled_anywhere_what_was_started_is_undone_or_left_to_recovery():
         return Trial(saga.run({}, id="1"), check)
 
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=3)
-
-
-async def test_a_saga_that_is_done_within_its_lease_cancels_nothing(monkeypatch):
-    scope, cancelled = type(CancelScope()), []
-    monkeypatch.setattr(scope, "cancel", lambda *args: cancelled.append(args))
-    log: list[str] = []
-    await trip(MemorySagaStore(), log).run({}, id="1")
-    assert sorted(log) == list("abcd")
-    assert not cancelled
 
 
 @pytest.mark.promise("data-saga-all-or-undone")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aiopatterns.core.clock import sleep
 from aiopatterns.data.sagajournal import SagaState
-from aiopatterns.data.sagastore import Listed, MemorySagaStore, _Slot
+from aiopatterns.data.sagastore import Listed, MemorySagaStore
 from tests.data.sagaplaces import PLACES, filed, opened
-from tests.growth import growth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,19 +143,6 @@ async def test_what_ended_long_ago_is_forgotten(forgetful):
     assert await store.read("trip", "1") is None
     assert await store.read("trip", "2") is not None
     assert await store.create(filed(owner="b"), lease=10)
-
-
-def ended(size):
-    store = MemorySagaStore()
-    for number in range(size):
-        store._ended["trip", str(number)] = _Slot(filed(str(number)), -inf)
-    return store._forget
-
-
-@pytest.mark.untraced
-def test_many_that_ended_together_are_forgotten_in_linear_time():
-    assert growth(ended, 2_000) < 30
-    assert ended(3)() == 3
 
 
 def test_keep_is_a_time():

@@ -49,7 +49,7 @@ async def test_steps_run_in_order_and_count():
     assert target.ended
     assert [each.done for each in steps] == [300, 300, 150]
     assert fused.tally is steps[0]
-    assert steps[0].latency.count == 256 + 44 // 16 + 1
+    assert steps[0].latency.count == 256 + 44 // 8 + 1
 
 
 async def test_a_failure_in_a_step_keeps_the_item_from_the_next():

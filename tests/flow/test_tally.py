@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopatterns.flow.tally import PipelineReport, Tally
+from aiopatterns.flow.tally import PipelineReport, Tally, is_timed
 
 
 @given(st.lists(st.sampled_from(["accept", "start", "done", "failed", "retry", "settle"])))
@@ -69,19 +69,6 @@ def test_totals_are_sums_over_the_stages_and_the_output():
     assert report.delivered == 2
 
 
-def test_the_first_items_are_timed_and_then_one_in_sixteen():
-    tally, timed = Tally("a"), []
-    for number in range(300):
-        if tally.started >= tally.timed_at:
-            tally.clock()
-            timed.append(number)
-        tally.started += 1
-    assert timed == [*range(256), 256, 272, 288]
-
-
-def test_an_item_that_was_started_without_a_look_puts_the_next_timed_one_off_only():
-    tally = Tally("a")
-    tally.started = 300
-    assert tally.started >= tally.timed_at
-    tally.clock()
-    assert tally.timed_at == 304
+def test_the_first_items_are_timed_and_then_one_in_eight():
+    assert all(is_timed(index) for index in range(256))
+    assert [index for index in range(256, 280) if is_timed(index)] == [256, 264, 272]

@@ -148,8 +148,7 @@ TRAVERSALS = [
 
 
 @pytest.mark.promise("gateway-traversal")
-async def test_no_path_leads_elsewhere(figures):
-    figures.record("paths that would lead elsewhere, each refused", len(TRAVERSALS))
+async def test_no_path_leads_elsewhere():
     async with Service(answering(OK)) as service, Service(answering(OK)) as secret:
         routes = [to(service, "/open"), to(service, "/"), to(secret, "/secret")]
         async with served(Gateway(routes)) as front:
@@ -266,7 +265,7 @@ def attacks(key: RSAKey, other: RSAKey) -> dict[str, bytes]:
 
 
 @pytest.mark.promise("gateway-jwt-attacks")
-async def test_no_forged_token_gets_in(figures):
+async def test_no_forged_token_gets_in():
     key = RSAKey.generate_key(2048, {"kid": "1", "alg": "RS256"})
     other = RSAKey.generate_key(2048, {"kid": "1"})
     keys = {"keys": [key.as_dict(private=False)]}
@@ -275,9 +274,7 @@ async def test_no_forged_token_gets_in(figures):
     good = jwt.encode({"alg": "RS256", "kid": "1"}, claims, key, algorithms=["RS256"]).encode()
     async with Service(answering(OK)) as service:
         async with served(Gateway([to(service, auth=auth)])) as front:
-            forged = attacks(key, other)
-            figures.record("forged tokens, each refused", len(forged))
-            for name, token in forged.items():
+            for name, token in attacks(key, other).items():
                 answer = await front.ask(get(more=b"Authorization: Bearer " + token + b"\r\n"))
                 assert statuses(answer) == [401], name
                 assert b"www-authenticate: bearer" in answer.lower(), name

@@ -197,12 +197,6 @@ def test_a_file_that_is_no_toml(file, tmp_path):
         load_config(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 5_000, "a." * 700 + "a = 1"])
-def test_a_file_that_is_nested_too_deeply(text, file):
-    with pytest.raises(ConfigError, match="nested too deeply"):
-        load_config(file(text))
-
-
 def test_a_file_without_routes_and_one_with_two_alike(file):
     assert problems(file("")) == ["routes: is missing; a gateway needs at least one"]
     twice = '[[routes]]\npath = "/a"\nto = "http://h"\n' * 2

@@ -73,12 +73,6 @@ async def test_a_request_passes_and_its_connection_serves_the_next_one():
     assert len(app.scopes) == 3
 
 
-async def test_blank_lines_without_end_are_refused_as_a_head_that_is_too_long():
-    async with served(App(), limits=SMALL) as front:
-        assert statuses(await front.ask(b"\r\n" * 3_000)) == [431]
-        assert front.server.servers
-
-
 async def test_trailers_are_no_headers():
     app = App()
     async with served(app) as front:

@@ -145,9 +145,9 @@ def test_a_path_has_as_many_segments_as_it_had_when_it_was_sent(parts):
 
 
 def test_queries():
-    for good in (b"", b"a=b&c=%20", b"q=[1]{2}|'\""):
+    for good in (b"", b"a=b&c=%20", b"q=[1]{2}|'\"", b"x=\xc3\xa9"):
         check_query(good)
-    for bad in (b"a b", b"a\r\nHost: x", b"a\x00", b"a#b", b"\x7f", b"x=\xc3\xa9"):
+    for bad in (b"a b", b"a\r\nHost: x", b"a\x00", b"a#b", b"\x7f"):
         with pytest.raises(RequestRefusedError) as caught:
             check_query(bad)
         assert caught.value.status == 400
@@ -166,11 +166,3 @@ def test_queries():
 )
 def test_what_follows_so_many_segments(raw, segments, left):
     assert after_segments(raw, segments) == left
-
-
-@pytest.mark.parametrize("byte", [b"\x80", b"\xff", "é".encode()])
-def test_what_is_no_ascii_is_refused_before_it_is_sent_on(byte):
-    with pytest.raises(RequestRefusedError, match="has to be encoded"):
-        checked_path(b"/a" + byte)
-    with pytest.raises(RequestRefusedError, match="has to be encoded"):
-        check_query(b"q=" + byte)

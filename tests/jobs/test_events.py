@@ -157,12 +157,3 @@ def test_a_look_that_is_cancelled_anywhere_leaves_nothing_behind():
         return Trial(look())
 
     cancel_everywhere(scenario, kinds=("native", "scope", "timeout", "native-twice"), minimum=3)
-
-
-@pytest.mark.parametrize(("told", "progress"), [(b"0.25", 0.25), (b"half", None), (b"\xff", None)])
-async def test_progress_that_is_no_number_ends_nothing(told, progress):
-    async with open_backend("memory://") as backend:
-        events = JobEvents("q", [backend.queue("q")], ENVELOPES)
-        assert events._read(QueueEvent("progress", "a", told)) == JobEvent(
-            "progress", "a", progress
-        )

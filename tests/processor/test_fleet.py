@@ -205,24 +205,6 @@ async def test_a_server_that_stays_away_ends_the_run(tmp_path, monkeypatch):
                 await DataProcessor(Corpus.at(grow(tmp_path, 1)), executor=fleet).run()
 
 
-@pytest.mark.real
-@on_one_loop
-async def test_a_server_that_is_full_is_left_without_jobs(tmp_path):
-    with RedisServer(private=True) as server:
-        fleet = Fleet(server.url, processes=0)
-        async with open_backend(server.url) as backend, anyio.create_task_group() as tasks:
-            corpus = Corpus.at(grow(tmp_path, 1))
-            tasks.start_soon(DataProcessor(corpus, executor=fleet, chunk_bytes=40).run)
-
-            async def told() -> bool:
-                return (await backend.queue(QUEUE).counts()).queued > 2
-
-            await until(told)
-            server.command("CONFIG", "SET", "maxmemory", "1")
-            tasks.cancel_scope.cancel()
-        await nothing_is_left(server.url)
-
-
 def test_what_another_machine_did_is_told_by_this_clock():
     made = Made("key", "elsewhere", 7, 7, 1_000_000.0, 1_000_002.0)
     timed = module._timed(made, 3)

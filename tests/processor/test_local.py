@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-from functools import partial
-
-import pytest
-
 from aiopatterns.core.lifecycle import OwnerState
 from aiopatterns.flow.executors import Inline
-from aiopatterns.processor import local as module
 from aiopatterns.processor import stages
 from aiopatterns.processor.corpus import Corpus, plan
 from aiopatterns.processor.local import LocalEngine
@@ -41,19 +36,3 @@ async def test_an_executor_that_is_open_stays_open(tmp_path):
     async with engine.opened():
         assert executor.state is OwnerState.RUNNING
     assert executor.statistics().running == 0
-
-
-@pytest.mark.parametrize("stage", ["ingest", "process", "count"])
-async def test_what_another_machine_found_counts_if_its_files_are_the_same(
-    tmp_path, monkeypatch, stage
-):
-    monkeypatch.setattr(module, "_MEASURED", partial(stages.timed, host="elsewhere"))
-    chunks = chunks_of(tmp_path)
-    engine, progress = LocalEngine(Inline(2)), Progress(2)
-    work = getattr(engine, stage)
-    async with engine.opened():
-        await work(chunks, progress)
-        assert all(-1 < each.end - each.start < 1 for each in progress.spans)
-        monkeypatch.setattr(module, "stamp", lambda _: b"others")
-        with pytest.raises(OSError, match=rf"the files of {tmp_path} on .* are not those on "):
-            await work(chunks, progress)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -11,8 +14,7 @@ from aiopatterns.jobs import JobDone, JobRetried, JobStatus, Worker
 from aiopatterns.processor import runjobs as module
 from aiopatterns.processor import stages, tokens, wire
 from aiopatterns.processor.corpus import Chunk, Entry
-from aiopatterns.processor.runjobs import FilesDiffer, Made, Sum, Task, run_queue
-from aiopatterns.processor.site import HOST, stamp
+from aiopatterns.processor.runjobs import HOST, FilesDiffer, Made, Sum, Task, run_queue, stamp
 from aiopatterns.resilience.backoff import Constant
 from aiopatterns.resilience.retry import Retry
 from aiopatterns.testing import capture_events
@@ -82,6 +84,18 @@ async def test_a_sum_of_what_is_gone_fails_for_good():
         with pytest.raises(JobFailedError, match="not kept any more: run:gone") as caught:
             await handle.result(timeout=5)
         assert caught.value.attempts == 1
+
+
+def test_machines_of_one_name_are_told_by_their_mounts(monkeypatch):
+    assert module._host() == HOST
+    assert HOST.startswith(platform.node())
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"boot")
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("mnt:[1]"))
+    one = module._host()
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("mnt:[2]"))
+    assert module._host() != one
+    monkeypatch.setattr(Path, "readlink", Path("/nowhere").stat)
+    assert module._host() == platform.node()
 
 
 @pytest.mark.usefixtures("soon")
@@ -156,3 +170,12 @@ async def test_another_machine_that_cannot_read_them_fails_and_its_circuit_opens
     assert any("circuit" in each.name for each in events)
     errors = [type(each.error).__name__ for each in events if isinstance(each, JobRetried)]
     assert "RetryLater" in errors
+
+
+def test_a_stamp_tells_sizes_times_and_absence(chunk, tmp_path):
+    first = stamp(chunk)
+    assert stamp(chunk) == first
+    (tmp_path / "a.py").write_text("value = 'ward'  # comment !\n")
+    second = stamp(chunk)
+    (tmp_path / "a.py").unlink()
+    assert len({first, second, stamp(chunk)}) == 3

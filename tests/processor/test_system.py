@@ -6,7 +6,6 @@ import shutil
 import sysconfig
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
 
 import anyio
 import pytest
@@ -152,9 +151,9 @@ async def test_no_text_is_one_clear_error(tmp_path):
 def test_bad_arguments_are_refused(tmp_path):
     corpus = Corpus.at(tmp_path)
     with pytest.raises(TypeError, match="corpus must be a Corpus, not 'x'"):
-        DataProcessor(cast("Any", "x"), executor=Inline())
+        DataProcessor("x", executor=Inline())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"executor must be an executor such as Processes\(2\)"):
-        DataProcessor(corpus, executor=cast("Any", None))
+        DataProcessor(corpus, executor=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chunk_bytes must be a whole number >= 1, not 0"):
         DataProcessor(corpus, executor=Inline(), chunk_bytes=0)
 

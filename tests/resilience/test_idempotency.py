@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import subprocess
 import sys
@@ -74,21 +73,6 @@ def by_order(order: str, *_: object, **__: object) -> str:
 
 def once(backend, **options: Any) -> Idempotent:
     return Idempotent(backend, **{"key": by_order, "name": "charge", "returns": Receipt, **options})
-
-
-async def test_a_call_that_is_over_before_its_key_has_to_be_renewed_starts_no_task():
-    beside = []
-
-    async def charge(_: str) -> Receipt:
-        beside.append(len(asyncio.all_tasks()))
-        await sleep(0.02)
-        beside.append(len(asyncio.all_tasks()))
-        return Receipt(1, b"paid")
-
-    async with open_backend("memory://") as backend:
-        before = len(asyncio.all_tasks())
-        await once(backend, lease=60)(charge)("A1")
-        assert beside == [before, before]
 
 
 async def together(number, fn):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.rate import Rate
@@ -128,79 +126,6 @@ def test_what_a_late_timer_missed_is_made_up_for_within_bounds():
         assert level.grant(0.0, monotonic()).remaining == 1
 
     simulate(scenario)
-
-
-@given(
-    st.sampled_from([1, 2, 2.5, 7]),
-    st.lists(
-        st.tuples(st.sampled_from([0.0, 0.1, 0.7]), st.sampled_from([0.5, 1, 2])), max_size=12
-    ),
-    st.lists(st.sampled_from([1, 1, 1, 1, 0.5]), max_size=30),
-    st.sampled_from([1.0, 0.5]),
-)
-def test_a_wait_behind_a_line_is_what_planning_it_one_by_one_gives(limit, taken, line, cost):
-    def plan():
-        window = Window(Rate(limit))
-        now = monotonic() - sum(pause for pause, _ in taken)
-        for pause, amount in taken:
-            now += pause
-            window.claim(amount, now)
-        for each in line:
-            window.join(each)
-        planned = window._last_of((*line, cost), now)
-        assert window.behind(cost, now) == pytest.approx(planned)
-        for ticket in list(window.line):
-            window.leave(ticket)
-        assert (window._odd, window._owed) == (0, 0)
-
-    simulate(_of(plan))
-
-
-def test_a_long_line_at_a_window_costs_a_newcomer_no_more_than_a_short_one(monkeypatch):
-    planned, looks = Window._last_of, []
-
-    def looked_at(window, costs, now):
-        looks.append(len(costs))
-        return planned(window, costs, now)
-
-    def plan():
-        window = Window(Rate(10))
-        assert window.claim(10, monotonic())
-        for number in range(1000):
-            assert window.behind(1.0, monotonic()) == pytest.approx(number // 10 + 1)
-            window.join(1.0)
-        for ticket in list(window.line):
-            window.leave(ticket)
-
-    monkeypatch.setattr(Window, "_last_of", looked_at)
-    simulate(_of(plan))
-    assert max(looks) == 1
-
-
-def test_no_timer_is_set_for_less_than_a_tick_of_the_loop(monkeypatch):
-    serve, rings = Level.serve, []
-
-    def counted(level):
-        rings.append(monotonic())
-        serve(level)
-
-    async def scenario():
-        gcra = GCRA(Rate(100_000))
-        async with anyio.create_task_group() as group:
-            for _ in range(1000):
-                group.start_soon(gcra.acquire)
-
-    monkeypatch.setattr(Level, "serve", counted)
-    simulate(scenario)
-    assert len(rings) <= 12
-    assert rings[-1] == pytest.approx(0.01, abs=0.002)
-
-
-def _of(function):
-    async def scenario():
-        function()
-
-    return scenario
 
 
 @pytest.mark.real

@@ -13,19 +13,13 @@ from tests.jobs.fleet import on_one_loop
 pytestmark = [pytest.mark.stress, pytest.mark.real, pytest.mark.timeout(200)]
 
 
-@pytest.mark.promise("cli-chaos", "fault-03-both-and-the-network")
 @pytest.mark.parametrize("seed", range(5))
 @on_one_loop
-async def test_two_thousand_jobs_and_the_counter_of_lost_ones_stays_at_zero(seed, figures):
+async def test_two_thousand_jobs_and_the_counter_of_lost_ones_stays_at_zero(seed):
     act = ChaosAct(seed=seed, within=180.0)
     assert await lost_on_screen(act) == {"0"}
     facts: dict[str, Any] = {**act.facts()}
     assert (facts["done"], facts["lost"]) == (2_000, 0)
-    figures.record("jobs lost", facts["lost"], "of 2,000")
-    figures.record(
-        "workers killed", facts["workers_killed"], f"Redis {facts['redis_killed']} times"
-    )
-    figures.record("runs beyond the first", facts["twice"])
     assert facts["workers_killed"] >= 2
     assert facts["redis_killed"] >= 2
     assert facts["twice"] <= 10 * facts["workers_killed"] + 40 * facts["redis_killed"]

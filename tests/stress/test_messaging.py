@@ -35,8 +35,7 @@ class Measured:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.promise("fault-12-soak")
-def test_a_bus_takes_no_memory_however_much_passes_through_it(figures):
+def test_a_bus_takes_no_memory_however_much_passes_through_it():
     """100,000 messages to 10 handlers, while others come and go: at most 1 MiB more."""
     seen = Counter[str]()
 
@@ -55,15 +54,13 @@ def test_a_bus_takes_no_memory_however_much_passes_through_it(figures):
         return measured.grown()
 
     grown = anyio.run(body)
-    figures.record("calls of handlers", seen.total())
-    figures.record("memory grown", grown / MIB, "MiB over 100,000 messages, at most 1")
+    print(f"{sum(seen.values())} calls, {grown / 1_024:.0f} KiB grown")
     assert seen["kept"] == 1_200_000
     assert grown <= MIB
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.promise("fault-02-redis-killed", "fault-12-soak")
-def test_a_broker_whose_server_comes_and_goes_forgets_nothing_and_keeps_nothing(figures):
+def test_a_broker_whose_server_comes_and_goes_forgets_nothing_and_keeps_nothing():
     """Ten restarts under load: no request outlives its deadline, and memory stays flat."""
     ended, slowest, stop = Counter[str](), 0.0, False
 
@@ -109,8 +106,6 @@ def test_a_broker_whose_server_comes_and_goes_forgets_nothing_and_keeps_nothing(
                 return grown
 
     grown = anyio.run(body)
-    figures.record("requests answered", ended["ok"], f"and {ended['failed']:,} told of an outage")
-    figures.record("slowest request", slowest, "s, with a timeout of 2 s")
-    figures.record("memory grown", grown / MIB, "MiB, at most 1")
+    print(f"{dict(ended)}, the slowest took {slowest:.1f} s, {grown / 1_024:.0f} KiB grown")
     assert slowest < 2.0 + 3.0  # of a busy machine
     assert grown <= MIB

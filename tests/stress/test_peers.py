@@ -17,7 +17,7 @@ PARTS = 10
 
 @pytest.mark.promise("cluster-peer-detects")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_of_a_hundred_peers_one_dies_and_nobody_else_is_declared_dead(part, figures):
+def test_of_a_hundred_peers_one_dies_and_nobody_else_is_declared_dead(part):
     """In parts, so that they can run side by side."""
     slowest = []
     for seed in range(1_000 + part, 1_000 + SEEDS, PARTS):
@@ -25,8 +25,5 @@ def test_of_a_hundred_peers_one_dies_and_nobody_else_is_declared_dead(part, figu
         assert found.false == [], f"seed {seed}"
         assert len(found.seen) == 99, f"seed {seed}"
         slowest.append(max(found.seen.values()))
-    figures.record("living peers declared dead", 0, f"in {len(slowest)} seeds")
-    figures.record(
-        "a crash is seen by all", max(slowest), f"s after it at most, median {median(slowest):.2f}"
-    )
+    print(f"seen by all after {median(slowest):.2f} s, at most {max(slowest):.2f} s")
     assert max(slowest) < 6

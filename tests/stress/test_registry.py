@@ -75,9 +75,9 @@ async def seen_by(registry: ServiceRegistry, versions: dict[str, str]) -> float:
 
 @pytest.mark.promise("cluster-lapse")
 @pytest.mark.promise("cluster-fenced")
-@pytest.mark.promise("cluster-comes-back", "fault-04-paused")
+@pytest.mark.promise("cluster-comes-back")
 @on_one_loop
-async def test_under_fire(figures):
+async def test_under_fire():
     dice, worst = random.Random(7), dict.fromkeys(("kill", "replace", "wake", "lose"), 0.0)
     with RedisServer(private=True) as server:
         async with AsyncExitStack() as stack:
@@ -109,9 +109,7 @@ async def test_under_fire(figures):
             with suppress(ProcessLookupError):
                 for each in [*fleet.alive.values(), *fleet.asleep]:
                     each.signal(signal.SIGKILL)
-    figures.record("blows", BLOWS, f"to {fleet.started} processes and their server")
-    for blow, seconds in worst.items():
-        figures.record(f"{blow}: seen by all readers", seconds, "s after it, at most")
+    print(f"{BLOWS} blows, {fleet.started} processes; seen by all after", worst)
     assert worst["kill"] < TTL + 1
     assert max(worst["replace"], worst["wake"]) < 1
     assert worst["lose"] < PATIENCE / 2

@@ -10,7 +10,6 @@ pytestmark = [
     pytest.mark.stress,
     pytest.mark.real,  # the simulated loop has its turn in the suite itself
     pytest.mark.timeout(180),
-    pytest.mark.promise("data-2pc-crash-table", "fault-16-two-phase"),
     pytest.mark.leaves("*2pc:redis:v:*"),
 ]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import re
 from typing import Any
 
 import pytest
 
-from aiopatterns.backends import open_backend, protocols, queue, records
+from aiopatterns.backends import open_backend
 from aiopatterns.testing import conformance
 from aiopatterns.testing.conformance import Case, Conformance, KvConformance, cases, suites
 from tests.testing.homes import OnMemory, OnRedis
@@ -47,24 +45,6 @@ def test_every_case_says_what_it_holds():
     assert len(all_cases) == len(set(all_cases)) > 250
     assert all(len(case.sentence) > 10 for case in all_cases)
     assert {case.suite for case in all_cases} == set(SUITES)
-
-
-def plain(text):
-    """Text without marks, as it reads."""
-    text = re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text.replace("\\\\", "\\"))
-    return " ".join(text.replace("``", "").lower().split())
-
-
-def test_what_is_quoted_stands_in_the_contract():
-    contract = plain("".join(inspect.getsource(each) for each in (protocols, records, queue)))
-    quotes = [
-        (str(case), plain(part).strip(" .,"))
-        for case in cases()
-        for quote in re.findall(r'"([^"]{12,})"', case.sentence)
-        for part in quote.split("...")
-    ]
-    assert len(quotes) > 200
-    assert [each for each in quotes if each[1] not in contract] == []
 
 
 def test_cases_of_some_protocols():

@@ -98,13 +98,11 @@ async def test_the_proxy_loses_the_reply_to_a_commit(server):
         dsn = f"postgresql://postgres@/postgres?host={folder}"
         connection = await psycopg.AsyncConnection.connect(dsn)
         table = f"lost{id(connection)}"
-        try:
-            await connection.execute(f"create table {table} (n int)")
-            fault = proxy.drop_replies(matching=lambda request: b"COMMIT" in request.upper())
-            with pytest.raises(psycopg.OperationalError):
-                await connection.commit()
-        finally:
-            await connection.close()
+        await connection.execute(f"create table {table} (n int)")
+        fault = proxy.drop_replies(matching=lambda request: b"COMMIT" in request.upper())
+        with pytest.raises(psycopg.OperationalError):
+            await connection.commit()
+        await connection.close()
     assert fault.hits == 1
     assert ask(server, f"select count(*) from {table}") == [(0,)]
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.inbox import Inbox
 from aiopatterns.backends.names import check_data, check_name, check_names, check_notices
-from aiopatterns.backends.records import Notice
+from aiopatterns.backends.protocols import Notice
 from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from aiopatterns.backends.memory.home import MemoryHome
 
@@ -120,11 +122,27 @@ class MemorySubscribed(Inbox):
         self.patterns: tuple[re.Pattern[str], ...] = tuple(_compile(each) for each in patterns)
         self._pubsub = pubsub
 
-    async def _join(self) -> None:
-        self._pubsub.add(self)
+    async def __aenter__(self) -> Self:
+        self._begin()
+        try:
+            self._pubsub.add(self)
+        except BaseException:
+            self._end()
+            raise
+        return self
 
-    def _leave(self) -> None:
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more; what was received can still be read, then the iteration ends."""
         self._pubsub.remove(self)
+        self._end()
 
 
 def _bytewise(name: str) -> str:

@@ -1,8 +1,8 @@
 """The queue in memory: real semantics, virtual time, no other process.
 
 The state machine is in ``queueintake.py`` (producers) and ``queuemachine.py`` (workers); this file
-gives it the time, wakes workers and tells those who watch. All calls but :meth:`MemoryQueue.wait`
-do their work in one synchronous step, so each is atomic on its loop.
+gives it the time, wakes workers and tells those who watch. All calls but :meth:`MemoryQueue.wait` do their work in one synchronous step, so
+each is atomic on its loop.
 """
 
 from __future__ import annotations

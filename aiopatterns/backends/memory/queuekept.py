@@ -6,7 +6,6 @@ or one too many.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.memory.expiring import Expiring
@@ -38,8 +37,7 @@ class Kept:
 
     def __init__(self, home: MemoryHome) -> None:
         self._outcomes: Expiring[str, Outcome] = Expiring(home)
-        # In the order of their ends. A plain dict looks for its first behind all that have left.
-        self.letters: OrderedDict[str, Letter] = OrderedDict()
+        self.letters: dict[str, Letter] = {}
 
     def keep(self, id: str, outcome: Outcome, milliseconds: int) -> None:
         """Keep how a job ended."""
@@ -51,7 +49,7 @@ class Kept:
         self.letters[job.id] = Letter(job, error, now)
         self.trim(now)
         if len(self.letters) > DEAD_LIMIT:
-            self.letters.popitem(last=False)
+            del self.letters[next(iter(self.letters))]
 
     def trim(self, now: int) -> None:
         """Drop letters that are too old."""

@@ -75,7 +75,7 @@ class Machine:
         self._appointed: Holder | None = None  # is to run dry for the suspects
         self._soonest = _NEVER  # no lease ends before
 
-    # ------------------------------------------------------------------------------------- step
+    # ----------------------------------------------------------------------------------- step
 
     def step(self, turn: Turn, now: int) -> Stepped:
         """Settle, renew, promote, take back, limit and claim, in this order."""
@@ -84,7 +84,7 @@ class Machine:
         if holder is None:
             holder = self.holders[turn.worker] = Holder(turn.worker)
             stepped.reaped = turn.number > 1
-        if new := turn.number > holder.number:
+        if turn.number > holder.number:
             holder.number = turn.number
             if turn.settled:
                 stepped.stale = self._settle(holder, turn.settled, now)
@@ -97,7 +97,7 @@ class Machine:
             stepped.more |= self._dismiss(holder, now)
         stepped.more |= self._state.work_off(now)
         if not turn.leave:
-            self._give(holder, turn.free if new else 0, stepped, now)
+            self._give(holder, turn.free, stepped, now)
             stepped.told = holder.full
         if holder.asked:
             stepped.cancels = [job.id for job in holder.held.values() if job.stop]
@@ -211,7 +211,7 @@ class Machine:
         if self._appointed is holder:
             self._appointed = None
 
-    # ------------------------------------------------------------------------------------ claim
+    # ---------------------------------------------------------------------------------- claim
 
     def _give(self, holder: Holder, free: int, stepped: Stepped, now: int) -> None:
         """Give out jobs to a worker that can take ``free`` more."""
@@ -285,7 +285,7 @@ class Machine:
             self._state.tell("started", job.id)
         return ClaimedJob(job.id, job.body, job.tries + 1, job.since is not None)
 
-    # ------------------------------------------------------------------------------- management
+    # ------------------------------------------------------------------------------ management
 
     def idle(self, worker: str, now: int) -> tuple[bool, float]:
         """Return whether ``worker`` can take no more, and in how many seconds it has to look anew.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, final
 import hiredis
 
 from aiopatterns.backends.redis.errors import FAILURES, LostError, RefusalError, UnsentError
-from aiopatterns.core.clock import monotonic, rng
+from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -43,7 +43,6 @@ __all__ = [
     "Word",
     "connect",
     "pack",
-    "redial_pause",
     "tls_context",
 ]
 
@@ -73,9 +72,6 @@ pack: Final[Callable[[Command], bytes]] = _untyped.pack_command
 _NOTHING: Final = object()
 # Bytes that the transport may hold back before the pipeline keeps the rest to itself.
 _HIGH_WATER: Final = 1 << 20
-# Seconds between attempts to connect: the first doubles up to the last; each is cut by chance.
-_FIRST_PAUSE: Final = 0.02
-_LAST_PAUSE: Final = 1.0
 # What `CLIENT LIST` calls our connections.
 _NAME: Final = "aiopatterns"
 
@@ -225,11 +221,6 @@ class Connection(asyncio.Protocol):
             self.drop(f"the server was silent for {self.patience:g} s")
         else:
             self._timer = self._loop.call_later(left, self._ring)
-
-
-def redial_pause(attempts: int) -> float:
-    """Return the seconds to wait before another attempt, after so many that failed."""
-    return min(_LAST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 10)) * rng().random()
 
 
 async def connect(

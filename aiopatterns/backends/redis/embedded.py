@@ -32,15 +32,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.redis.binaries import find_binary
-from aiopatterns.backends.redis.process import PrivateServer, ServerProcess, lock
+from aiopatterns.backends.redis.process import Pauses, ServerProcess, Startable, block, delete, lock
 from aiopatterns.backends.redis.wire import Wire
-from aiopatterns.core.errors import BackendError, BackendUnavailableError
+from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 from aiopatterns.core.validate import in_range, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from aiopatterns.backends.redis.process import Pauses
+    from aiopatterns.backends.redis.process import (
+        Pauses,
+    )
     from aiopatterns.backends.redis.wire import Reply
 
 __all__ = ["EXISTING", "RedisServer"]
@@ -61,7 +63,7 @@ _LOCK_PAUSE: Final = 0.02
 
 
 @final
-class RedisServer(PrivateServer):
+class RedisServer(Startable):
     """A private server, or the existing one that ``AIOPATTERNS_TEST_REDIS_URL`` names.
 
     It is used with ``with``, with ``async with``, or by :meth:`start` and :meth:`stop`, as a
@@ -97,10 +99,12 @@ class RedisServer(PrivateServer):
         "_binary",
         "_config",
         "_existing",
+        "_home",
         "_lock",
         "_path",
         "_port",
         "_private",
+        "_process",
         "_start_timeout",
         "_version",
         "_wanted",
@@ -117,7 +121,6 @@ class RedisServer(PrivateServer):
         private: bool = False,
         start_timeout: float = 10.0,
     ) -> None:
-        super().__init__()
         self._path = None if path is None else Path(path).absolute()
         self._binary = binary
         self._wanted = None if version is None else text("version", version)
@@ -129,7 +132,9 @@ class RedisServer(PrivateServer):
         self._private = private or any((path, binary, version, port, config))
         self._start_timeout = positive("start_timeout", start_timeout)
         self._existing: str | None = None
+        self._home: Path | None = None
         self._lock: int | None = None
+        self._process: ServerProcess | None = None
         self._version: str | None = None
 
     @property
@@ -166,7 +171,36 @@ class RedisServer(PrivateServer):
     @property
     def running(self) -> bool:
         """Whether the server is alive, paused or not."""
-        return self._existing is not None or super().running
+        if self._existing is not None:
+            return True
+        return self._process is not None and self._process.running
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's process."""
+        return self._own().pid
+
+    def kill(self) -> None:
+        """Kill the server by SIGKILL; its data directory and socket path stay for a restart."""
+        self._own().kill()
+
+    def restart(self) -> None:
+        """Start the server again over the same data, on the same socket; stop it first if it runs.
+
+        Raises:
+            BackendUnavailableError: It did not start again.
+        """
+        self._own()
+        block(self._ending())
+        block(self._starting())
+
+    def pause(self) -> None:
+        """Freeze the server by SIGSTOP: connections stay open and get no answer."""
+        self._own().send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._own().send(signal.SIGCONT)
 
     def command(self, *words: str | float | bytes) -> Reply:
         """Send one command over a connection of its own and return the reply; it blocks.
@@ -193,13 +227,20 @@ class RedisServer(PrivateServer):
 
     @property
     def _socket(self) -> Path:
-        return self._place() / "r.sock"
+        if self._home is None:
+            msg = "the server is not started; use it inside 'with RedisServer() as server:'"
+            raise ClosedError(msg)
+        return self._home / "r.sock"
 
     def _own(self) -> ServerProcess:
+        """Return the process that is ours to command."""
         if self._existing is not None:
             msg = f"{EXISTING} names this server: it is not ours; use RedisServer(private=True)"
             raise RuntimeError(msg)
-        return super()._own()
+        if self._process is None:
+            msg = "the server is not started; use it inside 'with RedisServer() as server:'"
+            raise ClosedError(msg)
+        return self._process
 
     def _starting(self) -> Pauses:
         """Start, and pause until it answers. Cut short or failed: nothing is left of it."""
@@ -275,6 +316,7 @@ class RedisServer(PrivateServer):
             self._process.kill()
 
     def _ending(self) -> Pauses:
+        """Tell the server to end, and pause until it has."""
         process = self._process
         if process is None or not process.running:
             return
@@ -283,11 +325,13 @@ class RedisServer(PrivateServer):
         yield from process.ending(_GRACE)
 
     def _forget(self) -> None:
-        self._existing = None
+        self._existing = self._process = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        super()._forget()
+        if self._home is not None:
+            delete(self._home)
+            self._home = None
 
 
 def _make_home() -> Path:

@@ -21,9 +21,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
 
-from aiopatterns.backends.redis.connection import connect, pack, redial_pause
+from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import RefusalError, UnsentError, translated
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,8 @@ __all__ = ["Hub", "Name", "Reader"]
 
 # Seconds between two signs of life that are asked for.
 _HEARTBEAT: Final = 15.0
+_FIRST_PAUSE: Final = 0.02
+_LAST_PAUSE: Final = 1.0
 
 
 class Name(NamedTuple):
@@ -182,7 +184,8 @@ class Hub:
         attempts = 0
         while self._names:
             if attempts:
-                await sleep(redial_pause(attempts))
+                longest = min(_LAST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 10))
+                await sleep(longest * rng().random())
             attempts = 0 if await self._hold() else attempts + 1
 
     async def _hold(self) -> bool:

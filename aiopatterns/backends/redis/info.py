@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, Final, final
+from typing import ClassVar, final
 
 from aiopatterns.core.telemetry import Event, emit, listening
 
 __all__ = ["EvictionRisk", "facts", "tell", "version_of"]
-
-# Of a number at most: it has 64 bits.
-_DIGITS: Final = 20
 
 
 @final
@@ -44,7 +41,7 @@ class EvictionRisk(Event):
     def of(cls, url: str, told: dict[str, str]) -> EvictionRisk | None:
         """Return the risk that the :func:`facts` of a server show, or None."""
         bound, policy = told.get("maxmemory", ""), told.get("maxmemory_policy", "noeviction")
-        if policy == "noeviction" or not _is_number(bound) or int(bound) == 0:
+        if policy == "noeviction" or not bound.isdecimal() or int(bound) == 0:
             return None
         return cls(url, policy, int(bound))
 
@@ -71,10 +68,6 @@ def facts(info: bytes) -> dict[str, str]:
 
 def version_of(told: dict[str, str]) -> tuple[int, int, int]:
     """Return the version of the server, zeros if it tells none."""
-    numbers = [int(each) for each in told.get("redis_version", "").split(".") if _is_number(each)]
+    numbers = [int(each) for each in told.get("redis_version", "").split(".") if each.isdecimal()]
     major, minor, patch = (*numbers, 0, 0, 0)[:3]
     return major, minor, patch
-
-
-def _is_number(text: str) -> bool:
-    return text.isdecimal() and len(text) <= _DIGITS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from aiopatterns.backends.names import check_name, milliseconds
 from aiopatterns.backends.redis.scripts import Script
-from aiopatterns.core.context import new_id
+from aiopatterns.core.clock import rng
 
 if TYPE_CHECKING:
     from aiopatterns.backends.redis.client import RedisClient
@@ -51,7 +51,7 @@ class RedisLease:
         Cancellation: may have taken it; it then ends with its time.
         """
         life = milliseconds("ttl", ttl)
-        nonce = new_id()
+        nonce = f"{rng().getrandbits(128):032x}"
         token = await self._client.run(_ACQUIRE, [self._key], [nonce, life, KEEP], repeatable=True)
         if token is None:
             return None

@@ -42,17 +42,16 @@ from aiopatterns.backends.names import (
     escaped,
     parse_id,
 )
-from aiopatterns.backends.records import Claimed, Entry, GroupTurned, PendingEntry
+from aiopatterns.backends.protocols import Claimed, Entry, GroupTurned, PendingEntry
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.backends.turns import DEDUP, MAX_DEAD, checked
-from aiopatterns.core.clock import monotonic
-from aiopatterns.core.context import new_id
+from aiopatterns.core.clock import monotonic, rng
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.records import GroupTurn
+    from aiopatterns.backends.protocols import GroupTurn
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.line import Line
 
@@ -65,8 +64,6 @@ _NAMED: Final = round(DEDUP * 1_000)
 _OWN: Final = 20_000
 _BELL: Final = 86_400_000
 _LONGEST_BLOCK: Final = 3_600.0
-# Digits of a count in a record at most.
-_DIGITS: Final = 10
 
 _APPEND: Final = Script("log_append")
 _CREATE_GROUP: Final = Script("log_create_group")
@@ -109,7 +106,7 @@ class RedisLog:
         if not bodies:
             await self._client.once_each([])
             return []
-        named = new_id() if token is None else token
+        named = f"{rng().getrandbits(128):032x}" if token is None else token
         keys = [*self._keys("s", "meta"), f"{self._tag}:tok:{named}"]
         own = _OWN + round(2_000 * self._client.timeout)
         args = [own if token is None else _NAMED, "" if length is None else length, *bodies]
@@ -295,11 +292,7 @@ def _pending(entry_id: bytes, noted: bytes, now: int) -> PendingEntry:
 
 
 def _letter(entry_id: bytes, record: bytes) -> tuple[Claimed, bytes]:
-    """Read a dead letter; of a damaged one all is the reason."""
-    deliveries, _, rest = record.partition(b":")
-    size, _, rest = rest.partition(b":")
-    if not all(each.isdigit() and len(each) <= _DIGITS for each in (deliveries, size)):
-        return Claimed(entry_id.decode(), b"", 0), record
+    deliveries, size, rest = record.split(b":", 2)
     end = int(size)
     return Claimed(entry_id.decode(), rest[end:], int(deliveries)), rest[:end]
 

@@ -34,9 +34,9 @@ from itertools import repeat
 from operator import methodcaller
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.redis.connection import connect, pack, redial_pause
+from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import FAILURES, RefusalError, UnsentError
-from aiopatterns.core.clock import monotonic, sleep
+from aiopatterns.core.clock import monotonic, rng, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -57,6 +57,9 @@ _is_done: Final = methodcaller("done")
 # their size would hold up everybody else.
 _MOST: Final = 1_000
 _MOST_BYTES: Final = 1 << 20
+# Seconds between attempts to connect: the first doubles up to the last; each is cut by chance.
+_FIRST_PAUSE: Final = 0.02
+_LAST_PAUSE: Final = 1.0
 # A connection younger than this is not renewed: its many callers all ask for that.
 _YOUNG: Final = 0.1
 
@@ -236,7 +239,8 @@ class Pipeline:
         failure: Failure
         try:
             if self._attempts:
-                await sleep(redial_pause(self._attempts))
+                longest = min(_LAST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._attempts, 10))
+                await sleep(longest * rng().random())
             self._attempts += 1
             address = await self._locate()
             connection = await connect(

@@ -34,7 +34,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from aiopatterns.core.clock import sleep
-from aiopatterns.core.errors import BackendUnavailableError, ClosedError
+from aiopatterns.core.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -42,17 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = [
-    "POLL",
-    "Pauses",
-    "PrivateServer",
-    "ServerProcess",
-    "Startable",
-    "block",
-    "delete",
-    "lock",
-    "wait",
-]
+__all__ = ["POLL", "Pauses", "ServerProcess", "Startable", "block", "delete", "lock", "wait"]
 
 Pauses: TypeAlias = "Generator[float, None, None]"
 """Seconds to pause before each next step; done when it ends."""
@@ -296,77 +286,6 @@ class ServerProcess:
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.communicate(b"\n")
-
-
-class PrivateServer(Startable):
-    """A server program of ours with a directory of its own: how it is watched and hurt.
-
-    Subclasses also say by :meth:`_ending` how it is told to end.
-    """
-
-    __slots__ = ("_home", "_process")
-
-    def __init__(self) -> None:
-        self._home: Path | None = None
-        self._process: ServerProcess | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the server is alive, paused or not."""
-        return self._process is not None and self._process.running
-
-    @property
-    def pid(self) -> int:
-        """Id of the server's process, the first if it has several."""
-        return self._own().pid
-
-    def kill(self) -> None:
-        """Kill the server by SIGKILL; its data directory and socket path stay for a restart."""
-        self._own().kill()
-
-    def restart(self) -> None:
-        """Start the server again over the same data, on the same socket; stop it first if it runs.
-
-        Raises:
-            BackendUnavailableError: It did not start again.
-        """
-        self._own()
-        block(self._ending())
-        block(self._starting())
-
-    def pause(self) -> None:
-        """Freeze the server by SIGSTOP: connections stay open and get no answer."""
-        self._own().send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused server go on."""
-        self._own().send(signal.SIGCONT)
-
-    @abstractmethod
-    def _ending(self) -> Pauses:
-        """Tell the server to end in good order, and pause until it has."""
-
-    def _own(self) -> ServerProcess:
-        """Return the process that is ours to command."""
-        if self._process is None:
-            raise self._unstarted()
-        return self._process
-
-    def _place(self) -> Path:
-        """Return the temporary directory."""
-        if self._home is None:
-            raise self._unstarted()
-        return self._home
-
-    def _unstarted(self) -> ClosedError:
-        kind = type(self).__name__
-        return ClosedError(f"the server is not started; use it inside 'with {kind}() as server:'")
-
-    def _forget(self) -> None:
-        self._process = None
-        if self._home is not None:
-            delete(self._home)
-            self._home = None
 
 
 def _group_of(user: str) -> int:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.inbox import Inbox
 from aiopatterns.backends.names import check_data, check_name, check_names, check_notices
-from aiopatterns.backends.records import Notice
+from aiopatterns.backends.protocols import Notice
 from aiopatterns.backends.redis.hub import Name
 from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.hub import Hub
@@ -112,17 +114,33 @@ class RedisSubscribed(Inbox):
         self._last: tuple[bytes, bytes] | None = None
         self._seen: set[Name] = set()
 
+    async def __aenter__(self) -> Self:
+        self._begin()
+        try:
+            await self._hub.add(self)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def take(self, name: Name, channel: bytes, data: bytes) -> None:
         """Take a message that came in under ``name``, unless it is another copy of the last."""
         if len(self.names) > 1 and self._is_copy(name, (channel, data)):
             return
         self.deliver(Notice(channel[self._prefix :].decode("utf-8", "replace"), data))
 
-    async def _join(self) -> None:
-        await self._hub.add(self)
-
-    def _leave(self) -> None:
+    def close(self) -> None:
+        """Take no more; what was received can still be read, then the iteration ends."""
         self._hub.remove(self)
+        self._end()
 
     def _is_copy(self, name: Name, message: tuple[bytes, bytes]) -> bool:
         if message == self._last and name not in self._seen:

@@ -25,9 +25,6 @@ All keys of a queue begin with its tag ``{ap:q:<name>}`` and so share a slot::
     :wake      zset   at most one member: there is work      :wake:<w> zset  worker w is wanted
     :watch     string somebody listens to events
 
-While there is no job ``:workers`` and ``:turns`` live for a week after the last idle turn, for nobody
-holds anything. So workers that are killed while there is nothing to do leave nothing for ever.
-
 Keys that a plain job does not need do not exist while nobody needs them, and a script asks for
 several at once, so the way from enqueue to result is a handful of commands for a whole batch.
 What each verb does is said in ``memory/queuemachine.py``, which is the same machine.

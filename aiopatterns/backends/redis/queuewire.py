@@ -44,8 +44,6 @@ __all__ = [
 _HEADER: Final = struct.Struct(">BBIQ")
 #: Bytes before the body of a job without extras.
 HEADER: Final = _HEADER.size
-# Digits of a count in a record at most: it has 32 bits.
-_DIGITS: Final = 10
 _AFTER, _UNIQUE, _LIMITS = 1, 2, 4
 _REAPED, _QUARANTINE, _MORE, _PAUSED, _ALONE = 1, 2, 4, 8, 16
 _LETTERS: Final[Mapping[How, str]] = MappingProxyType(
@@ -99,8 +97,8 @@ def _bucket(bucket: Bucket) -> list[str | float]:
 
 
 def _body(value: bytes) -> bytes:
-    """Return the body of a stored job; of what was cut off, what is left of it."""
-    if not value or not value[0]:
+    """Return the body of a stored job."""
+    if not value[0]:
         return value[HEADER:]
     return value[HEADER + 4 + int.from_bytes(value[HEADER : HEADER + 4], "big") :]
 
@@ -151,9 +149,7 @@ def turned(reply: list[Any]) -> Turned:
         claimed = [_claimed(job_id, value, tried, alone=alone) for job_id, value, tried in triples]
     else:
         claimed = [
-            ClaimedJob(
-                job_id.decode(), _body(value) if value and value[0] else value[HEADER:], 1, alone
-            )
+            ClaimedJob(job_id.decode(), _body(value) if value[0] else value[HEADER:], 1, alone)
             for job_id, value in zip(flat[::2], flat[1::2], strict=True)
         ]
     return Turned(
@@ -188,17 +184,12 @@ def _claimed(id: bytes, value: bytes, tries: bytes | int | None, *, alone: bool)
 
 
 def outcome(record: bytes) -> Outcome:
-    """Read a kept outcome, or the record of a dead letter behind an ``x``.
-
-    What is damaged is the outcome of a job that failed, with itself as the error.
-    """
-    state = _STATES.get(record[:1])
+    """Read a kept outcome, or the record of a dead letter behind an ``x``."""
+    state = _STATES[record[:1]]
     if state == "dead":
         tries, error, _ = _letter(record[1:])
         return Outcome("dead", error, tries)
     tries_text, _, data = record[1:].partition(b":")
-    if state is None or not _is_count(tries_text):
-        return Outcome("dead", record, 0)
     return Outcome("done" if state == "done" else "cancelled", data, int(tries_text))
 
 
@@ -216,14 +207,7 @@ def _stored(state: JobState, id: str, value: bytes, tries: int, at: int) -> Stor
 
 
 def _letter(record: bytes) -> tuple[int, bytes, bytes]:
-    """Read a dead letter: attempts, error, stored job; a damaged one is its own error."""
+    """Read a dead letter: attempts, error, stored job."""
     tries, _, rest = record.partition(b" ")
     size, _, rest = rest.partition(b":")
-    if not (_is_count(tries) and _is_count(size)):
-        return 0, record, b""
     return int(tries), rest[: int(size)], rest[int(size) :]
-
-
-def _is_count(text: bytes) -> bool:
-    """Whether ``text`` is a number of at most ten digits."""
-    return text.isdigit() and len(text) <= _DIGITS

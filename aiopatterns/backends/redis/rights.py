@@ -1,10 +1,10 @@
 """The commands that this library sends to Redis, as a rule for its access control list.
 
 A user of its own with no right but these can neither read what others keep on the server, nor
-change its configuration or flush anything; it can see the names of all keys (``SCAN``).
-:func:`acl_rule` gives the line for an administrator; :func:`missing_rights` says what a user that
-exists already lacks, without changing anything: inside ``MULTI`` the server checks the rights to
-each command and only then queues it, and ``DISCARD`` forgets them all::
+change its configuration or flush anything; it can see the names of all keys (``SCAN``). :func:`acl_rule` gives the line for an
+administrator; :func:`missing_rights` says what a user that exists already lacks, without changing
+anything: inside ``MULTI`` the server checks the rights to each command and only then queues it, and
+``DISCARD`` forgets them all::
 
     MULTI  ->  SET key value  ->  QUEUED, or NOPERM ...  ->  DISCARD
 
@@ -17,10 +17,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.backends.names import check_namespace
 from aiopatterns.backends.redis.connection import connect, pack
 from aiopatterns.backends.redis.errors import RefusalError
-from aiopatterns.core.validate import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,14 +59,7 @@ def acl_rule(user: str = "aiopatterns", *, namespace: str = "ap") -> str:
     Args:
         user: Its name.
         namespace: First part of all keys, as given to ``open_backend``.
-
-    Raises:
-        ValueError: One of them would make another rule than that.
     """
-    if not (text("user", user).isprintable() and " " not in user):
-        msg = f"user must be a name without spaces, not {user!r}"
-        raise ValueError(msg)
-    check_namespace(namespace)
     allowed = " ".join(f"+{name}" for name in commands())
     keys = f"~{namespace}:* ~{{{namespace}:*"
     return f"ACL SETUSER {user} reset on >PASSWORD {keys} allchannels -@all {allowed}"

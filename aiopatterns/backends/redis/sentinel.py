@@ -8,8 +8,6 @@ that believe the master to be down.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio.retry import Retry
@@ -19,10 +17,9 @@ from redis.exceptions import RedisError
 
 from aiopatterns.backends.redis.errors import UnsentError
 from aiopatterns.backends.url import Address
-from aiopatterns.core.completion import to_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from aiopatterns.backends.url import Target
 
@@ -35,8 +32,6 @@ def finder(target: Target, patience: float) -> Callable[[], Awaitable[Address]]:
     Args:
         target: Its addresses are the Sentinels.
         patience: Seconds that one of them may take.
-
-    Cancellation: of the function, hangs up everywhere first.
     """
     options = {
         "protocol": 2,
@@ -63,14 +58,8 @@ def finder(target: Target, patience: float) -> Callable[[], Awaitable[Address]]:
                 f"the Sentinels know no master {target.service!r}: {error}"
             ) from error
         finally:
-            await to_the_end(partial(_hang_up, sentinels.sentinels))
+            for each in sentinels.sentinels:
+                await each.aclose()
         return Address(*found)
 
     return find
-
-
-async def _hang_up(clients: Iterable[Any]) -> None:
-    """Close the connections to all Sentinels that were asked."""
-    for each in clients:
-        with suppress(RedisError, OSError):  # one that cannot be closed in order is closed
-            await each.aclose()

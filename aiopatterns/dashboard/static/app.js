@@ -35,7 +35,6 @@ function route() {
   document.title = `${tabs.get(name).firstChild.textContent} · aiopatterns`;
   current = views.get(name);
   panel.replaceChildren(current.node);
-  current.enter?.();
   if (options && current.open) current.open(new URLSearchParams(options));
   current.show();
 }

@@ -77,7 +77,7 @@ class Asked {
     const names = view.queues.map((each) => each.name);
     this.without.hidden = names.length > 0;
     this.card.hidden = names.length === 0;
-    choices(this.queue, names.map((each) => [each, each]), this.wanted ?? this.first(view) ?? this.queue.value);
+    choices(this.queue, names.map((each) => [each, each]), this.wanted ?? this.queue.value);
     if (names.includes(this.wanted)) this.wanted = undefined;
     this.adjust(view);
     if (names.length && (this.loaded === undefined || this.loaded !== this.queue.value)) this.load();
@@ -132,8 +132,6 @@ export class Jobs extends Asked {
   }
 
   adjust() {}
-
-  first() {}
 
   #typed() {
     clearTimeout(this.pause);
@@ -196,16 +194,6 @@ export class Dead extends Asked {
     const now = view.queues.find((each) => each.name === this.queue.value)?.dead;
     this.looks = this.known === undefined || now === this.known ? 0 : this.looks + 1;
     if (this.looks > LAGGING) write(this.hint, `${count(now)} by now: refresh to see them`);
-  }
-
-  /** The section is shown anew: an empty list makes way for one that is not. */
-  enter() {
-    if (this.known === 0) this.loaded = undefined;
-  }
-
-  /** The queue to begin with: there is something to see. */
-  first(view) {
-    if (this.loaded === undefined) return view.queues.find((each) => each.dead)?.name;
   }
 
   #open(letter) {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from aiopatterns.backends.memory import queuekept
 from aiopatterns.backends.memory.home import MemoryHome
 from aiopatterns.backends.memory.queuejob import Job
@@ -11,7 +9,6 @@ from aiopatterns.backends.memory.queuekept import Kept
 from aiopatterns.backends.queue import DEAD_TTL, NewJob, Outcome
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing import simulate
-from tests.growth import growth
 
 WEEK = round(DEAD_TTL * 1_000)
 
@@ -59,15 +56,3 @@ def test_who_dies_again_is_the_newest():
     for name in ("a", "b", "a"):
         kept.bury(job(name), b"", 1)
     assert [each.job.id for each in kept.newest_first()] == ["a", "b"]
-
-
-def buried(size):
-    kept = Kept(MemoryHome())
-    for number in range(size):
-        kept.bury(job(str(number)), b"why", 1_000)
-    return lambda: kept.trim(WEEK + 1_000)
-
-
-@pytest.mark.untraced
-def test_letters_that_are_too_old_together_go_in_linear_time():
-    assert growth(buried, 1_200) < 30

@@ -6,13 +6,7 @@ import ssl
 import pytest
 import trustme
 
-from aiopatterns.backends.redis.connection import (
-    Connection,
-    connect,
-    pack,
-    redial_pause,
-    tls_context,
-)
+from aiopatterns.backends.redis.connection import Connection, connect, pack, tls_context
 from aiopatterns.backends.redis.errors import LostError, RefusalError, UnsentError
 from aiopatterns.backends.url import Address, parse
 from aiopatterns.core.clock import sleep
@@ -340,13 +334,3 @@ async def test_tls(certificate):
 def test_the_certificate_of_the_client(certificate):
     target = parse(f"rediss://h?cert={certificate}/cert&key={certificate}/key")
     assert isinstance(tls_context(target), ssl.SSLContext)
-
-
-def test_pauses_between_attempts_grow_to_a_second():
-    async def scenario():
-        for attempts, longest in ((1, 0.04), (4, 0.32), (6, 1.0), (1_000_000, 1.0)):
-            pauses = [redial_pause(attempts) for _ in range(300)]
-            assert 0.0 <= min(pauses) < 0.1 * longest
-            assert 0.9 * longest < max(pauses) <= longest
-
-    simulate(scenario)

@@ -39,7 +39,7 @@ async def test_a_server_that_does_not_confirm():
 
 
 async def test_nobody_is_there(redis_url, monkeypatch):
-    monkeypatch.setattr("aiopatterns.backends.redis.connection._LAST_PAUSE", 0.05)
+    monkeypatch.setattr("aiopatterns.backends.redis.hub._LAST_PAUSE", 0.05)
     async with FaultProxy(redis_url) as proxy, open_backend(proxy.url, timeout=0.4) as backend:
         proxy.refuse()
         began = monotonic()

@@ -6,9 +6,8 @@ import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.records import Claimed, Entry, GroupTurn
+from aiopatterns.backends.protocols import Claimed, Entry, GroupTurn
 from aiopatterns.backends.redis.embedded import RedisServer
-from aiopatterns.backends.redis.log import _letter
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.backends.turns import MAX_DEAD
 from aiopatterns.core.clock import monotonic, sleep
@@ -487,9 +486,3 @@ async def test_a_closed_backend_is_told_so(redis_url):
     ):
         with pytest.raises(ClosedError):
             await call
-
-
-@pytest.mark.parametrize("record", [b"", b"3", b"3:x:y", b"x:1:y", b"1:" + b"9" * 5_000 + b":y"])
-def test_a_damaged_dead_letter_is_listed_with_all_of_it_as_the_reason(record):
-    assert _letter(b"1-1", record) == (Claimed("1-1", b"", 0), record)
-    assert _letter(b"1-1", b"2:3:whyload") == (Claimed("1-1", b"load", 2), b"why")

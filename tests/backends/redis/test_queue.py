@@ -108,31 +108,6 @@ async def test_what_is_kept_has_a_life(backend, queue):
         assert await backend.client.read("PTTL", key) > 0
 
 
-@pytest.mark.promise("backends-queue-nothing-left")
-@pytest.mark.parametrize("delay", [0.0, 0.001], ids=["short way", "long way"])
-async def test_an_idle_worker_that_is_killed_leaves_nothing_for_ever(backend, queue, delay):
-    async def lives() -> set[int]:
-        names = f"{TAG}:workers", f"{TAG}:turns"
-        return {round(await backend.client.read("PTTL", each) / 86_400_000) for each in names}
-
-    turn, other = turns("w"), turns("other")
-    await queue.step(turn())
-    await queue.step(turn(free=1))  # nothing is there
-    assert await lives() == {7}
-    await queue.enqueue([NewJob("a", b"", delay=delay), NewJob("b", b"", delay=delay)])
-    await asyncio.sleep(2 * delay)
-    first = await queue.step(turn(free=1))
-    assert await lives() == {36_500}
-    await queue.step(other())
-    second = await queue.step(turn(done(first), free=1))
-    assert await lives() == {36_500}
-    await queue.step(other(free=1))  # nothing for this one, but there is a job
-    assert await lives() == {36_500}
-    await queue.step(turn(done(second)))
-    assert not (await queue.step(turn())).reaped
-    assert await lives() == {7}
-
-
 async def test_cancelling_all_leaves_nothing(backend, queue):
     await queue.enqueue([*jobs(30), *(NewJob(f"l{n}", b"", delay=60.0) for n in range(3))])
     ids = [each.id for each in jobs(30)]
@@ -509,8 +484,6 @@ async def test_a_full_server_still_takes_settlements(version):
             with pytest.raises(BackendError, match="OOM"):
                 await queue.enqueue([NewJob("more", bytes(20_000), delay=5.0)])
             assert await queue.states(["more"]) == {"more": "unknown"}
-            named = ["j40", "j49", "j29"]  # amid the lane, at its end, and one that runs
-            assert [*(await queue.cancel(named)).values()] == ["cancelled"] * 2 + ["running"]
             beat = await queue.step(turn())  # the lease alone
             assert not beat.reaped
             assert await asyncio.to_thread(_renewed, queue)

@@ -110,31 +110,3 @@ def test_outcomes_and_letters():
     assert stored == ("a", b"body", "dead", 2, b"w:h y", 1.5)
     (stored,) = queuewire.page("queued", [b"a", queuewire.pack(NewJob("a", b"x")), 4, 0])
     assert stored == ("a", b"x", "queued", 4, b"", 0.0)
-
-
-def test_a_stored_job_that_is_cut_off_is_claimed_with_what_is_left():
-    whole = queuewire.pack(FULL)
-    for value in (b"", whole[:1], whole[:20]):
-        reply = [
-            [b"a", value, b"b", b"\x00" * queuewire.HEADER + b"body"],
-            [],
-            [],
-            [],
-            0,
-            -1,
-            0,
-            -1,
-        ]
-        assert [each.body for each in queuewire.turned(reply).claimed] == [b"", b"body"]
-
-
-@pytest.mark.parametrize("record", [b"", b"?", b"d", b"dx:1", b"d" + b"9" * 5_000 + b":1", b"c"])
-def test_a_damaged_outcome_is_that_of_a_failed_job(record):
-    assert queuewire.outcome(record) == Outcome("dead", record, 0)
-
-
-@pytest.mark.parametrize("record", [b"", b"3", b"3 x:y", b"x 1:y", b"1 " + b"9" * 5_000 + b":"])
-def test_a_damaged_dead_letter_is_listed_with_itself_as_the_error(record):
-    (found,) = queuewire.page("dead", [b"a", record, 1, 2_000])
-    assert (found.id, found.error, found.body, found.attempts) == ("a", record, b"", 0)
-    assert queuewire.outcome(b"x" + record) == Outcome("dead", record, 0)

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import warnings
 
 import pytest
-from anyio import CancelScope
 
 from aiopatterns.backends.redis.errors import UnsentError
 from aiopatterns.backends.redis.sentinel import finder
@@ -79,34 +76,3 @@ async def test_sentinels_over_tls():
         find = finder(parse(f"redis+sentinel://127.0.0.1:{server.port}/m?tls=1"), 0.3)
         with pytest.raises(UnsentError):
             await find()
-
-
-@pytest.mark.parametrize("how", ["scope", "task"])
-async def test_cancelled_it_leaves_no_connection(how):
-    """The first Sentinel knows nobody and keeps its connection, the second does not answer."""
-
-    def knows_nobody(words):
-        return b"*0\r\n" if words[0] == b"SENTINEL" else b"+OK\r\n"
-
-    def silent(words):
-        return b"" if words[0] == b"SENTINEL" else b"+OK\r\n"
-
-    first, second = (FakeServer(each, host="127.0.0.1") for each in (knows_nobody, silent))
-    async with first, second:
-        hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
-        find = finder(parse(f"redis+sentinel://{hosts}/m"), 5.0)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ResourceWarning)
-            with CancelScope() as scope:
-                me = asyncio.current_task()
-                assert me is not None
-                cancel = scope.cancel if how == "scope" else me.cancel
-                asyncio.get_running_loop().call_later(0.1, cancel)
-                with pytest.raises(asyncio.CancelledError):
-                    await find()
-                me.uncancel()
-            gc.collect()
-        assert any(words[0] == b"SENTINEL" for words in second.seen)
-        assert [str(each.message) for each in caught] == []
-        while first.writers or second.writers:
-            await asyncio.sleep(0.001)

@@ -73,27 +73,6 @@ def test_a_server_that_hangs_up_or_says_nothing():
     listener.close()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 400 Bad Request\r\n",
-        b":x\r\n",
-        b"$99999999999\r\n",
-        b"*-7\r\n",
-        b"*1\r\n" * 3_000,
-    ],
-)
-def test_what_is_no_redis_is_refused_by_one_error(answer):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
-        with Wire(url) as wire:
-            stranger, _ = listener.accept()
-            with stranger:
-                stranger.sendall(answer)
-                with pytest.raises(BackendError, match="does not speak as Redis does"):
-                    wire.call("PING")
-
-
 def test_rediss_speaks_tls_and_checks_the_name(monkeypatch):
     seen = []
 

@@ -3,8 +3,6 @@
 
 -- include queue_common
 
--- A full server takes what grows once something was written that does not.
-call('ZREM', WORKERS, '')
 local ids, holders = {}, {}
 for i = 3, #ARGV do ids[#ids + 1] = ARGV[i] end
 if #ids > 0 then

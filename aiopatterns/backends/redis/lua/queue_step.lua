@@ -14,20 +14,6 @@ local function next_end(first, worker, now)
   return -1
 end
 
--- What is known of workers has an end from an idle turn without any job on, so that those who are
--- killed then leave nothing for ever; who claims the first job puts it off for a hundred years.
-local UNUSED, USED = 604800000, 3153600000000
-local function last_for(life)
-  redis.call('PEXPIRE', KEYS[1] .. ':workers', life)
-  redis.call('PEXPIRE', KEYS[1] .. ':turns', life)
-end
-local function keep_workers()
-  if redis.call('PTTL', KEYS[1] .. ':workers') < 2 * UNUSED then last_for(USED) end
-end
-local function let_workers_end()
-  if redis.call('EXISTS', KEYS[1] .. ':jobs') == 0 then last_for(UNUSED) end
-end
-
 -- Jobs are claimed in portions of so many, until there are so many bytes: more is left to the next
 -- turn, so that big jobs do not pile up in an answer.
 local CHUNK, BYTES = 32, 4194304
@@ -49,14 +35,11 @@ end
 local function plain_turn()
   local call, q, worker, count = redis.call, KEYS[1], ARGV[2], tonumber(ARGV[7])
   local mine, jobs, result = q .. ':run:' .. worker, q .. ':jobs', q .. ':res:'
-  local lane, byte, sub = q .. ':lane:', string.byte, string.sub
-  local barring = { q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
-    q .. ':marked', q .. ':prog', q .. ':gone' }
-  if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count then return false end
-  -- Most turns find none of all this, so that one look is enough.
-  local quiet = call('EXISTS', q .. ':due', q .. ':tries', lane .. 1, lane .. 2, lane .. 3, lane .. 4,
-    lane .. 5, lane .. 6, lane .. 7, lane .. 8, lane .. 9, unpack(barring)) == 0
-  if not quiet and call('EXISTS', unpack(barring)) > 0 then return false end
+  if ARGV[6] == '1' or #ARGV ~= 7 + 3 * count
+      or call('EXISTS', q .. ':ctl', q .. ':watch', q .. ':stop', q .. ':waits', q .. ':ended',
+        q .. ':marked', q .. ':prog', q .. ':gone') > 0 then
+    return false
+  end
   local clock = call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local last = call('HGET', q .. ':turns', worker)
@@ -64,18 +47,13 @@ local function plain_turn()
   if not last or tonumber(last) >= tonumber(ARGV[3]) or tonumber(workers[2]) <= now then
     return false
   end
-  local next_due, tried, only = -1, false, true
-  if quiet then
-    lane = lane .. 0
-  else
-    local due = call('ZRANGE', q .. ':due', 0, 0, 'WITHSCORES')
-    if due[1] then
-      next_due = due[2] - now
-      if next_due <= 0 then return false end
-    end
-    tried = call('EXISTS', q .. ':tries') == 1
-    lane, only = first_lane(lane)
+  local next_due = -1
+  local due = call('ZRANGE', q .. ':due', 0, 0, 'WITHSCORES')
+  if due[1] then
+    next_due = due[2] - now
+    if next_due <= 0 then return false end
   end
+  local tried = call('EXISTS', q .. ':tries') == 1
 
   local settled, results = {}, {}
   if count > 0 then
@@ -85,8 +63,8 @@ local function plain_turn()
       if held == 0 then return false end
     end
     for i, value in ipairs(call('HMGET', jobs, unpack(settled))) do
-      if ARGV[6 + 3 * i] ~= 'd' or not value or byte(value) > 1 then return false end
-      local raw = sub(value, 7, 14)
+      if ARGV[6 + 3 * i] ~= 'd' or not value or string.byte(value, 1) > 1 then return false end
+      local raw = string.sub(value, 7, 14)
       local keep = keeps[raw]
       if keep == nil then
         keep = struct.unpack('>I8', raw)
@@ -102,6 +80,7 @@ local function plain_turn()
     end
   end
   local ids, claimed, free = {}, {}, tonumber(ARGV[5])
+  local lane, only = first_lane(q .. ':lane:')
   if free > 0 then
     ids = call('LRANGE', lane, 0, free - 1)
     if #ids < free and not only then return false end
@@ -113,7 +92,7 @@ local function plain_turn()
       for i = first, last do ids[i] = nil end
     else
       for i, value in ipairs(call('HMGET', jobs, unpack(ids, first, last))) do
-        if not value or byte(value) > 1 then return false end
+        if not value or string.byte(value, 1) > 1 then return false end
         local n = #claimed
         claimed[n + 1], claimed[n + 2] = ids[first + i - 1], value
         bytes = bytes + #value
@@ -138,9 +117,6 @@ local function plain_turn()
     call('LTRIM', lane, #ids, -1)
     call('SADD', mine, unpack(ids))
     if tried then tries = call('HMGET', q .. ':tries', unpack(ids)) end
-    if count == 0 then keep_workers() end -- else this one has held some, and it is done
-  elseif count == 0 then
-    let_workers_end()
   end
   local more = only and call('EXISTS', lane) or 1
   if more == 1 or (next_due >= 0 and #ids == free) then
@@ -229,8 +205,6 @@ local reaped = not known and number > 1
 if number > tonumber(known and call('HGET', TURNS, worker) or 0) then
   if ARGV[7] ~= '0' then settle() end
   call('HSET', TURNS, worker, number)
-else
-  free = 0 -- doubled, or late: the worker would never hear of what this gives out
 end
 for i = first_progress, #ARGV, 2 do
   if call('SISMEMBER', mine, ARGV[i]) == 1 then
@@ -488,9 +462,6 @@ local tries = {}
 if #started > 0 then
   call('SADD', mine, unpack(started))
   if has(TRIES) then tries = call('HMGET', TRIES, unpack(started)) end
-  keep_workers()
-elseif ARGV[7] == '0' then
-  let_workers_end()
 end
 
 -- ------------------------------------------------------------------------------------- reply
