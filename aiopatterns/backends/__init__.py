@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from aiopatterns.backends.opening import open_backend, resolve
 from aiopatterns.backends.protocols import (
-    ANYTHING,
-    DELETE,
-    Anything,
     Backend,
-    Change,
-    Claimed,
-    Delete,
     Directory,
-    Entry,
-    GroupTurn,
-    GroupTurned,
     Held,
     Kv,
     Lease,
     Limiter,
     Log,
-    Members,
-    Notice,
-    PendingEntry,
     PubSub,
-    Scanned,
     Subscribed,
     Watching,
 )
 from aiopatterns.backends.queue import Queue
+from aiopatterns.backends.records import (
+    ANYTHING,
+    DELETE,
+    Anything,
+    Change,
+    Claimed,
+    Delete,
+    Entry,
+    GroupTurn,
+    GroupTurned,
+    Members,
+    Notice,
+    PendingEntry,
+    Scanned,
+)
 from aiopatterns.backends.statistics import BackendStatistics
 
 __all__ = [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from aiopatterns.backends.protocols import Notice
+    from aiopatterns.backends.records import Notice
 
 __all__ = ["Inbox"]
 

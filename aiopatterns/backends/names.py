@@ -10,13 +10,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
-from aiopatterns.backends.protocols import Anything, Delete
+from aiopatterns.backends.records import Anything, Delete
 from aiopatterns.core.validate import count, non_negative, positive, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.protocols import Change, Notice
+    from aiopatterns.backends.records import Change, Notice
 
 __all__ = [
     "MAX_FENCE",

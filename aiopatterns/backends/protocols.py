@@ -36,8 +36,7 @@ For all of them:
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -46,89 +45,33 @@ if TYPE_CHECKING:
     from typing import Self
 
     from aiopatterns.backends.queue import Queue
+    from aiopatterns.backends.records import (
+        Change,
+        Claimed,
+        Delete,
+        Entry,
+        GroupTurn,
+        GroupTurned,
+        Members,
+        Notice,
+        PendingEntry,
+        Scanned,
+    )
     from aiopatterns.backends.statistics import BackendStatistics
     from aiopatterns.core.rate import Grant, Rate
 
 __all__ = [
-    "ANYTHING",
-    "DELETE",
-    "Anything",
     "Backend",
-    "Change",
-    "Claimed",
-    "Delete",
     "Directory",
-    "Entry",
-    "GroupTurn",
-    "GroupTurned",
     "Held",
     "Kv",
     "Lease",
     "Limiter",
     "Log",
-    "Members",
-    "Notice",
-    "PendingEntry",
     "PubSub",
-    "Scanned",
     "Subscribed",
     "Watching",
 ]
-
-
-class Delete(Enum):
-    """The type of :data:`DELETE`."""
-
-    DELETE = "delete"
-
-
-#: Given instead of a value: remove the key.
-DELETE: Final = Delete.DELETE
-
-
-class Anything(Enum):
-    """The type of :data:`ANYTHING`."""
-
-    ANYTHING = "anything"
-
-
-#: Expected of a key that may hold what it likes, or be absent.
-ANYTHING: Final = Anything.ANYTHING
-
-
-class Change(NamedTuple):
-    """What happens to one key in one atomic step: see :meth:`Kv.change_many`.
-
-    Attributes:
-        key: The key.
-        value: What it holds afterwards; :data:`DELETE` removes it.
-        expected: What it must hold now; None means that it must be absent.
-        ttl: Life of the new value.
-        notify: A channel of :class:`PubSub` on which ``notice`` is published if it was written.
-        notice: What is published; None for the key, as UTF-8.
-        before: Nothing is written from that time on, the server's in seconds since 1970: a
-            change that was held up on its way does no harm when it arrives.
-    """
-
-    key: str
-    value: bytes | Delete
-    expected: bytes | Anything | None = ANYTHING
-    ttl: float | None = None
-    notify: str | None = None
-    notice: bytes | None = None
-    before: float | None = None
-
-
-class Scanned(NamedTuple):
-    """One page of a scan: see :meth:`Kv.scan`.
-
-    Attributes:
-        keys: Some of the keys; there may be none, also when others follow.
-        cursor: Where to go on; None when that was the last page.
-    """
-
-    keys: list[str]
-    cursor: str | None
 
 
 class Kv(Protocol):
@@ -231,13 +174,6 @@ class Kv(Protocol):
         Complexity: O(limit), 1 round trip; in memory O(keys).
         """
         ...
-
-
-class Notice(NamedTuple):
-    """One live message: the channel that it was published on, and its bytes."""
-
-    channel: str
-    data: bytes
 
 
 class Subscribed(Protocol):
@@ -367,13 +303,6 @@ class Limiter(Protocol):
         ...
 
 
-class Members(NamedTuple):
-    """The members of a directory at one instant."""
-
-    revision: int
-    members: dict[str, bytes]
-
-
 class Watching(Protocol):
     """An open watch of a directory: an async iterator of :class:`Members`."""
 
@@ -434,79 +363,6 @@ class Directory(Protocol):
         and a lost message or connection delays, but loses nothing.
         """
         ...
-
-
-class Entry(NamedTuple):
-    """One entry of a log. Ids are text; they grow, and ``sort_key`` orders them."""
-
-    id: str
-    payload: bytes
-
-    @property
-    def sort_key(self) -> tuple[int, int]:
-        """The id as numbers, for comparing."""
-        first, _, second = self.id.partition("-")
-        return int(first), int(second or 0)
-
-
-class Claimed(NamedTuple):
-    """An entry in the hands of one consumer of a group.
-
-    ``deliveries`` counts from 1: how often it was handed out, releases not counted.
-    """
-
-    id: str
-    payload: bytes
-    deliveries: int
-
-
-class PendingEntry(NamedTuple):
-    """An entry that was claimed and not settled: by whom, since how many seconds, how often.
-
-    For one that waits for a retry, ``consumer`` is empty and ``idle`` counts from its return.
-    """
-
-    id: str
-    consumer: str
-    idle: float
-    deliveries: int
-
-
-class GroupTurn(NamedTuple):
-    """What one consumer of a group says and asks in one atomic step.
-
-    Attributes:
-        acks: Ids that are done.
-        releases: Ids given back: claimable at once by anybody, and this delivery is not counted.
-        retries: Ids that failed, with the seconds until they may be claimed again; the delivery
-            counts.
-        buried: Ids given up, with the reason: moved to the group's dead letters.
-        renews: Ids that are still worked on: their idle time starts anew.
-        limit: How many entries to claim at most, 0 for none.
-        idle: Seconds after which an entry that its consumer neither settled nor renewed may be
-            claimed by another.
-        delete: Whether acknowledged and buried entries are removed from the log itself.
-    """
-
-    acks: Sequence[str] = ()
-    releases: Sequence[str] = ()
-    retries: Mapping[str, float] | None = None
-    buried: Mapping[str, bytes] | None = None
-    renews: Sequence[str] = ()
-    limit: int = 0
-    idle: float = 30.0
-    delete: bool = False
-
-
-class GroupTurned(NamedTuple):
-    """The answer to a :class:`GroupTurn`.
-
-    ``lost`` holds the ids that were acknowledged, released, retried, buried or renewed but are
-    not held by this consumer any more; nothing was done for them.
-    """
-
-    claimed: list[Claimed]
-    lost: list[str]
 
 
 class Log(Protocol):

@@ -8,7 +8,7 @@ from aiopatterns.backends.names import check_data, check_name, check_names
 from aiopatterns.core.validate import count, instance, non_negative, positive
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import GroupTurn
+    from aiopatterns.backends.records import GroupTurn
 
 __all__ = ["DEDUP", "MAX_DEAD", "Turn", "checked"]
 

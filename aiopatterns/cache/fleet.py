@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from anyio import move_on_after
 
-from aiopatterns.backends.protocols import DELETE, Change
+from aiopatterns.backends.records import DELETE, Change
 from aiopatterns.core.clock import rng
 from aiopatterns.core.waiters import Waiters
 

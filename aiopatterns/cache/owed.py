@@ -17,7 +17,7 @@ from __future__ import annotations
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final, final
 
-from aiopatterns.backends.protocols import Change
+from aiopatterns.backends.records import Change
 from aiopatterns.cache.envelope import tombstone, version
 from aiopatterns.cache.farnames import GRACE, LONGEST
 from aiopatterns.cache.invalidation import ALL, KEYS, MATCHING, TAGS, Item

@@ -28,7 +28,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.protocols import Change
+from aiopatterns.backends.records import Change
 from aiopatterns.cache.envelope import is_tombstone, opened, tombstone
 from aiopatterns.cache.farnames import GRACE, LONGEST, WRITTEN_WITHIN
 from aiopatterns.cache.invalidation import ALL, MATCHING, Item

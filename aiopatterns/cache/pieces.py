@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from aiopatterns.backends.protocols import Backend, Change
+    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.backends.records import Change
     from aiopatterns.cache.gate import Gate
 
 __all__ = ["PIECE", "Pieces"]

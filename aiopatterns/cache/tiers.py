@@ -58,7 +58,7 @@ from typing import (
 
 from anyio import TASK_STATUS_IGNORED
 
-from aiopatterns.backends.protocols import Change
+from aiopatterns.backends.records import Change
 from aiopatterns.cache.envelope import Envelope, codec_id, opened, sealed, version
 from aiopatterns.cache.farnames import GRACE, LONGEST, WRITTEN_WITHIN, FarNames
 from aiopatterns.cache.fleet import Fleet

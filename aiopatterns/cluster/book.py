@@ -24,7 +24,7 @@ from aiopatterns.core.errors import CodecError
 from aiopatterns.core.telemetry import Event, emit, listening
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Members
+    from aiopatterns.backends.records import Members
     from aiopatterns.cluster.record import Record
 
 __all__ = ["Book", "LapseBelieved", "LapseDoubted"]

@@ -51,7 +51,8 @@ from aiopatterns.core.validate import instance as checked
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
-    from aiopatterns.backends.protocols import Backend, Members
+    from aiopatterns.backends.protocols import Backend
+    from aiopatterns.backends.records import Members
     from aiopatterns.cluster.registration import State
     from aiopatterns.cluster.snapshot import Snapshot
 

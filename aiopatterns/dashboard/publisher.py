@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from aiopatterns.backends.opening import resolve
 from aiopatterns.backends.owner import BackendOwner
-from aiopatterns.backends.protocols import Notice as Message
 from aiopatterns.backends.publishing import Publisher
+from aiopatterns.backends.records import Notice as Message
 from aiopatterns.core.clock import sleep, wall
 from aiopatterns.core.codec import JSON
 from aiopatterns.core.errors import BackendError

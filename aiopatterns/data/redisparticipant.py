@@ -32,7 +32,7 @@ import msgspec
 
 from aiopatterns.backends.names import check_data, check_name
 from aiopatterns.backends.opening import resolve
-from aiopatterns.backends.protocols import DELETE, Change
+from aiopatterns.backends.records import DELETE, Change
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.errors import ConflictError
 from aiopatterns.data.participants import Fate, Prepared, Vote, participant_name

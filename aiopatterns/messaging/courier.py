@@ -23,7 +23,7 @@ from collections import deque
 from copy import copy
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.errors import BackendError, ClosedError
 from aiopatterns.core.waiters import Waiters
 

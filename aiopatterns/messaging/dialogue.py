@@ -16,14 +16,15 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, final
 
-from aiopatterns.backends.protocols import GroupTurned
+from aiopatterns.backends.records import GroupTurned
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.context import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiopatterns.backends.protocols import Claimed, GroupTurn, Log
+    from aiopatterns.backends.protocols import Log
+    from aiopatterns.backends.records import Claimed, GroupTurn
 
 __all__ = ["Dialogue"]
 

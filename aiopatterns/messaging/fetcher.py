@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 from anyio import CancelScope, move_on_after
 
-from aiopatterns.backends.protocols import Entry
+from aiopatterns.backends.records import Entry
 from aiopatterns.core.clock import Home, call_later, monotonic, rng, sleep, yield_now
 from aiopatterns.core.errors import BackendError, CodecError
 from aiopatterns.core.telemetry import emit, listening
@@ -61,7 +61,8 @@ from aiopatterns.resilience.backoff import Exponential
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiopatterns.backends.protocols import Claimed, GroupTurn, GroupTurned, Log
+    from aiopatterns.backends.protocols import Log
+    from aiopatterns.backends.records import Claimed, GroupTurn, GroupTurned
     from aiopatterns.core.clock import Parked
     from aiopatterns.messaging.envelope import Envelopes
     from aiopatterns.messaging.fetchterms import FetchTerms

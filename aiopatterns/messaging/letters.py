@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 from aiopatterns.core.errors import CodecError
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Claimed
+    from aiopatterns.backends.records import Claimed
     from aiopatterns.messaging.envelope import Envelopes
     from aiopatterns.messaging.message import Message
 

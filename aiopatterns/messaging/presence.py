@@ -30,7 +30,8 @@ from aiopatterns.messaging.routes import KEEP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiopatterns.backends.protocols import Directory, Members
+    from aiopatterns.backends.protocols import Directory
+    from aiopatterns.backends.records import Members
     from aiopatterns.messaging.listing import Listed
     from aiopatterns.messaging.routes import Peer, Routes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 
 __all__ = ["Talk"]
 

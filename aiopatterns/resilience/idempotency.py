@@ -54,7 +54,7 @@ import msgspec
 from anyio import create_task_group, get_cancelled_exc_class, move_on_after
 
 from aiopatterns.backends.opening import resolve
-from aiopatterns.backends.protocols import DELETE
+from aiopatterns.backends.records import DELETE
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import new_id, remaining
@@ -73,7 +73,8 @@ from aiopatterns.resilience.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
-    from aiopatterns.backends.protocols import Backend, Delete, Subscribed
+    from aiopatterns.backends.protocols import Backend, Subscribed
+    from aiopatterns.backends.records import Delete
 
 __all__ = ["IdempotencyReplayed", "IdempotencyUnrecorded", "Idempotent"]
 

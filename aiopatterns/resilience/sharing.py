@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from aiopatterns.backends.protocols import Backend, Directory, Members
+    from aiopatterns.backends.protocols import Backend, Directory
+    from aiopatterns.backends.records import Members
     from aiopatterns.core.telemetry import Subscription
 
 __all__ = [

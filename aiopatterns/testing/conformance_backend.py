@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import create_task_group, fail_after
 
-from aiopatterns.backends.protocols import Change, GroupTurn
 from aiopatterns.backends.queue import NewJob, Turn
+from aiopatterns.backends.records import Change, GroupTurn
 from aiopatterns.core.clock import yield_now
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.core.rate import Rate

@@ -14,7 +14,8 @@ from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from aiopatterns.backends.protocols import Backend, Directory, Members
+    from aiopatterns.backends.protocols import Backend, Directory
+    from aiopatterns.backends.records import Members
 
 __all__ = ["DirectoryConformance"]
 

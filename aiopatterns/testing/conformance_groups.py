@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from anyio import create_task_group
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.testing.conformance_base import Conformance, refusal, timely
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend, Claimed, Log
+    from aiopatterns.backends.protocols import Backend, Log
+    from aiopatterns.backends.records import Claimed
 
 __all__ = ["GroupConformance"]
 

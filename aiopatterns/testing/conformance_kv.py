@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import create_task_group, fail_after
 
-from aiopatterns.backends.protocols import ANYTHING, DELETE, Change
+from aiopatterns.backends.records import ANYTHING, DELETE, Change
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal, timely
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from anyio import create_task_group
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.testing.conformance_base import Conformance, refusal
 
 if TYPE_CHECKING:
-    from aiopatterns.backends.protocols import Backend, Entry, Log
+    from aiopatterns.backends.protocols import Backend, Log
+    from aiopatterns.backends.records import Entry
 
 __all__ = ["LogConformance"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from anyio import create_task_group, fail_after
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal, timely
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from anyio import Event, create_task_group, fail_after, move_on_after
 
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.testing.conformance_base import PATIENCE, Conformance, refusal
 
 if TYPE_CHECKING:

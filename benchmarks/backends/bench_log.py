@@ -10,7 +10,8 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import Backend, GroupTurn
+from aiopatterns.backends.protocols import Backend
+from aiopatterns.backends.records import GroupTurn
 from benchmarks.backends.field import server, timed
 from benchmarks.harness import Bench, Figure
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from aiopatterns.backends.inbox import Inbox
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.clock import call_later
 from aiopatterns.testing import Trial, cancel_everywhere
 

@@ -25,7 +25,7 @@ from aiopatterns.backends.names import (
     milliseconds,
     parse_id,
 )
-from aiopatterns.backends.protocols import DELETE, Change, Notice
+from aiopatterns.backends.records import DELETE, Change, Notice
 
 
 @pytest.mark.parametrize("name", ["a", "é", "a b:c{}*\n", "x" * MAX_NAME_BYTES, "é" * 512, "\0"])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import ANYTHING, DELETE, Change, Claimed, GroupTurn, GroupTurned
+from aiopatterns.backends.records import ANYTHING, DELETE, Change, Claimed, GroupTurn, GroupTurned
 from aiopatterns.core.rate import Rate
 
 pytestmark = [pytest.mark.real, pytest.mark.leaves("ap:kv:*", "{ap:log:*")]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.backends.turns import Turn, checked
 
 

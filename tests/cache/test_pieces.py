@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import Change
+from aiopatterns.backends.records import Change
 from aiopatterns.cache.gate import TIMEOUT, Gate
 from aiopatterns.cache.pieces import PIECE, Pieces
 from aiopatterns.core.clock import sleep

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from aiopatterns.backends.opening import open_backend
-from aiopatterns.backends.protocols import Notice as Message
 from aiopatterns.backends.publishing import DIRECTORY, Published
+from aiopatterns.backends.records import Notice as Message
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import BackendError, BackendUnavailableError

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from aiopatterns.backends.memory.backend import MemoryBackend
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 

@@ -14,7 +14,7 @@ import pytest
 import aiopatterns
 from aiopatterns.backends import open_backend
 from aiopatterns.backends.memory.backend import MemoryBackend
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.context import correlation_id
 from aiopatterns.core.errors import (

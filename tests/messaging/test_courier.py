@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from anyio import wait_all_tasks_blocked
 
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.errors import (
     AioPatternsError,
     BackendError,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import GroupTurn, Log
+from aiopatterns.backends.protocols import Log
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.messaging.dialogue import Dialogue

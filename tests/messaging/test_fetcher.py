@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import BackendUnavailableError
 from aiopatterns.messaging import Message, Stream, StreamConsumer

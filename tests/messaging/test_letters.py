@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiopatterns.backends.protocols import Claimed
+from aiopatterns.backends.records import Claimed
 from aiopatterns.messaging import Envelopes, Message
 from aiopatterns.messaging.letters import read_letter, reason_of
 

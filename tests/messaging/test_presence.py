@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.memory.backend import MemoryBackend
-from aiopatterns.backends.protocols import Members
+from aiopatterns.backends.records import Members
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError, BackendUnavailableError
 from aiopatterns.messaging.brokerevents import BrokerInterrupted, BrokerResumed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.messaging.talk import Talk
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.errors import BackendError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.clock import sleep
 from aiopatterns.testing.conformance import PubSubConformance
 from aiopatterns.testing.conformance_pubsub import _at_once

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from anyio import move_on_after
 
 from aiopatterns.backends.names import check_data, check_fence, check_name, milliseconds
-from aiopatterns.backends.protocols import Members
+from aiopatterns.backends.records import Members
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.validate import positive
 from aiopatterns.core.waiters import Waiters

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from aiopatterns.backends.protocols import Claimed, GroupTurned, PendingEntry
+from aiopatterns.backends.records import Claimed, GroupTurned, PendingEntry
 from aiopatterns.backends.turns import MAX_DEAD
 
 if TYPE_CHECKING:

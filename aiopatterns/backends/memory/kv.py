@@ -21,7 +21,7 @@ from aiopatterns.backends.names import (
     check_scan,
     check_ttl,
 )
-from aiopatterns.backends.protocols import Anything, Change, Delete, Scanned
+from aiopatterns.backends.records import Anything, Change, Delete, Scanned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -15,7 +15,7 @@ from aiopatterns.backends.memory.entries import Entries
 from aiopatterns.backends.memory.expiring import Expiring
 from aiopatterns.backends.memory.group import Group, id_of
 from aiopatterns.backends.names import check_name, check_names, check_payloads, parse_id
-from aiopatterns.backends.protocols import Entry
+from aiopatterns.backends.records import Entry
 from aiopatterns.backends.turns import DEDUP, checked
 from aiopatterns.core.validate import count, instance, non_negative, optional_count
 from aiopatterns.core.waiters import Waiters
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from aiopatterns.backends.memory.home import MemoryHome
-    from aiopatterns.backends.protocols import Claimed, GroupTurn, GroupTurned, PendingEntry
+    from aiopatterns.backends.records import Claimed, GroupTurn, GroupTurned, PendingEntry
 
 __all__ = ["MemoryLog"]
 

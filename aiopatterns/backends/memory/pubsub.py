@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 from aiopatterns.backends.inbox import Inbox
 from aiopatterns.backends.names import check_data, check_name, check_names, check_notices
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.validate import count, optional_function
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 from anyio import move_on_after
 
 from aiopatterns.backends.names import check_data, check_fence, check_name, escaped, milliseconds
-from aiopatterns.backends.protocols import Members
+from aiopatterns.backends.records import Members
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.core.clock import monotonic
 from aiopatterns.core.errors import BackendUnavailableError

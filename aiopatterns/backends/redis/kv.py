@@ -17,7 +17,7 @@ from aiopatterns.backends.names import (
     check_scan,
     milliseconds,
 )
-from aiopatterns.backends.protocols import Anything, Change, Delete
+from aiopatterns.backends.records import Anything, Change, Delete
 from aiopatterns.backends.redis.errors import FAILURES
 from aiopatterns.backends.redis.scanning import page
 from aiopatterns.backends.redis.scripts import Script
@@ -25,7 +25,7 @@ from aiopatterns.backends.redis.scripts import Script
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from aiopatterns.backends.protocols import Scanned
+    from aiopatterns.backends.records import Scanned
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.connection import Word
 

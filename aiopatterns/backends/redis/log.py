@@ -42,7 +42,7 @@ from aiopatterns.backends.names import (
     escaped,
     parse_id,
 )
-from aiopatterns.backends.protocols import Claimed, Entry, GroupTurned, PendingEntry
+from aiopatterns.backends.records import Claimed, Entry, GroupTurned, PendingEntry
 from aiopatterns.backends.redis.scripts import Script
 from aiopatterns.backends.turns import DEDUP, MAX_DEAD, checked
 from aiopatterns.core.clock import monotonic, rng
@@ -51,7 +51,7 @@ from aiopatterns.core.validate import count, instance, non_negative, optional_co
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aiopatterns.backends.protocols import GroupTurn
+    from aiopatterns.backends.records import GroupTurn
     from aiopatterns.backends.redis.client import RedisClient
     from aiopatterns.backends.redis.line import Line
 

@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING, Final, cast
 from zlib import crc32
 
-from aiopatterns.backends.protocols import Scanned
+from aiopatterns.backends.records import Scanned
 from aiopatterns.backends.redis.errors import FAILURES, translated
 from aiopatterns.core.errors import BackendUnavailableError
 

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import Members
+from aiopatterns.backends.records import Members
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate

@@ -6,7 +6,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from aiopatterns.backends.memory.entries import START, Entries
 from aiopatterns.backends.memory.group import Group, id_of, key_of
-from aiopatterns.backends.protocols import Claimed, GroupTurn, GroupTurned, PendingEntry
+from aiopatterns.backends.records import Claimed, GroupTurn, GroupTurned, PendingEntry
 from aiopatterns.backends.turns import MAX_DEAD, checked
 
 SECOND = 1_000_000

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import DELETE, Change, Notice
+from aiopatterns.backends.records import DELETE, Change, Notice
 from aiopatterns.core.clock import sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import simulate

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import Entry, GroupTurn
+from aiopatterns.backends.records import Entry, GroupTurn
 from aiopatterns.core.clock import monotonic, rng, sleep
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import Trial, cancel_everywhere, explore, simulate

@@ -8,7 +8,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from aiopatterns.backends.memory import MemoryBackend
-from aiopatterns.backends.protocols import Notice
+from aiopatterns.backends.records import Notice
 from aiopatterns.core.errors import ClosedError
 from aiopatterns.testing import Trial, cancel_everywhere
 

@@ -6,7 +6,7 @@ from secrets import token_hex
 
 import pytest
 
-from aiopatterns.backends.protocols import GroupTurn
+from aiopatterns.backends.records import GroupTurn
 from aiopatterns.backends.redis.cluster import ClusterRoute
 from aiopatterns.backends.redis.errors import LostError, RefusalError
 from aiopatterns.backends.redis.statistics import Tally

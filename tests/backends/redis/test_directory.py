@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import Members
+from aiopatterns.backends.records import Members
 from aiopatterns.backends.redis.directory import MARGIN, RedisDirectory
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import DELETE, Change
+from aiopatterns.backends.records import DELETE, Change
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.core.errors import BackendError, BackendUnavailableError, ClosedError
 

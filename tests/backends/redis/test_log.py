@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from aiopatterns.backends import open_backend
-from aiopatterns.backends.protocols import Claimed, Entry, GroupTurn
+from aiopatterns.backends.records import Claimed, Entry, GroupTurn
 from aiopatterns.backends.redis.embedded import RedisServer
 from aiopatterns.backends.redis.wire import Wire
 from aiopatterns.backends.turns import MAX_DEAD
