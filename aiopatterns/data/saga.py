@@ -41,10 +41,8 @@ Source: Garcia-Molina and Salem, "Sagas", SIGMOD 1987; Richardson, "Microservice
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final, overload
 
 import msgspec
@@ -56,32 +54,22 @@ from aiopatterns.core.codec import MSGPACK
 from aiopatterns.core.context import correlation_id, new_id
 from aiopatterns.core.errors import CodecError, ConflictError, SagaError
 from aiopatterns.core.telemetry import emit, listening
-from aiopatterns.core.threads import call_in_thread
-from aiopatterns.core.validate import (
-    count,
-    function,
-    instance,
-    is_async,
-    non_negative,
-    optional_function,
-    positive,
-    text,
-)
+from aiopatterns.core.validate import count, instance, non_negative, positive
 from aiopatterns.data.sagaevents import SagaStuck, SagaTakenOver
 from aiopatterns.data.sagajournal import ENDED, Journal, SagaState, read_journal
-from aiopatterns.data.sagaplan import Plan, Step
 from aiopatterns.data.sagarecovery import SagaRecovery, Sweep
 from aiopatterns.data.sagarun import SagaLostError, SagaRun, SagaTerms
+from aiopatterns.data.sagasteps import Steps
 from aiopatterns.data.sagastore import Filed
 from aiopatterns.resilience.backoff import Exponential
 from aiopatterns.resilience.retry import Retry
 from aiopatterns.resilience.timeout import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from aiopatterns.data.sagajournal import StepOutcome
-    from aiopatterns.data.sagaplan import Action
+    from aiopatterns.data.sagaplan import Action, Plan, Step
     from aiopatterns.data.sagarecovery import SagaReport
     from aiopatterns.data.sagastore import Listed, SagaStore
 
@@ -179,11 +167,9 @@ class Saga(Generic[C]):
         "_decode",
         "_failed",
         "_kind",
-        "_names",
-        "_plan",
         "_running",
+        "_steps",
         "_terms",
-        "_version",
         "name",
         "steps",
     )
@@ -237,10 +223,8 @@ class Saga(Generic[C]):
         )
         self._kind = context
         self._decode: Callable[[bytes], Any] = MSGPACK.decoder(Any if context is None else context)
-        self._version = count("version", version, minimum=0)
-        self.steps: dict[str, Step[C]] = {}
-        self._names: dict[object, str] = {}
-        self._plan: Plan[C] | None = None
+        self._steps: Steps[C] = Steps(name, count("version", version, minimum=0))
+        self.steps: dict[str, Step[C]] = self._steps.declared
         self._running = self._completed = self._failed = 0
 
     def __repr__(self) -> str:
@@ -290,52 +274,8 @@ class Saga(Generic[C]):
             ValueError: The name is taken, or ``after`` names what is no earlier step.
             TypeError: An option is of another type, or is none.
         """
-        return self._add(*given) if given else partial(self._add, **options)
-
-    def _add(
-        self,
-        fn: Callable[[C], object],
-        *,
-        after: Iterable[Action[C] | str] | None = None,
-        compensate: Callable[[C], object] | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        pivot: bool = False,
-        name: str | None = None,
-    ) -> Callable[[C], object]:
-        function("fn", fn)
-        called = text("name", getattr(fn, "__name__", "") if name is None else name)
-        if called in self.steps:
-            msg = f"saga {self.name!r} has a step {called!r} already; give this one a name="
-            raise ValueError(msg)
-        step = Step(
-            name=called,
-            action=_awaitable(fn),
-            compensate=_awaitable(optional_function("compensate", compensate)),
-            after=self._earlier(after),
-            retry=None if retry is None else instance("retry", retry, Retry, "a Retry"),
-            timeout=None if timeout is None else Timeout(positive("timeout", timeout)),
-            pivot=instance("pivot", pivot, bool, "True or False"),
-        )
-        self.steps[called] = step
-        self._names[fn] = called
-        self._plan = None
-        return fn
-
-    def _earlier(self, after: Iterable[Action[C] | str] | None) -> tuple[str, ...]:
-        if after is None:
-            return tuple(self.steps)[-1:]
-        if isinstance(after, str) or not isinstance(after, Iterable):
-            msg = f"after must be a list of steps or of their names, not {after!r}"
-            raise TypeError(msg)
-        found: list[str] = []
-        for each in after:
-            name = each if isinstance(each, str) else self._names.get(each)
-            if name is None or name not in self.steps:
-                msg = f"after must name steps that were declared before, not {each!r}"
-                raise ValueError(msg)
-            found.append(name)
-        return tuple(dict.fromkeys(found))
+        add = self._steps.add
+        return add(*given) if given else partial(add, **options)
 
     # -- running -------------------------------------------------------------------------------
 
@@ -365,7 +305,7 @@ class Saga(Generic[C]):
 
         Complexity: steps + 1 writes; 2 for a repetition.
         """
-        plan = self._planned()
+        plan = self._steps.plan()
         self._check_context(context)
         name = new_id() if id is None else check_name("id", id)
         self._running += 1
@@ -390,7 +330,7 @@ class Saga(Generic[C]):
 
         Cancellation: as of ``run``.
         """
-        plan = self._planned()
+        plan = self._steps.plan()
         self._running += 1
         try:
             found = await self._terms.store.read(self.name, check_name("id", id))
@@ -465,15 +405,10 @@ class Saga(Generic[C]):
         terms = self._terms
         if lease is not None:
             terms = replace(terms, lease=positive("lease", lease))
-        plan = self._planned()
+        plan = self._steps.plan()
         return Sweep(terms, plan.definition, partial(self._take, terms=terms))
 
     # --------------------------------------------------------------------------- private core
-
-    def _planned(self) -> Plan[C]:
-        if self._plan is None:
-            self._plan = Plan(self._version, tuple(self.steps.values()))
-        return self._plan
 
     def _check_context(self, context: C) -> None:
         """Refuse what would come back as something else.
@@ -569,15 +504,15 @@ class Saga(Generic[C]):
             emit(SagaTakenOver(self.name, id, filed.fence))
         if filed.state is SagaState.STUCK:
             journal.release_stuck()
-        run = SagaRun(terms, self._planned(), filed, journal, context)
+        run = SagaRun(terms, self._steps.plan(), filed, journal, context)
         run.take_up()
         return run
 
     def _result(self, filed: Filed, run: SagaRun[C] | None = None) -> SagaResult[C]:
         journal = read_journal(filed.body) if run is None else run.journal
         context = self._decode(journal.context) if run is None else run.context
-        same = self._planned().definition == filed.definition
-        steps = self._planned().steps if same else journal.notes
+        same = self._steps.plan().definition == filed.definition
+        steps = self._steps.plan().steps if same else journal.notes
         state, outcomes = filed.state, journal.outcomes(steps)
         return SagaResult(filed.id, state, context, outcomes, journal.cause)
 
@@ -603,9 +538,3 @@ def _check_store(store: SagaStore) -> SagaStore:
             msg = f"store must be a store of sagas, such as MemorySagaStore(), not {store!r}"
             raise TypeError(msg)
     return store
-
-
-def _awaitable(fn: Any) -> Any:
-    """Return ``fn``, or what calls it in a thread if it is a plain function."""
-    plain = isinstance(fn, FunctionType) and not is_async(fn)
-    return partial(call_in_thread, fn) if plain else fn

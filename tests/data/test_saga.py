@@ -127,7 +127,7 @@ async def test_a_context_that_would_come_back_as_something_else_is_refused(store
 async def test_a_stuck_one_that_another_has_taken_is_told_by_resume(store):
     """Between the look at it and the claim."""
     saga = made(store, [])
-    record = filed(saga=saga.name, definition=saga._planned().definition, state=SagaState.STUCK)
+    record = filed(saga=saga.name, definition=saga._steps.plan().definition, state=SagaState.STUCK)
     journal = Journal(MSGPACK.encode({}), {})
     await store.create(msgspec.structs.replace(record, body=MSGPACK.encode(journal)), lease=60)
     with pytest.raises(SagaError, match="is stuck"):
@@ -184,7 +184,7 @@ def test_a_store_that_refuses_to_file_one_calls_nothing():
 async def test_a_record_that_cannot_be_read_becomes_stuck_also_when_nobody_listens():
     store = MemorySagaStore()
     saga = made(store, [])
-    definition = saga._planned().definition
+    definition = saga._steps.plan().definition
     record = filed(saga=saga.name, definition=definition, body=b"nonsense")
     await store.create(record, lease=0)
     await saga.recover_once()

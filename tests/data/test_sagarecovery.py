@@ -49,7 +49,7 @@ def saga_of(store: Any, log: list[str], *, version: int = 1, seconds: float = 0.
 
 async def abandon(saga: Saga[Any], store: Any, id: str = "1") -> None:
     """Leave a saga as a process does that dies in its first step."""
-    run_of = saga._new(saga._planned(), {}, id)
+    run_of = saga._new(saga._steps.plan(), {}, id)
     journal = run_of[1]
     journal.start("pay")
 
@@ -131,7 +131,7 @@ async def test_sagas_of_other_steps_are_left_alone_and_told(store):
 
 async def test_a_record_that_cannot_be_read_becomes_stuck(store):
     saga = saga_of(store, [])
-    definition = saga._planned().definition
+    definition = saga._steps.plan().definition
     await store.create(filed(definition=definition, body=b"\xc1"), lease=0)
     await saga.recover_once()
     assert [each.state for each in await saga.unfinished()] == [SagaState.STUCK]
