@@ -28,10 +28,10 @@ from aiopatterns.core.clock import monotonic, rng
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from aiopatterns.cache.fetched import Fetched
     from aiopatterns.cache.memory import Entry
     from aiopatterns.cache.tags import Stamp
     from aiopatterns.cache.terms import Bounds, Life, Missing, Ttl
-    from aiopatterns.cache.tiers import Fetched
 
 __all__ = ["NO_TAGS", "Stock"]
 

@@ -43,24 +43,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Final,
-    Generic,
-    Literal,
-    NamedTuple,
-    TypeAlias,
-    TypeVar,
-    final,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar, final
 
 from anyio import TASK_STATUS_IGNORED
 
 from aiopatterns.backends.records import Change
 from aiopatterns.cache.envelope import Envelope, codec_id, opened, sealed, version
 from aiopatterns.cache.farnames import GRACE, LONGEST, WRITTEN_WITHIN, FarNames
+from aiopatterns.cache.fetched import Fetched, Filled, Seen, Turn, unknown
 from aiopatterns.cache.fleet import Fleet
 from aiopatterns.cache.gate import Gate
 from aiopatterns.cache.invalidation import ALL, KEYS, TAGS, Item, Key, News
@@ -81,11 +71,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from aiopatterns.backends.protocols import Backend
+    from aiopatterns.cache.fetched import Stored
     from aiopatterns.cache.invalidation import Local
     from aiopatterns.cache.terms import Missing
     from aiopatterns.core.codec import Codec
 
-__all__ = ["NEAR_LIFE", "Far", "Fetched", "Filled", "NotEncoded", "Seen", "Stored", "Turn"]
+__all__ = ["NEAR_LIFE", "Far", "NotEncoded"]
 
 K = TypeVar("K", bound=Key)
 V = TypeVar("V")
@@ -98,69 +89,6 @@ _NEAR_LIFE_ALONE: Final = 1.0
 _FILL_WITHIN: Final = GRACE - 1.0
 # The version of this tag is that of the whole cache.
 _WHOLE: Final = ""
-
-Stored: TypeAlias = Literal["stored", "refused", "skipped"]
-"""What became of a fill: it is there; the key, its tag or all was invalidated or filled by somebody
-else since it was read; or the far tier could not take it, so that nothing is known of it."""
-
-
-class Seen(NamedTuple):
-    """What a key held when it was read; goes back with the fill.
-
-    Attributes:
-        raw: The bytes; None if there was no key.
-        at: When the read began.
-        versions: Those of the tags, and of the cache; None if the key must not be filled.
-    """
-
-    raw: bytes | None
-    at: float
-    versions: Mapping[str, bytes] | None
-
-
-class Fetched(NamedTuple, Generic[V]):
-    """The far tier's answer for one key.
-
-    Attributes:
-        seen: For the fill.
-        known: Whether there is an answer, fresh or stale.
-        value: The answer; MISSING if it is that the source has no value.
-        life: Its life, in monotonic seconds.
-        cost: Seconds that the load took.
-        tags: Its tags.
-    """
-
-    seen: Seen
-    known: bool
-    value: V | Missing
-    life: Life
-    cost: float
-    tags: Sequence[str]
-
-
-class Filled(NamedTuple, Generic[K, V]):
-    """A loaded value that is to be stored: see :meth:`Far.fill`."""
-
-    key: K
-    seen: Seen
-    value: V | Missing
-    life: Life
-    cost: float = 0.0
-    tags: Sequence[str] = ()
-
-
-class Turn(NamedTuple, Generic[V]):
-    """The turn of this process to load a key.
-
-    Attributes:
-        fetched: What the key holds now.
-        answered: Whether somebody has loaded it meanwhile: ``fetched`` is the value.
-        token: What :meth:`Far.finish` gives back.
-    """
-
-    fetched: Fetched[V]
-    answered: bool
-    token: bytes | None
 
 
 class _Looked(NamedTuple):
@@ -312,12 +240,12 @@ class Far(Generic[K, V]):
         barred = {key for key in keys if owed.concerns(key, tags)}
         looked = await self._look([self._names.key(key) for key in keys], tags)
         if looked is None:
-            nothing: Fetched[V] = _unknown(Seen(None, at, None))
+            nothing: Fetched[V] = unknown(Seen(None, at, None))
             return dict.fromkeys(keys, nothing)
         found: dict[K, Fetched[V]] = {}
         for key, raw, envelope in zip(keys, looked.raws, looked.envelopes, strict=True):
             if key in barred or owed.concerns(key, tags):
-                found[key] = _unknown(Seen(None, at, None))
+                found[key] = unknown(Seen(None, at, None))
             else:
                 seen = Seen(raw, at, looked.versions)
                 found[key] = self._fetched(key, seen, envelope, looked.rules)
@@ -500,19 +428,19 @@ class Far(Generic[K, V]):
         """Return what an envelope says, if it counts."""
         versions, owed = seen.versions, self._outbox.owed
         if envelope is None or versions is None:
-            return _unknown(seen)
+            return unknown(seen)
         for tag, number in envelope.versions:
             if versions.get(tag) != number and not (
                 tag == _WHOLE and rules.allows(number, shown(key))
             ):
-                return _unknown(seen)
+                return unknown(seen)
         life = self._clock.inside(Life(envelope.fresh_until, envelope.stale_until))
         if life.stale_until <= monotonic() or owed.concerns(key, dict(envelope.versions)):
-            return _unknown(seen)
+            return unknown(seen)
         try:
             value = MISSING if envelope.payload is None else self._decode(envelope.payload)
         except CodecError:
-            return _unknown(seen)
+            return unknown(seen)
         tags = [tag for tag, _ in envelope.versions if tag != _WHOLE]
         return Fetched(seen, True, value, life, envelope.cost, tags)
 
@@ -592,7 +520,3 @@ class Far(Generic[K, V]):
         least = 0.0 if filled.seen.raw is None else GRACE
         ttl = min(max(left, least), LONGEST)
         return Change(self._names.key(filled.key), sealed(envelope, self._codec_id), ttl=ttl)
-
-
-def _unknown(seen: Seen) -> Fetched[Any]:
-    return Fetched(seen, False, MISSING, Life(0.0, 0.0), 0.0, ())

@@ -21,18 +21,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from anyio import get_cancelled_exc_class
 
+from aiopatterns.cache.fetched import Filled
 from aiopatterns.cache.load import NEW, Failed
 from aiopatterns.cache.terms import MISSING
-from aiopatterns.cache.tiers import Filled
 from aiopatterns.core.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from aiopatterns.cache.fetched import Fetched
     from aiopatterns.cache.load import Found, Load
     from aiopatterns.cache.stock import Stock
     from aiopatterns.cache.terms import Life, Missing
-    from aiopatterns.cache.tiers import Far, Fetched
+    from aiopatterns.cache.tiers import Far
     from aiopatterns.resilience.timeout import Timeout
 
 __all__ = ["Work"]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from aiopatterns.cache.fetched import Fetched, Seen
 from aiopatterns.cache.stock import NO_TAGS, Stock
 from aiopatterns.cache.terms import MISSING, Bounds, Life, Ttl
-from aiopatterns.cache.tiers import Fetched, Seen
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.testing import simulate
 

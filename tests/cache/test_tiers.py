@@ -15,9 +15,10 @@ from aiopatterns.backends.memory import MemoryBackend
 from aiopatterns.cache.aside import Cache
 from aiopatterns.cache.envelope import is_tombstone
 from aiopatterns.cache.farnames import GRACE, LONGEST
+from aiopatterns.cache.fetched import Filled, Seen
 from aiopatterns.cache.invalidation import KEYS, Item
 from aiopatterns.cache.terms import MISSING, Life
-from aiopatterns.cache.tiers import NEAR_LIFE, Filled, Seen
+from aiopatterns.cache.tiers import NEAR_LIFE
 from aiopatterns.core.clock import monotonic, sleep
 from aiopatterns.core.codec import JSON, MSGPACK
 from aiopatterns.core.errors import BackendUnavailableError, CodecError
