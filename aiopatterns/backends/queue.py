@@ -26,8 +26,9 @@ another one has now; it learns so from ``stale`` and ``reaped``.
 
 **A lost answer.** A worker numbers its turns. If the answer to one is lost, it sends the same
 settlements under the same number, with ``free=0``: they are applied once. Then it asks
-:meth:`Queue.held` what it holds, for the lost turn may have claimed. So nothing that is claimed
-is ever unknown to its worker for longer than an outage.
+:meth:`Queue.held` what it holds, for the lost turn may have claimed. A turn whose number is not
+new gives out nothing, so none that comes twice, or late, does behind its back. So nothing that is
+claimed is ever unknown to its worker for longer than an outage.
 
 **Suspects.** The jobs that a worker held when its lease ended count one attempt each, and one of
 them may have killed it. Each is next given out *alone*: only to a worker that holds nothing, and
@@ -198,8 +199,8 @@ class Turn(NamedTuple):
             answer was lost.
         lease: Seconds for which the worker counts as alive from now.
         settled: Jobs that have come to an end; MAX_BATCH at most.
-        free: How many jobs it can take, 0 to MAX_BATCH. It may get fewer though there are ``more``,
-            as of very big ones.
+        free: How many jobs it can take, 0 to MAX_BATCH; none if the number is not new. It may get
+            fewer though there are ``more``, as of very big ones.
         progress: Fractions, by job id, of jobs that it holds.
         leave: It ends: what it still holds is released (suspects stay suspects; MAX_BATCH at most,
             ``more`` says that it has to leave once more), its lease ends, and another worker is

@@ -250,6 +250,16 @@ class SettlingConformance(Conformance):
         assert {job.id for job in await queue.held("w")} == {"1", *(job.id for job in claimed)}
         assert (await queue.counts())[:4] == (1, 0, 0, 3)
 
+    async def test_a_turn_that_comes_twice_gives_out_once(self, backend: Backend) -> None:
+        """A lost answer: "A turn whose number is not new gives out nothing"."""
+        queue, hand = await _held(backend, *(NewJob(str(n), b"") for n in range(6)), take=1)
+        claimed = (await hand.turn([Settled("0", "done")], free=2)).claimed
+        assert (await hand.again([Settled("0", "done")], free=2)).claimed == []
+        assert await queue.held("w") == claimed
+        again = (await hand.turn(free=2)).claimed
+        assert sorted(await queue.held("w")) == sorted([*claimed, *again])
+        assert (await queue.counts())[:4] == (1, 0, 0, 4)
+
     async def test_a_repeated_turn_spares_the_next_holder(self, backend: Backend) -> None:
         """Settlements under the same number "are applied once", whoever has the job now."""
         queue, hand = await _held(backend, NewJob("a", b""))

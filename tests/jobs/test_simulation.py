@@ -109,9 +109,10 @@ def lossy(**faults):
         {"before": 0.2},
         {"after": 0.2},
         {"late": 0.3},
-        {"before": 0.1, "after": 0.1, "late": 0.1},
+        {"doubled": 0.2},
+        {"before": 0.1, "after": 0.1, "late": 0.1, "doubled": 0.1},
     ],
-    ids=["none", "before", "after", "late", "all"],
+    ids=["none", "before", "after", "late", "doubled", "all"],
 )
 def test_lost_answers_neither_lose_nor_repeat_a_job(faults):
     explore(lossy(**faults), range(40))

@@ -17,11 +17,15 @@ class Faults:
         before: Share of calls that do not arrive.
         after: Share of calls whose answer is lost.
         late: Share of calls that take up to ``longest`` seconds.
+        doubled: Share of calls that the store gets twice; the first answer is the one that comes.
     """
 
-    def __init__(self, dice: Random, *, before=0.0, after=0.0, late=0.0, longest=0.5) -> None:
+    def __init__(
+        self, dice: Random, *, before=0.0, after=0.0, late=0.0, doubled=0.0, longest=0.5
+    ) -> None:
         self.dice = dice
         self.before, self.after, self.late, self.longest = before, after, late, longest
+        self.doubled = doubled
         self.away = False
         self.calls = self.failed = 0
 
@@ -33,6 +37,8 @@ class Faults:
             await sleep(dice.random() * self.longest)
         self.check(self.before)
         answer = await call()
+        if self.doubled and dice.random() < self.doubled:
+            await call()
         if self.late and dice.random() < self.late:
             await sleep(dice.random() * self.longest)
         self.check(self.after)

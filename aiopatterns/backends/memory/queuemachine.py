@@ -84,7 +84,7 @@ class Machine:
         if holder is None:
             holder = self.holders[turn.worker] = Holder(turn.worker)
             stepped.reaped = turn.number > 1
-        if turn.number > holder.number:
+        if new := turn.number > holder.number:
             holder.number = turn.number
             if turn.settled:
                 stepped.stale = self._settle(holder, turn.settled, now)
@@ -97,7 +97,7 @@ class Machine:
             stepped.more |= self._dismiss(holder, now)
         stepped.more |= self._state.work_off(now)
         if not turn.leave:
-            self._give(holder, turn.free, stepped, now)
+            self._give(holder, turn.free if new else 0, stepped, now)
             stepped.told = holder.full
         if holder.asked:
             stepped.cancels = [job.id for job in holder.held.values() if job.stop]

@@ -205,6 +205,8 @@ local reaped = not known and number > 1
 if number > tonumber(known and call('HGET', TURNS, worker) or 0) then
   if ARGV[7] ~= '0' then settle() end
   call('HSET', TURNS, worker, number)
+else
+  free = 0 -- doubled, or late: the worker would never hear of what this gives out
 end
 for i = first_progress, #ARGV, 2 do
   if call('SISMEMBER', mine, ARGV[i]) == 1 then
