@@ -58,6 +58,7 @@ from aiopatterns.gateway.headers import to_client
 from aiopatterns.gateway.intake import Intake
 from aiopatterns.gateway.jwks import KeyDirectory
 from aiopatterns.gateway.ledger import Ledger
+from aiopatterns.gateway.lifespan import live
 from aiopatterns.gateway.plan import answer_to, is_failure
 from aiopatterns.gateway.policy import Limits, RoutePolicy
 from aiopatterns.gateway.request import Response
@@ -374,7 +375,7 @@ class Gateway(Owner):
         """Serve what is no HTTP request."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self._lifespan(receive, send)
+            await live(self, receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -409,25 +410,6 @@ class Gateway(Owner):
             await Relay(receive, send, socket).run(to_client(headers, known))
         finally:
             site.release()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Open and close when the server says so; one that is open already stays as it is."""
-        await receive()
-        if self.is_open:
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        phase = "startup"
-        try:
-            async with self:
-                phase = "shutdown"
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-        except Exception as error:
-            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
-            raise
-        await send({"type": "lifespan.shutdown.complete"})
 
     # -- opening and closing -------------------------------------------------------------------
 
