@@ -177,8 +177,8 @@ MEMORY = [
     Mutant(
         "a-lost-answer-settles-twice",
         "step",
-        "if turn.number > holder.number:",
-        "if True:",
+        "if new := turn.number > holder.number:",
+        "if new := True:",
         "Settling",
     ),
     Mutant(
