@@ -7,8 +7,9 @@ One class for both, for a standby may become the primary. Which it is, the serve
   readers is at least that.
 
 Its lag is the age of the last commit that it has replayed; 0 if it has replayed all that it has
-received and receives still. A standby that was promoted, or has lost its primary, follows nobody:
-the first is infinitely late, the second grows late.
+received and receives still, and infinite if it has received and has replayed no commit since it was
+started. A standby that was promoted, or has lost its primary, follows nobody: the first is infinitely
+late, the second grows late.
 
 Not guaranteed: on an idle primary the last commit is old, so a standby that has just begun to
 replay the next one seems late for that moment. A standby whose primary is cut off without a word
@@ -41,6 +42,7 @@ _LAG: Final = """
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
             WHEN pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()
                  AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+            WHEN pg_last_xact_replay_timestamp() IS NULL THEN NULL
             ELSE greatest(0, extract(epoch FROM clock_timestamp()
                                      - pg_last_xact_replay_timestamp())) END::float8
 """
@@ -93,7 +95,7 @@ class PostgresNode:
         return Position() if answer is None else Position.parse(answer)
 
     async def lag(self) -> float:
-        """Return how many seconds it is late; infinite if it follows no primary.
+        """Return how many seconds it is late; infinite if it follows no primary, or nobody can tell.
 
         Raises:
             BackendUnavailableError: It does not answer.

@@ -14,6 +14,7 @@ from aiopatterns.data.position import Position
 from aiopatterns.data.postgresnode import PostgresNode
 from aiopatterns.data.replicas import ReplicaRouter
 from aiopatterns.testing.postgres import PostgresServer
+from tests.jobs.fleet import on_one_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +120,19 @@ async def test_a_standby_that_lags_by_its_settings_is_lost_and_comes_back(primar
         assert (await read(router, 2001))[0] == "standby"
     await left.aclose()
     await right.aclose()
+
+
+@on_one_loop
+async def test_a_standby_that_has_replayed_no_commit_yet_is_late(primary):
+    with PostgresServer(standby_of=primary) as standby:
+        set_delay(standby, "1h")
+        left, right = nodes(primary, standby)
+        with anyio.fail_after(WITHIN):
+            while await right.lag() < 1:
+                do(primary, "INSERT INTO notes VALUES (2500)")
+                await sleep(0.05)
+        await left.aclose()
+        await right.aclose()
 
 
 def set_delay(standby: PostgresServer, delay: str) -> None:
